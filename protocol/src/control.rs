@@ -1,0 +1,227 @@
+//! The JSON of the control socket: what `offhost` asks the target, and what scripts read.
+//!
+//! HTTP/1.1 on a Unix socket, one resource a noun. Times are milliseconds, sizes bytes, unless a field's name says blocks.
+//! An error is `{"error": …, "kind": …}` with a 4xx or 5xx status; [`ErrorKind`] is what programs branch on.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /status` | | [`Status`] |
+//! | `POST /snapshots` | [`SnapshotRequest`] | a stream of [`SnapshotEvent`], one JSON value a line, ending with `Made` or `Failed` |
+//! | `DELETE /snapshots/{id}` | | `{}` |
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteRange, Lba};
+
+/// Asks for a static view of a disk LUN, or of several at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRequest {
+    /// LUN numbers of disks.
+    pub luns: Vec<u16>,
+    /// Blocks of the LUN the view covers (first LBA, block count); the whole LUN when absent. Only with one LUN.
+    #[serde(default)]
+    pub range: Option<(Lba, u64)>,
+    /// How long no write may be in flight or end before the view is taken; 0 takes it at once.
+    #[serde(default = "default_quiet_ms")]
+    pub quiet_ms: u64,
+    /// When to give up.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+/// The quiet period users get when they say nothing.
+pub const QUIET_MS: u64 = 3_000;
+/// How long a quiet period is waited for when users say nothing.
+pub const TIMEOUT_MS: u64 = 80_000;
+
+fn default_quiet_ms() -> u64 {
+    QUIET_MS
+}
+
+fn default_timeout_ms() -> u64 {
+    TIMEOUT_MS
+}
+
+/// What happens while a snapshot is waited for and made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum SnapshotEvent {
+    /// Still waiting; said about twice a second, and at once when a write starts the timer over.
+    Waiting {
+        /// Since the request.
+        waited_ms: u64,
+        /// Since the last write ended; 0 while one is in flight.
+        quiet_for_ms: u64,
+        /// Writes seen since the request.
+        writes_seen: u64,
+    },
+    /// The view exists and is served.
+    Made {
+        /// One per LUN asked for, in the order asked.
+        snapshots: Vec<Snapshot>,
+    },
+    /// Nothing was made, and nothing changed.
+    Failed {
+        /// Why, for programs.
+        kind: ErrorKind,
+        /// Why, for people.
+        error: String,
+    },
+}
+
+/// Why a request failed, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The disk was never quiet for long enough within the timeout.
+    NeverQuiet,
+    /// The hold could not finish in time.
+    HoldTooLong,
+    /// No such LUN, snapshot or device of the kind.
+    NotFound,
+    /// The request makes no sense.
+    Invalid,
+    /// The view lost its truth: the copy store was full or failed.
+    SnapshotFailed,
+    /// Something else on our side.
+    Internal,
+}
+
+/// A live static view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Names it for `DELETE`.
+    pub id: u64,
+    /// The LUN it is a view of.
+    pub of_lun: u16,
+    /// The LUN under which the view is served, read-only.
+    pub lun: u16,
+    /// Bytes of the source LUN it covers.
+    pub range: ByteRange,
+    /// Block length of both.
+    pub block_length: u32,
+    /// Wall clock of the moment it shows, milliseconds since 1970.
+    pub taken_unix_ms: u64,
+    /// From the request to the moment.
+    pub waited_ms: u64,
+    /// The quiet period that preceded it.
+    pub quiet_for_ms: u64,
+    /// How long writes were held, microseconds.
+    pub held_us: u64,
+    /// False once the copy store failed: reads of it fail.
+    pub live: bool,
+    /// Bytes saved by copy on write so far.
+    pub copied_bytes: u64,
+}
+
+/// Everything the target tells about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Crate version.
+    pub version: String,
+    /// iSCSI name of the target.
+    pub target: String,
+    /// Address listened on.
+    pub portal: String,
+    /// LUNs by number.
+    pub luns: Vec<LunStatus>,
+    /// Sessions that live, and those that ended (kept by initiator name, summed).
+    pub sessions: Vec<SessionStatus>,
+    /// Snapshots that live.
+    pub snapshots: Vec<Snapshot>,
+    /// Copy jobs that run and the last that ended.
+    pub copies: CopyStatus,
+    /// Mover processes.
+    pub movers: Vec<MoverStatus>,
+}
+
+/// One LUN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LunStatus {
+    /// Number.
+    pub lun: u16,
+    /// `disk`, `tape`, `changer`, `snapshot`.
+    pub kind: String,
+    /// Bytes; on a tape its capacity.
+    pub size: u64,
+    /// Disk only.
+    pub block_length: Option<u32>,
+    /// The file, folder or device behind it.
+    pub backing: String,
+    /// NAA designator as hexadecimal digits.
+    pub naa: String,
+    /// Tape only: logical object number, tape file number and bytes used.
+    pub tape: Option<TapeStatus>,
+    /// Disk only: microseconds since the last write ended; absent if none did.
+    pub quiet_for_ms: Option<u64>,
+}
+
+/// What a drive knows of its cartridge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TapeStatus {
+    /// False when no cartridge is loaded.
+    pub loaded: bool,
+    /// Barcode.
+    pub barcode: String,
+    /// Logical object number of the position.
+    pub object: u64,
+    /// Filemarks before the position.
+    pub file: u64,
+    /// Objects on the medium.
+    pub objects: u64,
+    /// Bytes of the image.
+    pub used: u64,
+    /// Said aloud when the image was opened: a torn tail that was cut, an index that was rebuilt.
+    pub notes: Vec<String>,
+}
+
+/// Counters of one I_T nexus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// iSCSI name.
+    pub initiator: String,
+    /// Logged in now.
+    pub live: bool,
+    /// Sessions summed in this row.
+    pub sessions: u64,
+    /// SCSI commands.
+    pub commands: u64,
+    /// EXTENDED COPY commands among them.
+    pub extended_copies: u64,
+    /// Bytes of Data-Out and immediate data: from the initiator.
+    pub data_out: u64,
+    /// Bytes of Data-In: to the initiator.
+    pub data_in: u64,
+}
+
+/// Copies since the target started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Jobs that run.
+    pub running: u64,
+    /// Jobs that ended well.
+    pub done: u64,
+    /// Jobs that did not.
+    pub failed: u64,
+    /// Segments carried out.
+    pub segments: u64,
+    /// Payload bytes that movers wrote.
+    pub bytes_moved: u64,
+}
+
+/// One mover process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoverStatus {
+    /// Process id.
+    pub pid: u32,
+    /// A job runs on it.
+    pub busy: bool,
+    /// Jobs it ended.
+    pub jobs: u64,
+    /// Payload bytes it wrote.
+    pub bytes_moved: u64,
+    /// Bytes read by it, on-demand copies included.
+    pub bytes_read: u64,
+}

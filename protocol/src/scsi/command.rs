@@ -1,0 +1,82 @@
+//! The command descriptor block, and the row that says all there is to say about a command.
+
+use std::fmt;
+
+/// A command descriptor block of up to 32 bytes, as it came; bytes behind its end read as zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Cdb {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl Cdb {
+    /// Longest CDB taken: VARIABLE LENGTH (7Fh) commands of SBC-4 have 32 bytes.
+    pub const MAX: usize = 32;
+
+    /// `None` when longer than [`Cdb::MAX`].
+    #[must_use]
+    pub fn new(cdb: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..cdb.len())?.copy_from_slice(cdb);
+        Some(Self { bytes, len: cdb.len() as u8 })
+    }
+
+    /// OPERATION CODE.
+    #[must_use]
+    pub const fn opcode(&self) -> u8 {
+        self.bytes[0]
+    }
+
+    /// The first 16 bytes, as a BHS carries them.
+    #[must_use]
+    pub fn basic(&self) -> &[u8; 16] {
+        self.bytes.first_chunk().expect("a CDB has 32 bytes of room")
+    }
+
+    /// All bytes that came.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// All bytes and the zeros behind them.
+    #[must_use]
+    pub const fn padded(&self) -> &[u8; Self::MAX] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Cdb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cdb({:02x?})", self.as_bytes())
+    }
+}
+
+/// Which way a command's data goes, seen from the initiator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataDirection {
+    /// No data.
+    None,
+    /// Data-In: from the target.
+    In,
+    /// Data-Out: to the target.
+    Out,
+}
+
+/// One row per SCSI command: drives dispatch, the reserved-bit check, REPORT SUPPORTED OPERATION CODES and the tests.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// The standard's name.
+    pub name: &'static str,
+    /// OPERATION CODE.
+    pub opcode: u8,
+    /// SERVICE ACTION, where the operation code has them.
+    pub service_action: Option<u16>,
+    /// CDB usage data (SPC-4, REPORT SUPPORTED OPERATION CODES, one_command format): a set bit may be set by the initiator.
+    /// Byte 0 is the operation code; its length is the CDB's.
+    pub usage: &'static [u8],
+    /// Which way data goes.
+    pub data: DataDirection,
+    /// Changes what is on the medium: held while a snapshot is made, and counted by the quiet window.
+    pub writes: bool,
+}

@@ -1,0 +1,24 @@
+//! The iSCSI target: owns LUNs, snapshots and quiet windows, and hands copies to movers.
+//!
+//! ```text
+//! net (listener → connection → session) → task → lun::{disk, tape} → volume → store
+//!                                             └→ xcopy (plan → job) → mover (process)
+//! ```
+//!
+//! No payload byte of a tape copy passes through this process.
+#![deny(unsafe_code)]
+
+pub mod cartridge;
+pub mod config;
+pub mod control;
+pub mod lun;
+pub mod mover;
+pub mod net;
+pub mod nexus;
+pub mod quiet;
+pub mod snapshot;
+pub mod store;
+pub mod sys;
+pub mod task;
+pub mod volume;
+pub mod xcopy;

@@ -1,0 +1,1 @@
+//! What every device type does alike: identity, unit attentions, INQUIRY, REPORT LUNS, REPORT SUPPORTED OPERATION CODES.

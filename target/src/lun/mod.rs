@@ -1,0 +1,29 @@
+//! Logical units: what answers the commands of one device type.
+
+pub mod common;
+pub mod disk;
+pub mod tape;
+
+use std::sync::Arc;
+
+use crate::task::{Execution, Task};
+
+/// A logical unit of any type; cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Device {
+    /// Direct access block device; a snapshot is one that is write-protected.
+    Disk(Arc<disk::Disk>),
+    /// Sequential access device.
+    Tape(Arc<tape::Tape>),
+}
+
+impl Device {
+    /// Begins a command; never blocks.
+    #[must_use]
+    pub fn start(&self, task: Task) -> Execution {
+        match self {
+            Self::Disk(disk) => Arc::clone(disk).start(task),
+            Self::Tape(tape) => Arc::clone(tape).start(task),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The I_T nexus: one initiator port seen through one target port, and the LUNs it may reach. SAM-5, "I_T nexus".
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
+
+use protocol::scsi::LunAddress;
+
+use crate::lun::Device;
+
+/// The LUNs of a target, by number. Shared by all nexuses; a view that masks some of them is one of these with fewer entries.
+#[derive(Debug, Default)]
+pub struct LunMap {
+    devices: RwLock<BTreeMap<u16, Device>>,
+}
+
+impl LunMap {
+    /// The device at an address.
+    #[must_use]
+    pub fn get(&self, lun: LunAddress) -> Option<Device> {
+        self.number(lun.number()?)
+    }
+
+    /// The device with a number.
+    #[must_use]
+    pub fn number(&self, number: u16) -> Option<Device> {
+        self.devices.read().expect("no holder panics").get(&number).cloned()
+    }
+
+    /// All, ascending.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u16, Device)> {
+        self.devices.read().expect("no holder panics").iter().map(|(number, device)| (*number, device.clone())).collect()
+    }
+
+    /// Adds a device under the lowest free number from `from` on.
+    pub fn add(&self, from: u16, device: Device) -> u16 {
+        let mut devices = self.devices.write().expect("no holder panics");
+        let number = (from..).find(|number| !devices.contains_key(number)).expect("fewer than 65,536 LUNs");
+        devices.insert(number, device);
+        number
+    }
+
+    /// Takes a device away.
+    pub fn remove(&self, number: u16) -> Option<Device> {
+        self.devices.write().expect("no holder panics").remove(&number)
+    }
+}
+
+/// One I_T nexus, from login to logout or loss.
+#[derive(Debug)]
+pub struct Nexus {
+    /// Unlike every other nexus of this process's life.
+    pub id: u64,
+    /// iSCSI name of the initiator.
+    pub initiator: String,
+    /// ISID of the session.
+    pub isid: [u8; 6],
+    /// What it may reach. A CSCD descriptor resolves in here and nowhere else.
+    pub luns: Arc<LunMap>,
+    /// What it has carried.
+    pub counters: Arc<NexusCounters>,
+}
+
+/// Shared by all sessions of one initiator name, so that they survive a logout.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct NexusCounters {
+    pub sessions: AtomicU64,
+    pub live: AtomicU64,
+    pub commands: AtomicU64,
+    pub extended_copies: AtomicU64,
+    pub data_out: AtomicU64,
+    pub data_in: AtomicU64,
+}

@@ -1,0 +1,90 @@
+//! Where the blocks of a disk LUN lie. Every store passes one contract test.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use protocol::mover::ends::End;
+use protocol::units::ByteRange;
+
+/// A run of bytes of a store, allocated or reading as zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocation {
+    /// Where.
+    pub range: ByteRange,
+    /// False for a hole.
+    pub allocated: bool,
+}
+
+/// An end of a copy and the files it names: [`protocol::mover::ends::Descriptor`] n is `files[n]`.
+#[derive(Debug)]
+pub struct LocalEnd {
+    /// What the mover is told.
+    pub end: End,
+    /// What travels beside it.
+    pub files: Vec<OwnedFd>,
+}
+
+/// Bytes at addresses. Methods block, unless their doc says otherwise; all may be called by many threads at once.
+///
+/// Overlapping writes that run at once leave either's bytes, sector by sector; nothing here orders them.
+pub trait BlockStore: fmt::Debug + Send + Sync {
+    /// Bytes.
+    fn size(&self) -> u64;
+
+    /// A snapshot or a read-only file.
+    fn read_only(&self) -> bool;
+
+    /// Fills `into`.
+    ///
+    /// # Errors
+    /// Whatever the file gives; a range beyond the end is `UnexpectedEof`.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Fills `into` if that needs no wait (page cache); `false` leaves `into` in any state. Never blocks.
+    ///
+    /// # Errors
+    /// As [`BlockStore::read_at`].
+    fn read_now(&self, at: u64, into: &mut [u8]) -> io::Result<bool> {
+        let _ = (at, into);
+        Ok(false)
+    }
+
+    /// Writes all parts one after the other, without a copy.
+    ///
+    /// # Errors
+    /// Whatever the file gives; `ReadOnlyFilesystem` when [`BlockStore::read_only`].
+    fn write_at(&self, at: u64, data: &[Bytes]) -> io::Result<()>;
+
+    /// Frees the range; it reads as zeros from then on.
+    ///
+    /// # Errors
+    /// Whatever the file gives.
+    fn deallocate(&self, range: ByteRange) -> io::Result<()>;
+
+    /// What was written before this call survives a power loss after it.
+    ///
+    /// # Errors
+    /// Whatever the file gives.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Which parts of `range` hold data and which read as zeros, ascending and without gaps; at most `limit` entries,
+    /// which may end before `range` does. What is doubtful counts as allocated.
+    ///
+    /// # Errors
+    /// Whatever the file gives.
+    fn allocation(&self, range: ByteRange, limit: usize) -> io::Result<Vec<Allocation>>;
+
+    /// The store as a mover's source, opened anew and read-only.
+    ///
+    /// # Errors
+    /// Whatever the file gives; `Unsupported` for a store that is not made of files.
+    fn source(&self, block_length: u32) -> io::Result<LocalEnd>;
+
+    /// The store as a mover's destination. A mover writes only what a grant covers.
+    ///
+    /// # Errors
+    /// As [`BlockStore::source`].
+    fn destination(&self, block_length: u32) -> io::Result<LocalEnd>;
+}
