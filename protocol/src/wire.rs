@@ -1,8 +1,8 @@
 //! Byte order, and the one error for bytes that are not what they should be.
 
 use std::fmt;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Big-endian 24-bit number, as DataSegmentLength and the stream transfer lengths are written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
