@@ -6,7 +6,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /status` | | [`Status`] |
-//! | `POST /snapshots` | [`SnapshotRequest`] | a stream of [`SnapshotEvent`], one JSON value a line, ending with `Made` or `Failed` |
+//! | `POST /snapshots` | [`SnapshotRequest`] | a stream of [`SnapshotEvent`], one JSON value a line, ending with `Made` or `Failed` (with `lease` the connection then stays open) |
 //! | `DELETE /snapshots/{id}` | | `{}` |
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,10 @@ pub struct SnapshotRequest {
     /// When to give up.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
+    /// The view lives only while the answer's connection is open: it goes when whoever asked dies. Otherwise it stays until
+    /// `DELETE` or the target's end.
+    #[serde(default)]
+    pub lease: bool,
 }
 
 /// The quiet period users get when they say nothing.
@@ -224,4 +228,13 @@ pub struct MoverStatus {
     pub bytes_moved: u64,
     /// Bytes read by it, on-demand copies included.
     pub bytes_read: u64,
+}
+
+/// Body of every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people.
+    pub error: String,
 }

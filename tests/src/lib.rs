@@ -2,6 +2,8 @@
 //!
 //! Nothing here tests anything. All traffic stays on loopback.
 
+pub mod control;
+pub mod foreign;
 pub mod programs;
 
 use std::io::Write;
