@@ -2,11 +2,14 @@
 //!
 //! Does not execute anything. Follows SAM-5, SPC-4, SBC-4 and SSC-4.
 
+pub mod asc;
 pub mod command;
+pub mod designator;
 pub mod sense;
 
 pub use command::{Cdb, CommandSpec, DataDirection};
-pub use sense::{FieldPointer, Sense, SenseKey};
+pub use designator::Designator;
+pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};
 
 use serde::{Deserialize, Serialize};
 
