@@ -600,7 +600,8 @@ impl fmt::Display for Sense {
         if let Some(value) = self.command_specific {
             write!(f, ", command-specific information {value:#x}")?;
         }
-        let flags = [(self.stream.filemark, "FILEMARK"), (self.stream.end_of_medium, "EOM"), (self.stream.incorrect_length, "ILI")];
+        let flags =
+            [(self.stream.filemark, "FILEMARK"), (self.stream.end_of_medium, "EOM"), (self.stream.incorrect_length, "ILI")];
         for (_, name) in flags.iter().filter(|(set, _)| *set) {
             write!(f, ", {name}")?;
         }
