@@ -1,4 +1,7 @@
 //! A store with all that guards it: the quiet window, holds, snapshots and write grants. Disk LUNs and copies write through this.
+//!
+//! Every change goes one way: be admitted by the gate, copy up what live snapshots still need, write. Reads need none of it and go
+//! to the [`Volume::store`]. It knows nothing of SCSI: block lengths, protection and order are the LUN's.
 
 use std::io;
 use std::sync::Arc;
@@ -6,25 +9,38 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::units::ByteRange;
 
-use crate::store::BlockStore;
+use crate::quiet::{Gate, QuietStatus};
+use crate::snapshot::Trackers;
+use crate::store::{BlockStore, LocalEnd};
+
+/// A mover is granted no more at once: a grant is a write in flight, and a hold waits for all of them to end.
+pub const GRANT_LIMIT: u64 = 64 << 20;
 
 /// A disk LUN's blocks.
 #[derive(Debug)]
 pub struct Volume {
     store: Arc<dyn BlockStore>,
+    gate: Arc<Gate>,
+    trackers: Trackers,
 }
 
-/// A write in flight: the quiet window counts it until this is dropped.
+/// A write in flight: the quiet window counts it until this is dropped. Owned, so that it can travel to another thread.
 #[derive(Debug)]
-pub struct Admission<'a> {
-    _volume: &'a Volume,
+pub struct Admission {
+    gate: Arc<Gate>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.gate.end();
+    }
 }
 
 impl Volume {
     /// Guards `store`.
     #[must_use]
     pub fn new(store: Arc<dyn BlockStore>) -> Arc<Self> {
-        Arc::new(Self { store })
+        Arc::new(Self { store, gate: Arc::new(Gate::new()), trackers: Trackers::default() })
     }
 
     /// What lies below: for reads, which need no admission.
@@ -33,22 +49,31 @@ impl Volume {
         &self.store
     }
 
-    /// Admits a write at once, or not at all while a hold is on.
+    /// What its quiet window has seen.
     #[must_use]
-    pub fn try_admit(&self) -> Option<Admission<'_>> {
-        Some(Admission { _volume: self })
+    pub fn quiet(&self) -> QuietStatus {
+        self.gate.status()
     }
 
-    /// Admits a write; while a hold is on it is parked here without a thread.
-    pub async fn admit(&self) -> Admission<'_> {
-        Admission { _volume: self }
+    /// Admits a write at once, or not at all while a hold is on.
+    #[must_use]
+    pub fn try_admit(&self) -> Option<Admission> {
+        self.gate.try_admit().ok().map(|()| Admission { gate: Arc::clone(&self.gate) })
+    }
+
+    /// Admits a write; while a hold is on it is parked here without a thread. Dropping the future takes it away.
+    pub async fn admit(&self) -> Admission {
+        self.gate.admit().await;
+        Admission { gate: Arc::clone(&self.gate) }
     }
 
     /// Blocks. Copies up what live snapshots still need, then writes.
     ///
     /// # Errors
     /// The store's own only: a snapshot that cannot be kept fails, never the write.
-    pub fn write_at(&self, _admission: &Admission<'_>, at: u64, data: &[Bytes]) -> io::Result<()> {
+    pub fn write_at(&self, admission: &Admission, at: u64, data: &[Bytes]) -> io::Result<()> {
+        let len = data.iter().map(|part| part.len() as u64).sum();
+        self.preserve(admission, ByteRange { start: at, len });
         self.store.write_at(at, data)
     }
 
@@ -56,7 +81,86 @@ impl Volume {
     ///
     /// # Errors
     /// As [`Volume::write_at`].
-    pub fn deallocate(&self, _admission: &Admission<'_>, range: ByteRange) -> io::Result<()> {
+    pub fn deallocate(&self, admission: &Admission, range: ByteRange) -> io::Result<()> {
+        self.preserve(admission, range);
         self.store.deallocate(range)
+    }
+
+    /// Blocks. What was written before survives a power loss. Passes holds: it changes nothing.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn sync(&self) -> io::Result<()> {
+        self.store.sync()
+    }
+
+    /// Lets a mover write a range until the grant is dropped: waits for holds, copies up what live snapshots still need, and counts
+    /// as a write in flight. Keep it until the mover says it is done, or until its *process* has ended.
+    ///
+    /// # Errors
+    /// `InvalidInput` for more than [`GRANT_LIMIT`] bytes or a range beyond the end; `ReadOnlyFilesystem`.
+    pub async fn grant(self: &Arc<Self>, range: ByteRange) -> io::Result<WriteGrant> {
+        let inside = range.start.checked_add(range.len).is_some_and(|end| end <= self.store.size());
+        if range.len > GRANT_LIMIT || !inside {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{range:?} cannot be granted")));
+        }
+        if self.store.read_only() {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let admission = self.admit().await;
+        let volume = Arc::clone(self);
+        // The admission goes along: if this future is dropped, the copying up still counts until it ends.
+        let copied_up = tokio::task::spawn_blocking(move || {
+            volume.preserve(&admission, range);
+            admission
+        });
+        let admission = copied_up.await.map_err(io::Error::other)?;
+        Ok(WriteGrant { _admission: admission, range })
+    }
+
+    /// The live blocks as a mover's source.
+    ///
+    /// # Errors
+    /// As [`BlockStore::source`].
+    pub fn source(&self, block_length: u32) -> io::Result<LocalEnd> {
+        self.store.source(block_length)
+    }
+
+    /// The blocks as a mover's destination; it writes only what [`Volume::grant`] gave it.
+    ///
+    /// # Errors
+    /// As [`BlockStore::destination`].
+    pub fn destination(&self, block_length: u32) -> io::Result<LocalEnd> {
+        self.store.destination(block_length)
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    pub(crate) fn trackers(&self) -> &Trackers {
+        &self.trackers
+    }
+
+    fn preserve(&self, admission: &Admission, range: ByteRange) {
+        // An admission of another volume would not hold this one's snapshots back.
+        assert!(Arc::ptr_eq(&admission.gate, &self.gate), "admitted by this volume");
+        self.trackers.preserve(&*self.store, range);
+    }
+}
+
+/// A range that a mover may write: a write in flight, with nothing left in it that a live snapshot needs.
+#[derive(Debug)]
+#[must_use = "the mover may write no longer once this is dropped"]
+pub struct WriteGrant {
+    _admission: Admission,
+    range: ByteRange,
+}
+
+impl WriteGrant {
+    /// What may be written.
+    #[must_use]
+    pub fn range(&self) -> ByteRange {
+        self.range
     }
 }

@@ -1,5 +1,7 @@
 //! Where the blocks of a disk LUN lie. Every store passes one contract test.
 
+pub mod raw;
+
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -87,4 +89,12 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`BlockStore::source`].
     fn destination(&self, block_length: u32) -> io::Result<LocalEnd>;
+}
+
+/// Checks that `len` bytes from `at` on lie inside a store.
+fn within(size: u64, at: u64, len: u64, kind: io::ErrorKind) -> io::Result<()> {
+    match at.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::Error::new(kind, format!("{len} bytes at {at} do not lie inside {size} bytes"))),
+    }
 }
