@@ -1,1 +1,44 @@
-//! (to be written)
+//! EXTENDED COPY: parameter lists, the tables of descriptor types, and what a copy manager reports.
+//!
+//! Cuts lists into typed values ([`List`]), writes them back, and holds one row per CSCD and segment descriptor type; the lists
+//! that a copy manager advertises (VPD page 8Fh, OPERATING PARAMETERS) are made from the rows. Both sides use it: a target parses
+//! what an initiator builds. Nothing is resolved, moved or checked against a device here.
+//!
+//! Follows SPC-4: "EXTENDED COPY parameter list", "CSCD descriptors", "Segment descriptors", "Third-party Copy VPD page", and the
+//! RECEIVE COPY commands.
+
+pub mod cscd;
+mod layout;
+pub mod list;
+pub mod results;
+pub mod segment;
+
+pub use cscd::{CscdDescriptor, CscdId, CscdParameters, Designator};
+pub use list::{List, ListError, ListIdUsage};
+pub use segment::{CountOf, Segment, SegmentDescriptor};
+
+/// Bytes of the EXTENDED COPY(LID1) parameter list header. SPC-4, "EXTENDED COPY(LID1) command".
+pub const LIST_HEADER_LENGTH: usize = 16;
+/// Bytes of a CSCD descriptor (the two-part types of 64 bytes are not supported).
+pub const CSCD_LENGTH: usize = 32;
+
+/// MAXIMUM CSCD DESCRIPTOR COUNT.
+pub const MAX_CSCDS: usize = 128;
+/// MAXIMUM SEGMENT DESCRIPTOR COUNT.
+pub const MAX_SEGMENTS: usize = 4096;
+/// MAXIMUM DESCRIPTOR LIST LENGTH: the longest fixed segment descriptor (0Ah, 32 bytes) as often as allowed, and all CSCDs.
+pub const MAX_DESCRIPTOR_LIST_LENGTH: usize = MAX_CSCDS * CSCD_LENGTH + MAX_SEGMENTS * 32;
+/// MAXIMUM INLINE DATA LENGTH.
+pub const MAX_INLINE_DATA_LENGTH: usize = 1 << 20;
+/// MAXIMUM STREAM DEVICE TRANSFER SIZE: the longest record a drive here takes (READ BLOCK LIMITS has 24 bits).
+pub const MAX_STREAM_TRANSFER: u32 = 0xFF_FFFF;
+/// MAXIMUM CONCURRENT COPIES, and also TOTAL CONCURRENT COPIES.
+pub const MAX_CONCURRENT_COPIES: u8 = 64;
+
+/// Service actions of THIRD-PARTY COPY OUT (83h) that copy managers here have, ascending: EXTENDED COPY(LID1).
+pub const COPY_OUT_ACTIONS: &[u8] = &[0x00];
+/// Service actions of THIRD-PARTY COPY IN (84h), ascending: STATUS(LID1), OPERATING PARAMETERS, FAILURE DETAILS(LID1).
+pub const COPY_IN_ACTIONS: &[u8] = &[0x00, 0x03, 0x04];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+//! Segment descriptors: what is to be done, one after the other.
+//!
+//! Knows the layout and the device types of each, not how it is carried out. Follows SPC-4, "Segment descriptors".
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::cscd::CscdId;
+use super::layout::{self, Header};
+use crate::scsi::DeviceType;
+use crate::units::Lba;
+use crate::wire::{U16, U24, U32, U64};
+
+/// DESCRIPTOR LENGTH of a segment descriptor type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DescriptorLength {
+    /// Bytes behind the DESCRIPTOR LENGTH field.
+    Fixed(u16),
+    /// At least so many.
+    AtLeast(u16),
+}
+
+/// Copy managers of which logical units take a segment descriptor type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBy {
+    /// None here: known to the standard, refused by us.
+    Nobody,
+    /// Those of disks and of tapes.
+    Everybody,
+    /// Those of tapes.
+    Tapes,
+}
+
+/// One row per segment descriptor type.
+#[derive(Debug)]
+pub struct SegmentType {
+    /// DESCRIPTOR TYPE CODE.
+    pub code: u8,
+    /// The standard's shorthand.
+    pub name: &'static str,
+    /// DESCRIPTOR LENGTH.
+    pub length: DescriptorLength,
+    /// Where it is supported.
+    pub taken_by: TakenBy,
+}
+
+impl SegmentType {
+    /// The row of a code.
+    #[must_use]
+    pub fn of(code: u8) -> Option<&'static Self> {
+        SEGMENT_TYPES.iter().find(|row| row.code == code)
+    }
+
+    /// True when the copy manager of a logical unit of this type takes it.
+    #[must_use]
+    pub fn supported_on(&self, device: DeviceType) -> bool {
+        match self.taken_by {
+            TakenBy::Nobody => false,
+            TakenBy::Everybody => matches!(device, DeviceType::Disk | DeviceType::Tape),
+            TakenBy::Tapes => device == DeviceType::Tape,
+        }
+    }
+}
+
+const fn row(code: u8, name: &'static str, length: DescriptorLength, taken_by: TakenBy) -> SegmentType {
+    SegmentType { code, name, length, taken_by }
+}
+
+use DescriptorLength::{AtLeast, Fixed};
+use TakenBy::{Everybody, Nobody, Tapes};
+
+/// SPC-4, table "EXTENDED COPY segment descriptor type codes".
+pub const SEGMENT_TYPES: &[SegmentType] = &[
+    row(0x00, "block→stream", Fixed(0x14), Everybody),
+    row(0x01, "stream→block", Fixed(0x14), Everybody),
+    row(0x02, "block→block", Fixed(0x18), Everybody),
+    row(0x03, "stream→stream", Fixed(0x10), Tapes),
+    row(0x04, "inline→stream", Fixed(0x10), Everybody),
+    row(0x05, "embedded→stream", AtLeast(0x0C), Everybody),
+    row(0x06, "stream→discard", Fixed(0x0C), Everybody),
+    row(0x07, "verify CSCD", Fixed(0x08), Everybody),
+    row(0x08, "block<o>→stream", Fixed(0x18), Everybody),
+    row(0x09, "stream→block<o>", Fixed(0x18), Everybody),
+    row(0x0A, "block<o>→block<o>", Fixed(0x1C), Everybody),
+    row(0x0B, "block→stream + application client", Fixed(0x14), Nobody),
+    row(0x0C, "stream→block + application client", Fixed(0x14), Nobody),
+    row(0x0D, "block→block + application client", Fixed(0x18), Nobody),
+    row(0x0E, "stream→stream + application client", Fixed(0x10), Nobody),
+    row(0x0F, "stream→discard + application client", Fixed(0x0C), Nobody),
+    row(0x10, "filemark→tape", Fixed(0x08), Everybody),
+    row(0x11, "space→tape", Fixed(0x08), Everybody),
+    row(0x12, "locate→tape", Fixed(0x08), Everybody),
+    row(0x13, "<i>tape→<i>tape", Fixed(0x08), Nobody),
+    row(0x14, "register persistent reservation key", Fixed(0x18), Nobody),
+    row(0x15, "third party persistent reservations source I_T nexus", AtLeast(0x1C), Nobody),
+    row(0x16, "<i>block→<i>block", Fixed(0x18), Nobody),
+    row(0xBE, "ROD←block ranges(n)", AtLeast(0x0C), Nobody),
+    row(0xBF, "ROD←block range(1)", AtLeast(0x0C), Nobody),
+];
+
+/// A segment descriptor: what to do, and what becomes of the residue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentDescriptor {
+    /// CAT: residual source and destination data are kept for the next segment.
+    pub cat: bool,
+    /// What to do.
+    pub segment: Segment,
+}
+
+impl From<Segment> for SegmentDescriptor {
+    fn from(segment: Segment) -> Self {
+        Self { cat: false, segment }
+    }
+}
+
+/// Which side BLOCK DEVICE NUMBER OF BLOCKS of a 02h counts: the DC bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CountOf {
+    /// DC = 0.
+    #[default]
+    SourceBlocks,
+    /// DC = 1.
+    DestinationBlocks,
+}
+
+/// What a segment does. `transfer_length` is STREAM DEVICE TRANSFER LENGTH, 24 bits; counts of bytes have 32 bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields bear the standard's names, shortened")]
+pub enum Segment {
+    /// 00h.
+    BlockToStream { source: CscdId, destination: CscdId, transfer_length: u32, blocks: u16, from: Lba },
+    /// 01h: `blocks` counts destination blocks.
+    StreamToBlock { source: CscdId, destination: CscdId, transfer_length: u32, blocks: u16, to: Lba },
+    /// 02h.
+    BlockToBlock { source: CscdId, destination: CscdId, count_of: CountOf, blocks: u16, from: Lba, to: Lba },
+    /// 03h.
+    StreamToStream { source: CscdId, destination: CscdId, source_transfer_length: u32, transfer_length: u32, bytes: u32 },
+    /// 04h: `offset` into the inline data is a multiple of 4.
+    InlineToStream { destination: CscdId, transfer_length: u32, offset: u32, bytes: u32 },
+    /// 05h: at most 65,520 bytes.
+    EmbeddedToStream { destination: CscdId, transfer_length: u32, data: Vec<u8> },
+    /// 06h.
+    StreamToDiscard { source: CscdId, transfer_length: u32, bytes: u32 },
+    /// 07h.
+    VerifyCscd { source: CscdId, test_unit_ready: bool },
+    /// 08h: any byte range.
+    BlockOffsetToStream { source: CscdId, destination: CscdId, transfer_length: u32, bytes: u32, from: Lba, offset: u16 },
+    /// 09h: keeps what lies around the byte range in its first and last block.
+    StreamToBlockOffset { source: CscdId, destination: CscdId, transfer_length: u32, bytes: u32, to: Lba, offset: u16 },
+    /// 0Ah.
+    BlockOffsetToBlockOffset {
+        source: CscdId,
+        destination: CscdId,
+        bytes: u32,
+        from: Lba,
+        from_offset: u16,
+        to: Lba,
+        to_offset: u16,
+    },
+    /// 10h.
+    WriteFilemarks { destination: CscdId, immediate: bool, count: u32 },
+    /// 11h: CODE and the signed COUNT of SPACE(6).
+    Space { destination: CscdId, code: u8, count: i32 },
+    /// 12h.
+    Locate { destination: CscdId, object: u32 },
+}
+
+/// What is wrong with a segment descriptor whose type is supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentFault {
+    /// Offset in the descriptor.
+    pub byte: usize,
+}
+
+/// The low 24 bits, as STREAM DEVICE TRANSFER LENGTH and COUNT have them.
+fn u24(value: u32) -> U24 {
+    U24::new(value & U24::MAX).expect("masked to 24 bits")
+}
+
+/// Reads a fixed layout; the caller has checked the length against the row, which a test holds to the layout.
+fn fixed<T: FromBytes>(bytes: &[u8]) -> Result<T, SegmentFault> {
+    T::read_from_prefix(bytes).map(|(value, _)| value).map_err(|_| SegmentFault { byte: 2 })
+}
+
+impl Segment {
+    /// DESCRIPTOR TYPE CODE.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::BlockToStream { .. } => 0x00,
+            Self::StreamToBlock { .. } => 0x01,
+            Self::BlockToBlock { .. } => 0x02,
+            Self::StreamToStream { .. } => 0x03,
+            Self::InlineToStream { .. } => 0x04,
+            Self::EmbeddedToStream { .. } => 0x05,
+            Self::StreamToDiscard { .. } => 0x06,
+            Self::VerifyCscd { .. } => 0x07,
+            Self::BlockOffsetToStream { .. } => 0x08,
+            Self::StreamToBlockOffset { .. } => 0x09,
+            Self::BlockOffsetToBlockOffset { .. } => 0x0A,
+            Self::WriteFilemarks { .. } => 0x10,
+            Self::Space { .. } => 0x11,
+            Self::Locate { .. } => 0x12,
+        }
+    }
+
+    /// The CSCD that data comes from; for 07h the one verified.
+    #[must_use]
+    pub const fn source(&self) -> Option<CscdId> {
+        match *self {
+            Self::BlockToStream { source, .. }
+            | Self::StreamToBlock { source, .. }
+            | Self::BlockToBlock { source, .. }
+            | Self::StreamToStream { source, .. }
+            | Self::StreamToDiscard { source, .. }
+            | Self::VerifyCscd { source, .. }
+            | Self::BlockOffsetToStream { source, .. }
+            | Self::StreamToBlockOffset { source, .. }
+            | Self::BlockOffsetToBlockOffset { source, .. } => Some(source),
+            Self::InlineToStream { .. }
+            | Self::EmbeddedToStream { .. }
+            | Self::WriteFilemarks { .. }
+            | Self::Space { .. }
+            | Self::Locate { .. } => None,
+        }
+    }
+
+    /// The CSCD that data goes to, or the tape that is moved.
+    #[must_use]
+    pub const fn destination(&self) -> Option<CscdId> {
+        match *self {
+            Self::BlockToStream { destination, .. }
+            | Self::StreamToBlock { destination, .. }
+            | Self::BlockToBlock { destination, .. }
+            | Self::StreamToStream { destination, .. }
+            | Self::InlineToStream { destination, .. }
+            | Self::EmbeddedToStream { destination, .. }
+            | Self::BlockOffsetToStream { destination, .. }
+            | Self::StreamToBlockOffset { destination, .. }
+            | Self::BlockOffsetToBlockOffset { destination, .. }
+            | Self::WriteFilemarks { destination, .. }
+            | Self::Space { destination, .. }
+            | Self::Locate { destination, .. } => Some(destination),
+            Self::StreamToDiscard { .. } | Self::VerifyCscd { .. } => None,
+        }
+    }
+}
+
+impl SegmentDescriptor {
+    /// Bytes of the descriptor.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        match (&self.segment, SegmentType::of(self.segment.code()).expect("every variant has a row").length) {
+            (Segment::EmbeddedToStream { data, .. }, _) => size_of::<layout::EmbeddedStream>() + data.len().next_multiple_of(4),
+            (_, Fixed(length) | AtLeast(length)) => usize::from(length) + 4,
+        }
+    }
+
+    /// Reads a whole descriptor of a supported type.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, SegmentFault> {
+        let header: Header = fixed(bytes)?;
+        let (source, destination) = (CscdId(header.source.get()), CscdId(header.destination.get()));
+        let segment = match header.code {
+            0x00 | 0x01 => {
+                let body: layout::BlockStream = fixed(bytes)?;
+                let (transfer_length, blocks, lba) = (body.transfer_length.get(), body.blocks.get(), Lba(body.lba.get()));
+                if header.code == 0x00 {
+                    Segment::BlockToStream { source, destination, transfer_length, blocks, from: lba }
+                } else {
+                    Segment::StreamToBlock { source, destination, transfer_length, blocks, to: lba }
+                }
+            }
+            0x02 => {
+                let body: layout::BlockBlock = fixed(bytes)?;
+                let count_of = if header.flags & DC != 0 { CountOf::DestinationBlocks } else { CountOf::SourceBlocks };
+                let (from, to) = (Lba(body.from.get()), Lba(body.to.get()));
+                Segment::BlockToBlock { source, destination, count_of, blocks: body.blocks.get(), from, to }
+            }
+            0x03 => {
+                let body: layout::StreamStream = fixed(bytes)?;
+                let (source_transfer_length, transfer_length) = (body.from.get(), body.to.get());
+                Segment::StreamToStream { source, destination, source_transfer_length, transfer_length, bytes: body.bytes.get() }
+            }
+            0x04 => {
+                let body: layout::InlineStream = fixed(bytes)?;
+                let (transfer_length, offset) = (body.transfer_length.get(), body.offset.get());
+                Segment::InlineToStream { destination, transfer_length, offset, bytes: body.bytes.get() }
+            }
+            0x05 => embedded(bytes, destination)?,
+            0x06 => {
+                let body: layout::StreamDiscard = fixed(bytes)?;
+                Segment::StreamToDiscard { source, transfer_length: body.transfer_length.get(), bytes: body.bytes.get() }
+            }
+            0x07 => Segment::VerifyCscd { source, test_unit_ready: fixed::<layout::VerifyCscd>(bytes)?.tur & 1 != 0 },
+            0x08 | 0x09 => {
+                let body: layout::BlockOffsetStream = fixed(bytes)?;
+                let (transfer_length, bytes, lba) = (body.transfer_length.get(), body.bytes.get(), Lba(body.lba.get()));
+                let offset = body.offset.get();
+                if header.code == 0x08 {
+                    Segment::BlockOffsetToStream { source, destination, transfer_length, bytes, from: lba, offset }
+                } else {
+                    Segment::StreamToBlockOffset { source, destination, transfer_length, bytes, to: lba, offset }
+                }
+            }
+            0x0A => {
+                let body: layout::BlockOffsetBlockOffset = fixed(bytes)?;
+                Segment::BlockOffsetToBlockOffset {
+                    source,
+                    destination,
+                    bytes: body.bytes.get(),
+                    from: Lba(body.from.get()),
+                    from_offset: body.from_offset.get(),
+                    to: Lba(body.to.get()),
+                    to_offset: body.to_offset.get(),
+                }
+            }
+            0x10 => {
+                let body: layout::TapeCount = fixed(bytes)?;
+                Segment::WriteFilemarks { destination, immediate: body.flags & 1 != 0, count: body.count.get() }
+            }
+            0x11 => {
+                let body: layout::TapeCount = fixed(bytes)?;
+                // COUNT of SPACE is signed: its 24 bits are put on top and shifted down with their sign.
+                let count = (body.count.get() << 8) as i32 >> 8;
+                Segment::Space { destination, code: body.flags & 0x0F, count }
+            }
+            0x12 => Segment::Locate { destination, object: fixed::<layout::TapeLocate>(bytes)?.object.get() },
+            _ => return Err(SegmentFault { byte: 0 }),
+        };
+        Ok(Self { cat: header.flags & CAT != 0, segment })
+    }
+
+    /// Appends the descriptor's bytes.
+    pub fn emit(&self, out: &mut Vec<u8>) {
+        let header = self.header();
+        match &self.segment {
+            Segment::BlockToStream { transfer_length, blocks, from: lba, .. }
+            | Segment::StreamToBlock { transfer_length, blocks, to: lba, .. } => put(
+                out,
+                layout::BlockStream {
+                    header,
+                    reserved_8: 0,
+                    transfer_length: u24(*transfer_length),
+                    reserved_12: [0; 2],
+                    blocks: U16::new(*blocks),
+                    lba: U64::new(lba.0),
+                },
+            ),
+            Segment::BlockToBlock { blocks, from, to, .. } => put(
+                out,
+                layout::BlockBlock {
+                    header,
+                    reserved_8: [0; 2],
+                    blocks: U16::new(*blocks),
+                    from: U64::new(from.0),
+                    to: U64::new(to.0),
+                },
+            ),
+            Segment::StreamToStream { source_transfer_length, transfer_length, bytes, .. } => put(
+                out,
+                layout::StreamStream {
+                    header,
+                    reserved_8: 0,
+                    from: u24(*source_transfer_length),
+                    reserved_12: 0,
+                    to: u24(*transfer_length),
+                    bytes: U32::new(*bytes),
+                },
+            ),
+            Segment::InlineToStream { transfer_length, offset, bytes, .. } => put(
+                out,
+                layout::InlineStream {
+                    header,
+                    reserved_8: 0,
+                    transfer_length: u24(*transfer_length),
+                    offset: U32::new(*offset),
+                    bytes: U32::new(*bytes),
+                },
+            ),
+            Segment::EmbeddedToStream { transfer_length, data, .. } => {
+                let (transfer_length, bytes) = (u24(*transfer_length), U16::new(data.len() as u16));
+                put(out, layout::EmbeddedStream { header, reserved_8: 0, transfer_length, bytes, reserved_14: [0; 2] });
+                out.extend_from_slice(data);
+                out.resize(out.len() + data.len().next_multiple_of(4) - data.len(), 0);
+            }
+            Segment::StreamToDiscard { transfer_length, bytes, .. } => {
+                let (transfer_length, bytes) = (u24(*transfer_length), U32::new(*bytes));
+                put(out, layout::StreamDiscard { header, reserved_8: 0, transfer_length, bytes });
+            }
+            Segment::VerifyCscd { test_unit_ready, .. } => {
+                put(out, layout::VerifyCscd { header, tur: u8::from(*test_unit_ready), reserved_9: [0; 3] });
+            }
+            Segment::BlockOffsetToStream { transfer_length, bytes, from: lba, offset, .. }
+            | Segment::StreamToBlockOffset { transfer_length, bytes, to: lba, offset, .. } => put(
+                out,
+                layout::BlockOffsetStream {
+                    header,
+                    reserved_8: 0,
+                    transfer_length: u24(*transfer_length),
+                    bytes: U32::new(*bytes),
+                    lba: U64::new(lba.0),
+                    reserved_24: [0; 2],
+                    offset: U16::new(*offset),
+                },
+            ),
+            Segment::BlockOffsetToBlockOffset { bytes, from, from_offset, to, to_offset, .. } => put(
+                out,
+                layout::BlockOffsetBlockOffset {
+                    header,
+                    bytes: U32::new(*bytes),
+                    from: U64::new(from.0),
+                    to: U64::new(to.0),
+                    from_offset: U16::new(*from_offset),
+                    to_offset: U16::new(*to_offset),
+                },
+            ),
+            Segment::WriteFilemarks { immediate, count, .. } => {
+                put(out, layout::TapeCount { header, flags: u8::from(*immediate), count: u24(*count) });
+            }
+            Segment::Space { code, count, .. } => {
+                put(out, layout::TapeCount { header, flags: code & 0x0F, count: u24(*count as u32) });
+            }
+            Segment::Locate { object, .. } => put(out, layout::TapeLocate { header, object: U32::new(*object) }),
+        }
+    }
+
+    fn header(&self) -> Header {
+        let dc = matches!(self.segment, Segment::BlockToBlock { count_of: CountOf::DestinationBlocks, .. });
+        Header {
+            code: self.segment.code(),
+            flags: u8::from(self.cat) * CAT | u8::from(dc) * DC,
+            descriptor_length: U16::new((self.length() - 4) as u16),
+            source: U16::new(self.segment.source().map_or(0, |id| id.0)),
+            destination: U16::new(self.segment.destination().map_or(0, |id| id.0)),
+        }
+    }
+}
+
+fn embedded(bytes: &[u8], destination: CscdId) -> Result<Segment, SegmentFault> {
+    let body: layout::EmbeddedStream = fixed(bytes)?;
+    if !bytes.len().is_multiple_of(4) {
+        return Err(SegmentFault { byte: 2 });
+    }
+    let data = &bytes[size_of::<layout::EmbeddedStream>()..];
+    let data = data.get(..usize::from(body.bytes.get())).ok_or(SegmentFault { byte: 12 })?;
+    Ok(Segment::EmbeddedToStream { destination, transfer_length: body.transfer_length.get(), data: data.to_vec() })
+}
+
+fn put(out: &mut Vec<u8>, layout: impl IntoBytes + zerocopy::Immutable) {
+    out.extend_from_slice(layout.as_bytes());
+}
+
+/// Bits of byte 1.
+const CAT: u8 = 0x01;
+const DC: u8 = 0x02;
