@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::scsi::{Cdb, LunAddress, Sense, Status};
+use protocol::scsi::{Cdb, LunAddress, Sense, SenseFormat, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::nexus::Nexus;
@@ -69,6 +69,8 @@ pub struct Response {
     pub status: Status,
     /// Only with CHECK CONDITION.
     pub sense: Option<Sense>,
+    /// How the sense data is to be written: the logical unit's D_SENSE.
+    pub sense_format: SenseFormat,
     /// Data-In in order. May be longer than the initiator has room for: the session cuts it and reports the overflow.
     pub data_in: Vec<Bytes>,
     /// Bytes the command itself would move by its CDB, where that is not the length of `data_in`:
@@ -80,7 +82,7 @@ impl Response {
     /// GOOD without data.
     #[must_use]
     pub const fn good() -> Self {
-        Self { status: Status::Good, sense: None, data_in: Vec::new(), transfer_length: None }
+        Self { status: Status::Good, sense: None, sense_format: SenseFormat::Fixed, data_in: Vec::new(), transfer_length: None }
     }
 
     /// GOOD with one piece of Data-In.
@@ -93,6 +95,12 @@ impl Response {
     #[must_use]
     pub fn status(status: Status) -> Self {
         Self { status, ..Self::good() }
+    }
+
+    /// The sense data as it goes to the initiator; empty without sense.
+    #[must_use]
+    pub fn sense_bytes(&self) -> Vec<u8> {
+        self.sense.as_ref().map(|sense| sense.emit(self.sense_format)).unwrap_or_default()
     }
 }
 

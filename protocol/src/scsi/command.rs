@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::FieldPointer;
+
 /// A command descriptor block of up to 32 bytes, as it came; bytes behind its end read as zero.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Cdb {
@@ -79,4 +81,61 @@ pub struct CommandSpec {
     pub data: DataDirection,
     /// Changes what is on the medium: held while a snapshot is made, and counted by the quiet window.
     pub writes: bool,
+}
+
+impl CommandSpec {
+    /// The first bit of `cdb` that is set and that the usage data does not let be set, as a field pointer; `None` for a CDB
+    /// without such a bit. Bits of SERVICE ACTION are not looked at: they have chosen the row.
+    #[must_use]
+    pub fn refused_bit(&self, cdb: &Cdb) -> Option<FieldPointer> {
+        let bytes = cdb.padded().iter().zip(self.usage).enumerate().skip(1);
+        bytes
+            .map(|(byte, (sent, usage))| (byte, sent & !(usage | self.service_action_bits(byte))))
+            .find(|(_, extra)| *extra != 0)
+            .map(|(byte, extra)| FieldPointer::cdb_bit(byte as u16, 7 - extra.leading_zeros() as u8))
+    }
+
+    /// True for the command that `cdb` asks for.
+    #[must_use]
+    pub fn matches(&self, cdb: &Cdb) -> bool {
+        self.opcode == cdb.opcode()
+            && self.service_action.is_none_or(|action| action == u16::from(cdb.basic()[1] & SERVICE_ACTION))
+    }
+
+    const fn service_action_bits(&self, byte: usize) -> u8 {
+        if byte == 1 && self.service_action.is_some() { SERVICE_ACTION } else { 0 }
+    }
+}
+
+/// Where all commands served here have their SERVICE ACTION: bits 4 to 0 of byte 1.
+const SERVICE_ACTION: u8 = 0x1F;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: CommandSpec = CommandSpec {
+        name: "READ CAPACITY(16)",
+        opcode: 0x9E,
+        service_action: Some(0x10),
+        usage: &[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+        data: DataDirection::In,
+        writes: false,
+    };
+
+    #[test]
+    fn the_highest_refused_bit_is_named() {
+        let mut cdb = [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0];
+        assert_eq!(ROW.refused_bit(&Cdb::new(&cdb).unwrap()), None);
+        cdb[15] = 0x06;
+        assert_eq!(ROW.refused_bit(&Cdb::new(&cdb).unwrap()), Some(FieldPointer::cdb_bit(15, 2)));
+        cdb[1] |= 0x40;
+        assert_eq!(ROW.refused_bit(&Cdb::new(&cdb).unwrap()), Some(FieldPointer::cdb_bit(1, 6)));
+    }
+
+    #[test]
+    fn another_service_action_is_another_command() {
+        assert!(!ROW.matches(&Cdb::new(&[0x9E, 0x12]).unwrap()));
+        assert!(ROW.matches(&Cdb::new(&[0x9E, 0x50]).unwrap()));
+    }
 }

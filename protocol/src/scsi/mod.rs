@@ -5,6 +5,7 @@
 pub mod asc;
 pub mod command;
 pub mod designator;
+pub mod mode;
 pub mod sense;
 
 pub use command::{Cdb, CommandSpec, DataDirection};

@@ -7,6 +7,7 @@ pub mod tape;
 use std::sync::Arc;
 
 use crate::task::{Execution, Task};
+use common::Common;
 
 /// A logical unit of any type; cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,8 +23,17 @@ impl Device {
     #[must_use]
     pub fn start(&self, task: Task) -> Execution {
         match self {
-            Self::Disk(disk) => Arc::clone(disk).start(task),
-            Self::Tape(tape) => Arc::clone(tape).start(task),
+            Self::Disk(disk) => disk.start(task),
+            Self::Tape(tape) => tape.start(task),
+        }
+    }
+
+    /// What every logical unit has.
+    #[must_use]
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Disk(disk) => common::LogicalUnit::common(&**disk),
+            Self::Tape(tape) => tape.common(),
         }
     }
 }

@@ -1,1 +1,0 @@
-//! What every device type does alike: identity, unit attentions, INQUIRY, REPORT LUNS, REPORT SUPPORTED OPERATION CODES.

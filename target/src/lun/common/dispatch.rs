@@ -1,0 +1,130 @@
+//! From a CDB to its handler: unit attentions, the command's row, reservations, the reserved-bit check, the handler.
+//!
+//! The order of refusals is that of SAM-5, "Status precedence": unit attention, then RESERVATION CONFLICT, then all other
+//! CHECK CONDITIONs. Nothing here blocks.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use protocol::scsi::{CommandSpec, FieldPointer, Sense, SenseFormat, Status};
+use tracing::debug;
+
+use super::LogicalUnit;
+use crate::task::{Execution, Response, Task};
+
+/// What a handler comes to: a response, or the sense data of a CHECK CONDITION.
+pub type Reply = Result<Response, Sense>;
+
+/// A handler that waits without a thread.
+pub type ReplyFuture = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// A command that a device type serves.
+#[derive(Debug)]
+pub struct Command<D> {
+    /// All that can be said about it without running it.
+    pub spec: &'static CommandSpec,
+    /// What carries it out.
+    pub run: Run<D>,
+}
+
+/// How a command is carried out.
+#[derive(Debug)]
+pub enum Run<D> {
+    /// At once; must not block.
+    Inline(fn(&D, &Task) -> Reply),
+    /// On a thread that may block.
+    Blocking(fn(&D, &Task) -> Reply),
+    /// Waits for something other than a file: a hold, a mover. Has to watch [`Task::abort`].
+    Async(fn(Arc<D>, Task) -> ReplyFuture),
+    /// Decides by itself, without blocking.
+    Start(fn(&Arc<D>, Task) -> Execution),
+}
+
+/// Begins a command on `device`; never blocks.
+#[must_use]
+pub fn dispatch<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
+    let execution = match choose(&**device, &task) {
+        Ok(command) => start(command, device, task),
+        Err(refusal) => Execution::Done(refusal),
+    };
+    match device.common().sense_format() {
+        SenseFormat::Fixed => execution,
+        format => formatted(execution, format),
+    }
+}
+
+/// The command to run, or why not.
+fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Response> {
+    let common = device.common();
+    common.attentions.know(task.nexus.id);
+    if !passes_attentions(task.cdb.opcode()) {
+        if let Some(condition) = common.attentions.take(task.nexus.id) {
+            return Err(condition.into());
+        }
+    }
+    let command = find::<D>(device, task).inspect_err(|sense| debug!(cdb = ?task.cdb, lun = ?task.lun, %sense, "refused"))?;
+    device.admit(task, command.spec)?;
+    if let Some(bit) = command.spec.refused_bit(&task.cdb) {
+        let sense = Sense::INVALID_FIELD_IN_CDB.at(bit);
+        debug!(command = command.spec.name, cdb = ?task.cdb, %sense, "refused");
+        return Err(sense.into());
+    }
+    Ok(command)
+}
+
+fn find<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Sense> {
+    let opcode = task.cdb.opcode();
+    let mut alike = commands(device).filter(|command| command.spec.opcode == opcode).peekable();
+    if alike.peek().is_none() {
+        return Err(Sense::INVALID_COMMAND_OPERATION_CODE.at(FieldPointer::cdb(0)));
+    }
+    alike.find(|command| command.spec.matches(&task.cdb)).ok_or(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 4)))
+}
+
+/// All commands of a device, its own first.
+pub(super) fn commands<D: LogicalUnit>(_device: &D) -> impl Iterator<Item = &'static Command<D>> {
+    D::COMMANDS.iter()
+}
+
+fn start<D: LogicalUnit>(command: &'static Command<D>, device: &Arc<D>, task: Task) -> Execution {
+    match command.run {
+        Run::Inline(run) => Execution::Done(answer(command.spec, run(device, &task))),
+        Run::Blocking(run) => {
+            let device = Arc::clone(device);
+            Execution::Blocking(Box::new(move || answer(command.spec, run(&device, &task))))
+        }
+        Run::Async(run) => {
+            let reply = run(Arc::clone(device), task);
+            Execution::Async(Box::pin(async move { answer(command.spec, reply.await) }))
+        }
+        Run::Start(run) => run(device, task),
+    }
+}
+
+/// The response a reply stands for. For handlers that make their own [`Execution`] too.
+pub fn answer(spec: &CommandSpec, reply: Reply) -> Response {
+    reply.unwrap_or_else(|sense| {
+        debug!(command = spec.name, %sense, "check condition");
+        sense.into()
+    })
+}
+
+/// INQUIRY, REPORT LUNS and REQUEST SENSE neither report nor clear a unit attention, but for what REQUEST SENSE returns as data.
+/// SAM-5, "Unit attention conditions".
+const fn passes_attentions(opcode: u8) -> bool {
+    matches!(opcode, 0x03 | 0x12 | 0xA0)
+}
+
+/// Sense data that comes later is written as the logical unit was told when the command began.
+fn formatted(execution: Execution, format: SenseFormat) -> Execution {
+    let set = move |response: Response| match response.status {
+        Status::CheckCondition => Response { sense_format: format, ..response },
+        _ => response,
+    };
+    match execution {
+        Execution::Done(response) => Execution::Done(set(response)),
+        Execution::Blocking(run) => Execution::Blocking(Box::new(move || set(run()))),
+        Execution::Async(run) => Execution::Async(Box::pin(async move { set(run.await) })),
+    }
+}

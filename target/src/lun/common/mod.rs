@@ -1,0 +1,135 @@
+//! What every device type does alike: who it is, what a nexus has yet to be told, and the way from a CDB to its handler.
+//!
+//! A device type implements [`LogicalUnit`] and calls [`dispatch()`]; its own commands stand in its table, those of SPC-4 that all
+//! have alike are added here. No medium is touched in this module. Follows SPC-4 and SAM-5.
+
+mod attention;
+mod dispatch;
+mod identity;
+
+pub use attention::Attentions;
+pub use dispatch::{Command, Reply, ReplyFuture, Run, dispatch};
+pub use identity::Identity;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
+use protocol::scsi::{CommandSpec, DeviceType, Sense, SenseFormat};
+
+use super::Device;
+use crate::task::{Execution, Response, Task};
+
+/// A device type's answers to what differs between device types.
+///
+/// The generic commands ask these; none of them may block.
+pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
+    /// PERIPHERAL DEVICE TYPE.
+    const DEVICE_TYPE: DeviceType;
+    /// RMB: the medium can be taken out.
+    const REMOVABLE: bool;
+    /// The commands of this type. A row here goes before a common one of the same operation code.
+    const COMMANDS: &'static [Command<Self>];
+    /// Standards claimed in INQUIRY's version descriptors.
+    const VERSION_DESCRIPTORS: &'static [u16];
+    /// VPD pages beyond those that all types have, ascending.
+    const VPD_PAGES: &'static [u8] = &[];
+    /// PAGE CODE and SUBPAGE CODE of the log pages, ascending; 00h is added.
+    const LOG_PAGES: &'static [(u8, u8)] = &[];
+
+    /// What all types have.
+    fn common(&self) -> &Common;
+
+    /// This one, as a device of any type.
+    fn device(self: &Arc<Self>) -> Device;
+
+    /// One of [`LogicalUnit::VPD_PAGES`], without its four bytes of header.
+    fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {
+        let _ = page;
+        None
+    }
+
+    /// What MODE SENSE puts before the pages; `long_lba` asks for the block descriptor of sixteen bytes, where there is one.
+    fn mode_header(&self, long_lba: bool) -> ModeHeader;
+
+    /// All mode pages, ascending.
+    fn mode_pages(&self) -> Vec<ModePage>;
+
+    /// Takes what MODE SELECT sent; only changeable bits of the pages differ from what holds. Checks the rest itself.
+    ///
+    /// # Errors
+    /// INVALID FIELD IN PARAMETER LIST for a header or block descriptor that cannot be had. Then nothing has changed.
+    fn select_mode(&self, task: &Task, selection: &ModeSelection) -> Result<(), Sense>;
+
+    /// The log parameters of one of [`LogicalUnit::LOG_PAGES`], ascending, without the page's four bytes of header; those before
+    /// `parameter_pointer` left out.
+    fn log_page(&self, page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
+        let _ = (page, parameter_pointer);
+        None
+    }
+
+    /// Says no to a command whose nexus may not have it now: RESERVATION CONFLICT, or BUSY while a copy has the drive.
+    ///
+    /// # Errors
+    /// The response to give instead of running the command.
+    fn admit(&self, task: &Task, spec: &CommandSpec) -> Result<(), Response> {
+        let _ = (task, spec);
+        Ok(())
+    }
+}
+
+/// What every logical unit has, whatever its type.
+#[derive(Debug)]
+pub struct Common {
+    /// Names and revision.
+    pub identity: Identity,
+    /// What each nexus has yet to be told.
+    pub attentions: Attentions,
+    /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
+    pub copy: Option<Arc<dyn CopyService>>,
+    /// D_SENSE of the control mode page.
+    descriptor_sense: AtomicBool,
+}
+
+impl Common {
+    /// A logical unit nobody has spoken to.
+    #[must_use]
+    pub fn new(identity: Identity, copy: Option<Arc<dyn CopyService>>) -> Self {
+        Self { identity, attentions: Attentions::default(), copy, descriptor_sense: AtomicBool::new(false) }
+    }
+
+    /// How sense data is written.
+    #[must_use]
+    pub fn sense_format(&self) -> SenseFormat {
+        if self.descriptor_sense.load(Ordering::Relaxed) { SenseFormat::Descriptor } else { SenseFormat::Fixed }
+    }
+
+    /// Chosen by MODE SELECT.
+    pub fn set_sense_format(&self, format: SenseFormat) {
+        self.descriptor_sense.store(format == SenseFormat::Descriptor, Ordering::Relaxed);
+    }
+
+    /// LOGICAL UNIT RESET: every nexus is told. Commands are aborted by the session that was asked for it.
+    pub fn reset(&self) {
+        self.attentions.clear();
+        self.attentions.establish_for_all(&Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
+    }
+
+    /// Forgets a nexus: to be called once when it ends.
+    pub fn nexus_lost(&self, nexus: u64) {
+        self.attentions.forget(nexus);
+    }
+}
+
+/// Carries out third-party copy commands for all logical units of a target.
+pub trait CopyService: Send + Sync + fmt::Debug {
+    /// THIRD-PARTY COPY OUT (83h), service action EXTENDED COPY(LID1), sent to `device`.
+    fn extended_copy(self: Arc<Self>, device: Device, task: Task) -> Execution;
+
+    /// THIRD-PARTY COPY IN (84h), the service actions of RECEIVE COPY RESULTS. Does not block.
+    fn receive_copy(&self, device: &Device, task: &Task) -> Response;
+
+    /// VPD page 8Fh, third-party copy, without its four bytes of header.
+    fn third_party_copy_page(&self, device: &Device) -> Vec<u8>;
+}
