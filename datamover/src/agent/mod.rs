@@ -3,9 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`layout`] | the image set: what a backup looks like on a tape |
+//! | [`segments`] | from what is to be on a tape, or back on a disk, to EXTENDED COPY lists |
 //!
 //! Payload never passes through here: the agent reads file-system structures through the snapshot's LUN, decides which blocks
 //! are in use, and tells the target's copy manager what to move where. The one way on which a file's own bytes reach this
 //! process is a restore to a local path, which is asked for by name, counted apart and said.
 
 pub mod layout;
+pub mod segments;

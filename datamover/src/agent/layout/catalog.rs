@@ -94,7 +94,8 @@ impl Catalog {
     /// # Errors
     /// [`LayoutError::Contradiction`] for a body that is no catalog, or one whose numbers overflow.
     pub fn parse(body: &[u8]) -> Result<Self, LayoutError> {
-        let (catalog, rest) = postcard::take_from_bytes::<Self>(body).map_err(|error| LayoutError::contradiction(PART, error.to_string()))?;
+        let (catalog, rest) =
+            postcard::take_from_bytes::<Self>(body).map_err(|error| LayoutError::contradiction(PART, error.to_string()))?;
         if !rest.is_empty() {
             return Err(LayoutError::contradiction(PART, format!("{} bytes follow its end", rest.len())));
         }
@@ -145,12 +146,16 @@ impl FileEntry {
         for stream in &self.streams {
             let extents = match &stream.content {
                 Content::Extents(extents) | Content::Encoded { extents, .. } => extents,
-                Content::Resident(bytes) if bytes.len() as u64 != stream.size => return wrong(stream, "its size is not that of its bytes"),
+                Content::Resident(bytes) if bytes.len() as u64 != stream.size => {
+                    return wrong(stream, "its size is not that of its bytes");
+                }
                 Content::Resident(_) | Content::Unknown(_) => continue,
             };
             let mut end = 0;
             for extent in extents {
-                let Some(behind) = extent.at.checked_add(extent.bytes) else { return wrong(stream, "an extent goes beyond 64 bits") };
+                let Some(behind) = extent.at.checked_add(extent.bytes) else {
+                    return wrong(stream, "an extent goes beyond 64 bits");
+                };
                 if extent.at < end {
                     return wrong(stream, "its extents overlap");
                 }

@@ -219,7 +219,8 @@ impl VolumeHeader {
     /// [`LayoutError::Contradiction`] when it is a header and cannot be used.
     pub fn from_record(record: &[u8], at_object: u64) -> Result<Self, LayoutError> {
         check_format(record, FORMAT, PART)?;
-        let header: Self = serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
+        let header: Self =
+            serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
         header.check(at_object)?;
         Ok(header)
     }
@@ -238,7 +239,8 @@ impl VolumeHeader {
         if self.at_object != at_object {
             return wrong("it stands elsewhere than it says: a copy of a header, not a header");
         }
-        let within = self.source.first_block.0.checked_add(self.source.blocks).is_some_and(|end| end <= self.source.capacity_blocks);
+        let within =
+            self.source.first_block.0.checked_add(self.source.blocks).is_some_and(|end| end <= self.source.capacity_blocks);
         if !within || self.source.capacity_blocks.checked_mul(block).is_none() {
             return wrong("the blocks it covers do not lie on the disk it names");
         }
@@ -247,7 +249,10 @@ impl VolumeHeader {
                 return wrong("the objects of a tape file do not fit its bytes");
             }
         }
-        if !self.data.bytes.is_multiple_of(block) || self.tables.first_object <= at_object || self.data.first_object <= self.tables.end_object {
+        if !self.data.bytes.is_multiple_of(block)
+            || self.tables.first_object <= at_object
+            || self.data.first_object <= self.tables.end_object
+        {
             return wrong("its parts do not follow each other");
         }
         Ok(())
@@ -302,8 +307,21 @@ pub(crate) mod tests {
                 blocks: 4096,
                 partition: None,
             },
-            moment: Moment { taken_unix_ms: 1, quiet_asked_ms: 3000, quiet_for_ms: 3001, waited_ms: 9000, held_us: 80, consistency: "crash-consistent".to_owned() },
-            file_system: FileSystem { name: "ntfs".to_owned(), cluster_length: 4096, log: "clean".to_owned(), scope: "used".to_owned(), notes: Vec::new() },
+            moment: Moment {
+                taken_unix_ms: 1,
+                quiet_asked_ms: 3000,
+                quiet_for_ms: 3001,
+                waited_ms: 9000,
+                held_us: 80,
+                consistency: "crash-consistent".to_owned(),
+            },
+            file_system: FileSystem {
+                name: "ntfs".to_owned(),
+                cluster_length: 4096,
+                log: "clean".to_owned(),
+                scope: "used".to_owned(),
+                notes: Vec::new(),
+            },
             at_object: 4,
             record_size: 65_536,
             tables: Span::of(6, 100, 65_536),

@@ -62,7 +62,11 @@ impl SectionKind {
     fn tag_and_version(self) -> ([u8; 4], u16) {
         match self {
             Self::Other(tag) => (tag, 0),
-            kind => Self::KNOWN.iter().find(|known| known.0 == kind).map(|known| (known.1, known.2)).expect("every named kind has a row"),
+            kind => Self::KNOWN
+                .iter()
+                .find(|known| known.0 == kind)
+                .map(|known| (known.1, known.2))
+                .expect("every named kind has a row"),
         }
     }
 }

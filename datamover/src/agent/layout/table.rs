@@ -43,7 +43,10 @@ impl Correspondence {
             let x = runs.last().map_or(0, |last| last.x + last.blocks);
             let free_from = runs.last().map_or(0, |last| last.a.0 + last.blocks);
             if blocks == 0 || a.0 < free_from || a.0.checked_add(blocks).is_none() {
-                return Err(LayoutError::contradiction(CORRESPONDENCE, format!("{blocks} blocks at {a} do not follow block {free_from}")));
+                return Err(LayoutError::contradiction(
+                    CORRESPONDENCE,
+                    format!("{blocks} blocks at {a} do not follow block {free_from}"),
+                ));
             }
             match runs.last_mut() {
                 Some(last) if a.0 == free_from => last.blocks += blocks,
@@ -112,7 +115,8 @@ impl Correspondence {
     pub fn parse(body: &[u8]) -> Result<Self, LayoutError> {
         let entries = entries(body, CORRESPONDENCE)?;
         let table = Self::of(entries.iter().map(|entry| (Lba(entry.value.get()), entry.blocks.get())))?;
-        let agrees = table.runs.len() == entries.len() && table.runs.iter().zip(entries).all(|(run, entry)| run.x == entry.key.get());
+        let agrees =
+            table.runs.len() == entries.len() && table.runs.iter().zip(entries).all(|(run, entry)| run.x == entry.key.get());
         if !agrees {
             return Err(LayoutError::contradiction(CORRESPONDENCE, "the compact addresses have a gap"));
         }
@@ -133,7 +137,11 @@ impl Allocation {
     /// Appends the section to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let head = Entry { key: u64::MAX.into(), value: self.store_bytes.into(), blocks: 0.into() };
-        let rows = self.runs.iter().map(|(a, place, blocks)| Entry { key: a.0.into(), value: (*place).into(), blocks: (*blocks).into() });
+        let rows = self.runs.iter().map(|(a, place, blocks)| Entry {
+            key: a.0.into(),
+            value: (*place).into(),
+            blocks: (*blocks).into(),
+        });
         let entries: Vec<Entry> = std::iter::once(head).chain(rows).collect();
         let count = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
         Section { kind: SectionKind::Allocation, entries: count, body: entries.as_bytes() }.write(out);

@@ -120,9 +120,13 @@ impl Trailer {
             return Err(LayoutError::Foreign { part: PART });
         }
         check_format(record, FORMAT, PART)?;
-        let trailer: Self = serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
+        let trailer: Self =
+            serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
         if trailer.at_object != at_object {
-            return Err(LayoutError::contradiction(PART, format!("it stands at object {at_object} and says {}", trailer.at_object)));
+            return Err(LayoutError::contradiction(
+                PART,
+                format!("it stands at object {at_object} and says {}", trailer.at_object),
+            ));
         }
         Ok(trailer)
     }
@@ -161,7 +165,13 @@ mod tests {
 
     #[test]
     fn a_manifest_comes_back_from_its_section() {
-        let sum = DataSum { part: "data".to_owned(), first_object: 8, records: 2, bytes: 66_048, root: root_of([&b"a"[..], b"b"]).to_string() };
+        let sum = DataSum {
+            part: "data".to_owned(),
+            first_object: 8,
+            records: 2,
+            bytes: 66_048,
+            root: root_of([&b"a"[..], b"b"]).to_string(),
+        };
         let manifest = Manifest { origin: "drive".to_owned(), files: vec![sum] };
         let mut file = Vec::new();
         manifest.write(&mut file).unwrap();
