@@ -1,0 +1,208 @@
+//! The messages themselves, and faults as data.
+
+use serde::{Deserialize, Serialize};
+
+use super::job::{CopyJob, EndIndex};
+use crate::cartridge::TapePosition;
+use crate::cartridge::report::TapeReport;
+use crate::scsi::sense::CopyEnd;
+use crate::units::ByteRange;
+
+/// Names a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub u64);
+
+/// From the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToMover {
+    /// First message.
+    Hello {
+        /// [`super::VERSION`].
+        version: u32,
+    },
+    /// Begin. So many files travel beside this message.
+    Job {
+        /// What to do.
+        job: CopyJob,
+        /// Files beside it.
+        files: u16,
+    },
+    /// To the one question of the job that is open.
+    Answer {
+        /// The job.
+        job: JobId,
+        /// What it is told.
+        answer: Answer,
+    },
+    /// Stop at the next transfer. `Done` follows, and until then it may still write.
+    Cancel {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// From a mover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromMover {
+    /// First message.
+    Hello {
+        /// [`super::VERSION`].
+        version: u32,
+        /// Most bytes of buffers a job takes here.
+        buffer_limit: u64,
+    },
+    /// Waits for an answer; a job asks one question at a time.
+    Ask {
+        /// The job.
+        job: JobId,
+        /// What it wants to do.
+        question: Question,
+    },
+    /// A granted range is written and will not be touched again.
+    GiveBack {
+        /// The job.
+        job: JobId,
+        /// The disk.
+        end: EndIndex,
+    },
+    /// What became of a tape.
+    Tape {
+        /// The job.
+        job: JobId,
+        /// The tape.
+        end: EndIndex,
+        /// As it stands now.
+        report: TapeReport,
+    },
+    /// Sent now and then, and once before `Done`.
+    Progress {
+        /// The job.
+        job: JobId,
+        /// Number of the segment that is being written.
+        segment: u32,
+        /// Bytes read from copy sources so far.
+        read: u64,
+        /// Bytes written to copy destinations so far.
+        written: u64,
+    },
+    /// The job has ended and touches nothing any more.
+    Done {
+        /// The job.
+        job: JobId,
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// What a job has to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// To write bytes of a disk, at most [`super::MAX_GRANT`] of them. The job holds one grant an end: asking gives the last back.
+    Grant {
+        /// The disk.
+        end: EndIndex,
+        /// Bytes of the end.
+        range: ByteRange,
+    },
+    /// To append to a tape that stands at `at`: what lies behind it is cut away.
+    Append {
+        /// The tape.
+        end: EndIndex,
+        /// Where the tape stands.
+        at: TapePosition,
+    },
+}
+
+/// What a job is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Go ahead. For an append this is also where the tape's data ends now.
+    Granted,
+    /// Not allowed, or not possible: an errno.
+    Refused {
+        /// As `std::io::Error::raw_os_error`.
+        errno: i32,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All segments.
+    Copied {
+        /// Residue of the last segment was dropped, as CAT or PAD told.
+        dropped: bool,
+    },
+    /// A segment could not be completed.
+    Fault(Fault),
+    /// As asked.
+    Cancelled,
+}
+
+/// Why and where a segment ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Which side; absent when it is the segment's own.
+    pub side: Option<CopyEnd>,
+    /// What happened.
+    pub kind: FaultKind,
+    /// Bytes this segment would have written.
+    pub expected: u64,
+    /// Bytes of it that the copy destination took.
+    pub written: u64,
+}
+
+/// What can happen to a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// Residue that neither CAT nor PAD allow.
+    Inexact,
+    /// A null logical unit would have to be read or written.
+    Null,
+    /// A record is not as long as the read. In records where the transfer is fixed, else in bytes.
+    IncorrectLength {
+        /// Requested minus actual; negative when the record is longer.
+        residual: i64,
+    },
+    /// A filemark where data was wanted.
+    Filemark {
+        /// Requested minus actual, as above.
+        residual: i64,
+    },
+    /// The end of the data.
+    EndOfData {
+        /// Requested minus actual, as above.
+        residual: i64,
+    },
+    /// The beginning of the partition, by spacing backwards.
+    BeginningOfPartition {
+        /// Requested minus actual.
+        residual: i64,
+    },
+    /// The write that ended with this was done; the medium is nearly full.
+    EarlyWarning,
+    /// The medium is full.
+    EndOfPartition {
+        /// Requested minus actual, as above.
+        residual: i64,
+    },
+    /// The cartridge is write-protected.
+    WriteProtected,
+    /// The image has no whole object here.
+    Torn,
+    /// A static view lost its truth.
+    ViewLost,
+    /// Blocks behind the end's last.
+    OutOfRange,
+    /// A read failed: errno.
+    Read(i32),
+    /// A write or a synchronization failed: errno.
+    Write(i32),
+    /// The target did not let it be written: errno.
+    Refused(i32),
+    /// The job makes no sense: a defect of ours.
+    BadJob,
+}
