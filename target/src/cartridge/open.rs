@@ -1,0 +1,248 @@
+//! Making a cartridge, and finding out what is on one.
+//!
+//! The index is believed where its generation and the image's words agree; behind it the image is walked. What an interrupted
+//! write left behind the last whole object is cut, and said. When the index does not fit the image, or is lost, nothing is cut
+//! at a place that cannot be told from damage: the cartridge is then protected, so that nobody writes over what lies behind.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::BytesMut;
+use protocol::cartridge::append::Appender;
+use protocol::cartridge::frame::{END_OF_MEDIUM, WORD};
+use protocol::cartridge::index::{Entry, SumState};
+use protocol::cartridge::scan::{Ending, Object, Walk};
+use protocol::cartridge::sums::RecordSum;
+use protocol::cartridge::{MAX_RECORD_LENGTH, ObjectKind, TapePosition};
+use tracing::{info, warn};
+
+use super::image::Image;
+use super::index::Index;
+use super::metadata::{self, Metadata};
+use super::sums::SumsCache;
+use super::{Cartridge, MAX_UNSYNCED_ENTRIES};
+
+/// Objects at the end of the index whose words are compared with the image at once; earlier ones are compared when they are read.
+const FRAMES_COMPARED: u64 = 65_536;
+
+const IMAGE: &str = "p0.tap";
+const INDEX: &str = "p0.idx";
+
+/// Why a cartridge cannot be opened or made.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Somebody else has it: another target, or a mover of a former life.
+    #[error("{0}: the cartridge is in use")]
+    InUse(PathBuf),
+    /// The label.
+    #[error("{path}: {source}")]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The image or the index.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+}
+
+impl Cartridge {
+    /// Whether a folder is a cartridge: it has a label.
+    #[must_use]
+    pub fn is_one(folder: &Path) -> bool {
+        folder.join(metadata::FILE_NAME).is_file()
+    }
+
+    /// Makes an empty cartridge in a new or empty folder.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a folder with an image in it is left as it is.
+    pub fn create(folder: &Path, metadata: &Metadata) -> Result<(), OpenError> {
+        let image = folder.join(IMAGE);
+        let made = || {
+            fs::create_dir_all(folder)?;
+            let file = File::create_new(&image)?;
+            io::Write::write_all(&mut &file, &END_OF_MEDIUM.to_le_bytes())?;
+            file.sync_all()
+        };
+        made().map_err(|source| OpenError::File { path: image.clone(), source })?;
+        // The label comes last: a folder without one is no cartridge yet.
+        metadata.store(folder).map_err(|source| OpenError::Label { path: folder.join(metadata::FILE_NAME), source })
+    }
+
+    /// Opens a cartridge and finds out what is on it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a damaged image is no error, see [`Cartridge::notes`].
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        let (image_path, index_path) = (folder.join(IMAGE), folder.join(INDEX));
+        let metadata =
+            Metadata::load(folder).map_err(|source| OpenError::Label { path: folder.join(metadata::FILE_NAME), source })?;
+        let image = Image::open(&image_path, !metadata.write_protect)
+            .map_err(|source| OpenError::File { path: image_path.clone(), source })?
+            .ok_or_else(|| OpenError::InUse(folder.to_owned()))?;
+        let writable = image.opened_for_writing();
+        let index = Index::open(&index_path, writable).map_err(|source| OpenError::File { path: index_path, source })?;
+        Inspection { image, index, writable, notes: Vec::new(), cut_allowed: true }
+            .finish(folder, metadata)
+            .map_err(|source| OpenError::File { path: image_path, source })
+    }
+}
+
+struct Inspection {
+    image: Image,
+    index: (Index, bool),
+    writable: bool,
+    notes: Vec<String>,
+    /// What is torn behind the last whole object is an interrupted write, not damage.
+    cut_allowed: bool,
+}
+
+impl Inspection {
+    fn finish(mut self, folder: &Path, metadata: Metadata) -> io::Result<Cartridge> {
+        let size = self.image.size()?;
+        let believed = self.believe_index(size)?;
+        let (end, ending) = self.walk(believed)?;
+        self.settle_end(end, ending, size)?;
+        if self.writable {
+            self.image.sync()?;
+            self.index.0.flush()?;
+        }
+        let folder_name = folder.display();
+        for note in &self.notes {
+            warn!(cartridge = %folder_name, "{note}");
+        }
+        info!(cartridge = %folder_name, objects = end.object, bytes = end.offset, "cartridge opened");
+        Ok(Cartridge {
+            folder: folder.to_owned(),
+            appender: Appender::new(end, metadata.limits()),
+            metadata,
+            image: self.image,
+            index: self.index.0,
+            writable: self.writable,
+            dirty: false,
+            sums: SumsCache::default(),
+            notes: self.notes,
+        })
+    }
+
+    /// How far the index can be believed; what cannot be is cut from it.
+    fn believe_index(&mut self, size: u64) -> io::Result<TapePosition> {
+        let (index, had_header) = (&mut self.index.0, self.index.1);
+        let there = index.load()?;
+        let whole = index.len();
+        let mut good = whole;
+        let mut object = whole.saturating_sub(FRAMES_COMPARED);
+        'compare: while object < good {
+            let entries = index.run(object, good - object)?;
+            for entry in &entries {
+                if entry.next().offset > size || !self.image.frames(entry)? {
+                    good = entry.at.object;
+                    break 'compare;
+                }
+            }
+            object += entries.len() as u64;
+        }
+        if good < whole {
+            index.distrust(good);
+            self.cut_allowed = false;
+            self.notes.push(format!("the index does not fit the image from object {good} on: {} entries dropped", whole - good));
+        }
+        if !had_header && size > WORD {
+            self.cut_allowed = false;
+            self.notes.push("the index was lost: rebuilt from the image, its sums prove nothing about the writing".into());
+        }
+        if there > good && self.writable {
+            // Stale or half-written entries behind the believed ones must not be taken for later ones.
+            index.cut(good)?;
+        }
+        Ok(match good.checked_sub(1) {
+            Some(last) => index.get(last)?.map_or(TapePosition::BEGINNING, |entry| entry.next()),
+            None => TapePosition::BEGINNING,
+        })
+    }
+
+    /// Walks the image behind what the index knows, and adds what is there to it.
+    fn walk(&mut self, from: TapePosition) -> io::Result<(TapePosition, Ending)> {
+        let Self { image, index: (index, _), notes, writable, .. } = self;
+        let mut walk = Walk::plain(image.reader(), from);
+        let mut end = from;
+        let mut ending = None;
+        while let Some(object) = walk.next().transpose()? {
+            let unwritten = object.kind == ObjectKind::Filemark && image.hole_at(object.at.offset)?;
+            if unwritten || object.length > MAX_RECORD_LENGTH {
+                ending = Some(Ending::End);
+                notes.push(format!("no object of ours can begin at byte {}: taken for the end", object.at.offset));
+                break;
+            }
+            index.push(recomputed(image, &object, index.generation())?);
+            end = object.next();
+            if index.unsynced() >= MAX_UNSYNCED_ENTRIES && *writable {
+                image.sync()?;
+                index.flush()?;
+            }
+        }
+        if end.object > from.object {
+            notes.push(format!("{} objects were found behind the index; their sums were recomputed", end.object - from.object));
+        }
+        Ok((end, ending.or(walk.ending()).unwrap_or(Ending::End)))
+    }
+
+    /// Leaves the end word at the end and nothing behind it, or protects the cartridge.
+    fn settle_end(&mut self, end: TapePosition, ending: Ending, size: u64) -> io::Result<()> {
+        let behind = size.saturating_sub(end.offset);
+        if behind == WORD && ending == Ending::End {
+            return Ok(());
+        }
+        let what = match ending {
+            Ending::End => "never published".to_owned(),
+            Ending::Torn(torn) => format!("no whole object: {torn}"),
+            Ending::Gap => "an erase gap, which this layout does not have".to_owned(),
+        };
+        if ending != Ending::End && !self.cut_allowed {
+            self.writable = false;
+            self.notes.push(format!(
+                "{behind} bytes behind object {} (byte {}) are {what}: kept, and the cartridge is protected",
+                end.object, end.offset
+            ));
+            return Ok(());
+        }
+        if !self.writable {
+            return Ok(());
+        }
+        if behind == 0 {
+            self.notes.push(format!("the end word was missing at byte {}: written", end.offset));
+        } else {
+            self.notes.push(format!("{behind} bytes behind object {} (byte {}) were {what}: cut", end.object, end.offset));
+        }
+        self.image.cut(end.offset)
+    }
+}
+
+fn recomputed(image: &Image, object: &Object, generation: u32) -> io::Result<Entry> {
+    let mut entry = Entry {
+        at: object.at,
+        kind: object.kind,
+        length: object.length,
+        generation,
+        sum_state: SumState::Recomputed,
+        sum: RecordSum::default(),
+    };
+    if object.kind == ObjectKind::Record {
+        let mut data = BytesMut::zeroed(object.length as usize);
+        match image.read_record(&entry, &mut data) {
+            Ok(()) => entry.sum = RecordSum::of(&data),
+            // A record marked bad keeps its place; reading it fails with its own error.
+            Err(super::ReadError::Io(error)) => return Err(error),
+            Err(_) => entry.sum_state = SumState::Absent,
+        }
+    }
+    Ok(entry)
+}
