@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zerocopy::FromBytes;
+
 use super::FieldPointer;
 
 /// A command descriptor block of up to 32 bytes, as it came; bytes behind its end read as zero.
@@ -33,6 +35,13 @@ impl Cdb {
     #[must_use]
     pub fn basic(&self) -> &[u8; 16] {
         self.bytes.first_chunk().expect("a CDB has 32 bytes of room")
+    }
+
+    /// The CDB as one of the structures that [`super::spc`] and its like have for their commands.
+    #[must_use]
+    pub fn read<T: FromBytes>(&self) -> T {
+        const { assert!(size_of::<T>() <= Self::MAX) };
+        T::read_from_prefix(&self.bytes).expect("no CDB is longer than its room").0
     }
 
     /// All bytes that came.
@@ -111,8 +120,28 @@ impl CommandSpec {
 const SERVICE_ACTION: u8 = 0x1F;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// What every table of rows must keep. The length of a CDB follows from its operation code: SPC-4, "Operation code".
+    pub(in crate::scsi) fn check_rows(rows: &[&CommandSpec]) {
+        for row in rows {
+            let length = match row.opcode >> 5 {
+                0 => 6,
+                1 | 2 => 10,
+                5 => 12,
+                _ => 16,
+            };
+            assert_eq!(row.usage.len(), length, "{}", row.name);
+            assert_eq!(row.usage[0], row.opcode, "{}", row.name);
+            if let Some(action) = row.service_action {
+                assert_eq!(u16::from(row.usage[1] & SERVICE_ACTION), action, "{}", row.name);
+            }
+            let alike = |other: &&&CommandSpec| (other.opcode, other.service_action) == (row.opcode, row.service_action);
+            assert_eq!(rows.iter().filter(alike).count(), 1, "{} has two rows", row.name);
+            assert!(row.data == DataDirection::Out || !row.writes || row.data == DataDirection::None, "{}", row.name);
+        }
+    }
 
     const ROW: CommandSpec = CommandSpec {
         name: "READ CAPACITY(16)",

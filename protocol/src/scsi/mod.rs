@@ -5,8 +5,13 @@
 pub mod asc;
 pub mod command;
 pub mod designator;
+pub mod inquiry;
+pub mod log;
 pub mod mode;
+pub mod report;
+pub mod sbc;
 pub mod sense;
+pub mod spc;
 
 pub use command::{Cdb, CommandSpec, DataDirection};
 pub use designator::Designator;

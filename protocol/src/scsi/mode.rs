@@ -280,7 +280,7 @@ mod tests {
     fn a_bit_that_may_not_change_is_named() {
         let list = hex("00000000 08 12 04 0000000000000000000000400000000000");
         let refused = ModeSelection::parse(ModeForm::Six, &list, &[caching()]);
-        let field = FieldPointer::Parameter { byte: 17, bit: Some(6) };
+        let field = FieldPointer::Parameter { byte: 18, bit: Some(6) };
         assert_eq!(refused, Err(Sense::INVALID_FIELD_IN_PARAMETER_LIST.at(field)));
     }
 

@@ -1,0 +1,135 @@
+//! REPORT SUPPORTED OPERATION CODES and its two neighbours: what they say, made from the rows.
+//!
+//! Follows SPC-4, "REPORT SUPPORTED OPERATION CODES command", "REPORT LUNS command" and "REPORT SUPPORTED TASK MANAGEMENT
+//! FUNCTIONS command".
+
+use super::{CommandSpec, FieldPointer, LunAddress, Sense, spc};
+
+/// REPORT LUNS parameter data.
+#[must_use]
+pub fn luns(luns: impl IntoIterator<Item = LunAddress>) -> Vec<u8> {
+    let mut data = vec![0; 8];
+    data.extend(luns.into_iter().flat_map(|lun| lun.0));
+    let length = (data.len() - 8) as u32;
+    data[..4].copy_from_slice(&length.to_be_bytes());
+    data
+}
+
+/// Parameter data of REPORT SUPPORTED OPERATION CODES for a device that serves `rows`.
+///
+/// # Errors
+/// INVALID FIELD IN CDB, at REPORTING OPTIONS, for a reserved option and for one that asks for an operation code with service actions
+/// without naming one, or the other way round.
+pub fn supported_operation_codes(
+    cdb: &spc::ReportSupportedOperationCodesCdb,
+    rows: &[&'static CommandSpec],
+) -> Result<Vec<u8>, Sense> {
+    let opcode = cdb.requested_opcode;
+    let action = cdb.requested_service_action.get();
+    let refused = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(2, 2));
+    let of_opcode: Vec<_> = rows.iter().copied().filter(|row| row.opcode == opcode).collect();
+    let has_actions = of_opcode.iter().any(|row| row.service_action.is_some());
+    let row = match cdb.reporting_options() {
+        0 => return Ok(all_commands(rows, cdb.timeouts())),
+        1 if has_actions => return Err(refused),
+        1 => of_opcode.first().copied(),
+        2 if !has_actions && !of_opcode.is_empty() => return Err(refused),
+        2 | 3 if has_actions => of_opcode.into_iter().find(|row| row.service_action == Some(action)),
+        2 => None,
+        // An operation code without service actions is supported for service action zero only.
+        3 => of_opcode.first().copied().filter(|_| action == 0),
+        _ => return Err(refused),
+    };
+    Ok(one_command(row, cdb.timeouts()))
+}
+
+fn all_commands(rows: &[&'static CommandSpec], timeouts: bool) -> Vec<u8> {
+    const CTDP: u8 = 0x02;
+    const SERVACTV: u8 = 0x01;
+    let mut data = vec![0; 4];
+    for row in rows {
+        let [action_high, action_low] = row.service_action.unwrap_or(0).to_be_bytes();
+        let flags = if timeouts { CTDP } else { 0 } | if row.service_action.is_some() { SERVACTV } else { 0 };
+        data.extend([row.opcode, 0, action_high, action_low, 0, flags, 0, row.usage.len() as u8]);
+        data.extend(timeouts.then(timeouts_descriptor).unwrap_or_default());
+    }
+    let length = (data.len() - 4) as u32;
+    data[..4].copy_from_slice(&length.to_be_bytes());
+    data
+}
+
+fn one_command(row: Option<&CommandSpec>, timeouts: bool) -> Vec<u8> {
+    const NOT_SUPPORTED: u8 = 0x01;
+    const AS_THE_STANDARD_SAYS: u8 = 0x03;
+    const CTDP: u8 = 0x80;
+    let Some(row) = row else { return vec![0, NOT_SUPPORTED, 0, 0] };
+    let flags = AS_THE_STANDARD_SAYS | if timeouts { CTDP } else { 0 };
+    let mut data = vec![0, flags, 0, row.usage.len() as u8];
+    data.extend(row.usage);
+    data.extend(timeouts.then(timeouts_descriptor).unwrap_or_default());
+    data
+}
+
+/// Command timeouts descriptor: no times are promised, since they are those of the files below. Zero says so.
+fn timeouts_descriptor() -> Vec<u8> {
+    const DESCRIPTOR_LENGTH: u8 = 0x0A;
+    vec![0, DESCRIPTOR_LENGTH, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS parameter data: the functions that RFC 7143 has a request for.
+#[must_use]
+pub fn supported_task_management_functions(extended: bool) -> Vec<u8> {
+    const ABORT_TASK: u8 = 0x80;
+    const ABORT_TASK_SET: u8 = 0x40;
+    const CLEAR_TASK_SET: u8 = 0x10;
+    const LOGICAL_UNIT_RESET: u8 = 0x08;
+    const TARGET_RESET: u8 = 0x02;
+    let functions = ABORT_TASK | ABORT_TASK_SET | CLEAR_TASK_SET | LOGICAL_UNIT_RESET | TARGET_RESET;
+    let mut data = vec![functions, 0, 0, 0];
+    if extended {
+        data[3] = 0x0C;
+        data.resize(16, 0);
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::Cdb;
+    use crate::wire::hex;
+
+    const ROWS: &[&CommandSpec] = &[&spc::TEST_UNIT_READY, &spc::RECEIVE_COPY_STATUS];
+
+    fn ask(cdb: &str) -> Result<Vec<u8>, Sense> {
+        supported_operation_codes(&Cdb::new(&hex(cdb)).unwrap().read(), ROWS)
+    }
+
+    #[test]
+    fn all_commands_are_listed_with_service_actions_and_timeouts() {
+        assert_eq!(
+            ask("a3 0c 00 00 0000 00000200 00 00").unwrap(),
+            hex("00000010  00 00 0000 00 00 0006  84 00 0000 00 01 0010")
+        );
+        let with_timeouts = ask("a3 0c 80 00 0000 00000200 00 00").unwrap();
+        assert_eq!(with_timeouts[..24], hex("00000028  00 00 0000 00 02 0006  000a 0000 00000000 00000000")[..]);
+    }
+
+    #[test]
+    fn one_command_is_told_with_its_usage_data() {
+        assert_eq!(ask("a3 0c 01 00 0000 00000200 00 00").unwrap(), hex("00 03 0006 000000000000"));
+        let timeouts = ask("a3 0c 83 84 0000 00000200 00 00").unwrap();
+        assert_eq!(timeouts[..7], hex("00 83 0010 84 00 ff")[..]);
+        assert_eq!(timeouts.len(), 4 + 16 + 12);
+        assert_eq!(ask("a3 0c 02 84 0009 00000200 00 00").unwrap(), hex("00 01 0000"), "unknown service action");
+        assert_eq!(ask("a3 0c 01 ff 0000 00000200 00 00").unwrap(), hex("00 01 0000"), "unknown operation code");
+    }
+
+    #[test]
+    fn an_option_that_does_not_fit_the_operation_code_is_refused() {
+        let refused = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(2, 2));
+        assert_eq!(ask("a3 0c 01 84 0000 00000200 00 00"), Err(refused.clone()));
+        assert_eq!(ask("a3 0c 02 00 0000 00000200 00 00"), Err(refused.clone()));
+        assert_eq!(ask("a3 0c 04 00 0000 00000200 00 00"), Err(refused));
+    }
+}

@@ -1,0 +1,349 @@
+//! Commands that all device types share: a row for each, and the layout of its CDB.
+//!
+//! A set bit of a usage mask may be set by the initiator. What is *not* supported is kept out of the masks, so that it is refused
+//! with a pointer to the bit: NACA, SP of MODE SELECT, third-party RESERVE. Follows SPC-4; RESERVE(6) and RELEASE(6) SPC-2.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{CommandSpec, DataDirection};
+use crate::wire::{U16, U32};
+
+const fn row(name: &'static str, usage: &'static [u8], data: DataDirection) -> CommandSpec {
+    CommandSpec { name, opcode: usage[0], service_action: None, usage, data, writes: false }
+}
+
+/// A row of an operation code with service actions: the action is what the usage data has in byte 1.
+const fn action(name: &'static str, usage: &'static [u8], data: DataDirection) -> CommandSpec {
+    let service_action = Some((usage[1] & 0x1F) as u16);
+    CommandSpec { name, opcode: usage[0], service_action, usage, data, writes: false }
+}
+
+/// All rows of this module.
+#[rustfmt::skip]
+pub const COMMANDS: &[&CommandSpec] = &[
+    &TEST_UNIT_READY, &REQUEST_SENSE, &INQUIRY, &MODE_SELECT_6, &RESERVE_6, &RELEASE_6, &MODE_SENSE_6, &START_STOP_UNIT,
+    &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SENSE, &MODE_SELECT_10, &MODE_SENSE_10, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
+    &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS, &RECEIVE_COPY_FAILURE_DETAILS, &REPORT_LUNS,
+    &REPORT_SUPPORTED_OPERATION_CODES, &REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
+];
+
+/// TEST UNIT READY.
+pub const TEST_UNIT_READY: CommandSpec = row("TEST UNIT READY", &[0x00, 0, 0, 0, 0, 0], DataDirection::None);
+/// REQUEST SENSE: DESC.
+pub const REQUEST_SENSE: CommandSpec = row("REQUEST SENSE", &[0x03, 0x01, 0, 0, 0xFF, 0], DataDirection::In);
+/// INQUIRY: EVPD.
+pub const INQUIRY: CommandSpec = row("INQUIRY", &[0x12, 0x01, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
+/// MODE SELECT(6): PF.
+pub const MODE_SELECT_6: CommandSpec = row("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 0xFF, 0], DataDirection::Out);
+/// RESERVE(6).
+pub const RESERVE_6: CommandSpec = row("RESERVE(6)", &[0x16, 0, 0, 0, 0, 0], DataDirection::None);
+/// RELEASE(6).
+pub const RELEASE_6: CommandSpec = row("RELEASE(6)", &[0x17, 0, 0, 0, 0, 0], DataDirection::None);
+/// MODE SENSE(6): DBD.
+pub const MODE_SENSE_6: CommandSpec = row("MODE SENSE(6)", &[0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
+/// START STOP UNIT: IMMED; POWER CONDITION MODIFIER; POWER CONDITION, NO_FLUSH, LOEJ, START. SBC-4.
+pub const START_STOP_UNIT: CommandSpec = row("START STOP UNIT", &[0x1B, 0x01, 0, 0x0F, 0xF7, 0], DataDirection::None);
+/// PREVENT ALLOW MEDIUM REMOVAL. SBC-4 and SSC-4.
+pub const PREVENT_ALLOW_MEDIUM_REMOVAL: CommandSpec =
+    row("PREVENT ALLOW MEDIUM REMOVAL", &[0x1E, 0, 0, 0, 0x03, 0], DataDirection::None);
+/// LOG SENSE.
+pub const LOG_SENSE: CommandSpec = row("LOG SENSE", &[0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
+/// MODE SELECT(10): PF.
+pub const MODE_SELECT_10: CommandSpec = row("MODE SELECT(10)", &[0x55, 0x10, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::Out);
+/// MODE SENSE(10): LLBAA, DBD.
+pub const MODE_SENSE_10: CommandSpec =
+    row("MODE SENSE(10)", &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::In);
+/// EXTENDED COPY(LID1).
+pub const EXTENDED_COPY: CommandSpec =
+    action("EXTENDED COPY(LID1)", &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::Out);
+/// RECEIVE COPY STATUS(LID1).
+pub const RECEIVE_COPY_STATUS: CommandSpec = action(
+    "RECEIVE COPY STATUS(LID1)",
+    &[0x84, 0x00, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    DataDirection::In,
+);
+/// RECEIVE COPY DATA(LID1).
+pub const RECEIVE_COPY_DATA: CommandSpec =
+    action("RECEIVE COPY DATA(LID1)", &[0x84, 0x01, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::In);
+/// RECEIVE COPY OPERATING PARAMETERS.
+pub const RECEIVE_COPY_OPERATING_PARAMETERS: CommandSpec = action(
+    "RECEIVE COPY OPERATING PARAMETERS",
+    &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    DataDirection::In,
+);
+/// RECEIVE COPY FAILURE DETAILS(LID1).
+pub const RECEIVE_COPY_FAILURE_DETAILS: CommandSpec = action(
+    "RECEIVE COPY FAILURE DETAILS(LID1)",
+    &[0x84, 0x04, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    DataDirection::In,
+);
+/// REPORT LUNS.
+pub const REPORT_LUNS: CommandSpec =
+    row("REPORT LUNS", &[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::In);
+/// REPORT SUPPORTED OPERATION CODES: RCTD and REPORTING OPTIONS.
+pub const REPORT_SUPPORTED_OPERATION_CODES: CommandSpec = action(
+    "REPORT SUPPORTED OPERATION CODES",
+    &[0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    DataDirection::In,
+);
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: REPD.
+pub const REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS: CommandSpec = action(
+    "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+    &[0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+    DataDirection::In,
+);
+
+/// REQUEST SENSE.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RequestSenseCdb {
+    opcode: u8,
+    flags: u8,
+    reserved: [u8; 2],
+    /// In bytes.
+    pub allocation_length: u8,
+    control: u8,
+}
+
+impl RequestSenseCdb {
+    /// DESC: descriptor format is wanted.
+    #[must_use]
+    pub const fn descriptor(&self) -> bool {
+        self.flags & 0x01 != 0
+    }
+}
+
+/// INQUIRY.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct InquiryCdb {
+    opcode: u8,
+    flags: u8,
+    /// Only with EVPD.
+    pub page_code: u8,
+    /// In bytes.
+    pub allocation_length: U16,
+    control: u8,
+}
+
+impl InquiryCdb {
+    /// EVPD: a page of vital product data is wanted.
+    #[must_use]
+    pub const fn vital_product_data(&self) -> bool {
+        self.flags & 0x01 != 0
+    }
+}
+
+/// MODE SENSE(6).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ModeSense6Cdb {
+    opcode: u8,
+    /// DBD.
+    pub flags: u8,
+    /// PC and PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    /// In bytes.
+    pub allocation_length: u8,
+    control: u8,
+}
+
+/// MODE SENSE(10).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ModeSense10Cdb {
+    opcode: u8,
+    /// LLBAA and DBD.
+    pub flags: u8,
+    /// PC and PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    reserved: [u8; 3],
+    /// In bytes.
+    pub allocation_length: U16,
+    control: u8,
+}
+
+/// MODE SELECT(6).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ModeSelect6Cdb {
+    opcode: u8,
+    /// PF.
+    pub flags: u8,
+    reserved: [u8; 2],
+    /// In bytes.
+    pub parameter_list_length: u8,
+    control: u8,
+}
+
+/// MODE SELECT(10).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ModeSelect10Cdb {
+    opcode: u8,
+    /// PF.
+    pub flags: u8,
+    reserved: [u8; 5],
+    /// In bytes.
+    pub parameter_list_length: U16,
+    control: u8,
+}
+
+/// LOG SENSE.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LogSenseCdb {
+    opcode: u8,
+    flags: u8,
+    /// PC and PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    reserved: u8,
+    /// The first parameter wanted.
+    pub parameter_pointer: U16,
+    /// In bytes.
+    pub allocation_length: U16,
+    control: u8,
+}
+
+/// START STOP UNIT. SBC-4.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct StartStopUnitCdb {
+    opcode: u8,
+    flags: u8,
+    reserved: u8,
+    power_condition_modifier: u8,
+    action: u8,
+    control: u8,
+}
+
+impl StartStopUnitCdb {
+    /// IMMED: the status may come before the work is done.
+    #[must_use]
+    pub const fn immediate(&self) -> bool {
+        self.flags & 0x01 != 0
+    }
+
+    /// POWER CONDITION; where it is not zero, LOEJ and START say nothing.
+    #[must_use]
+    pub const fn power_condition(&self) -> u8 {
+        self.action >> 4
+    }
+
+    /// NO_FLUSH: the cache need not be written first.
+    #[must_use]
+    pub const fn no_flush(&self) -> bool {
+        self.action & 0x04 != 0
+    }
+
+    /// LOEJ: START tells whether to load or to eject.
+    #[must_use]
+    pub const fn load_or_eject(&self) -> bool {
+        self.action & 0x02 != 0
+    }
+
+    /// START.
+    #[must_use]
+    pub const fn start(&self) -> bool {
+        self.action & 0x01 != 0
+    }
+}
+
+/// REPORT LUNS.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReportLunsCdb {
+    opcode: u8,
+    reserved_1: u8,
+    /// SELECT REPORT: which kinds of logical units.
+    pub select_report: u8,
+    reserved_3: [u8; 3],
+    /// In bytes.
+    pub allocation_length: U32,
+    reserved_10: u8,
+    control: u8,
+}
+
+/// REPORT SUPPORTED OPERATION CODES.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReportSupportedOperationCodesCdb {
+    opcode: u8,
+    service_action: u8,
+    options: u8,
+    /// REQUESTED OPERATION CODE.
+    pub requested_opcode: u8,
+    /// REQUESTED SERVICE ACTION.
+    pub requested_service_action: U16,
+    /// In bytes.
+    pub allocation_length: U32,
+    reserved: u8,
+    control: u8,
+}
+
+impl ReportSupportedOperationCodesCdb {
+    /// RCTD: command timeouts descriptors are wanted.
+    #[must_use]
+    pub const fn timeouts(&self) -> bool {
+        self.options & 0x80 != 0
+    }
+
+    /// REPORTING OPTIONS.
+    #[must_use]
+    pub const fn reporting_options(&self) -> u8 {
+        self.options & 0x07
+    }
+}
+
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReportSupportedTmfCdb {
+    opcode: u8,
+    service_action: u8,
+    options: u8,
+    reserved_3: [u8; 3],
+    /// In bytes.
+    pub allocation_length: U32,
+    reserved_10: u8,
+    control: u8,
+}
+
+impl ReportSupportedTmfCdb {
+    /// REPD: the extended format of 16 bytes is wanted.
+    #[must_use]
+    pub const fn extended(&self) -> bool {
+        self.options & 0x80 != 0
+    }
+}
+
+const _: () = {
+    assert!(size_of::<RequestSenseCdb>() == REQUEST_SENSE.usage.len());
+    assert!(size_of::<InquiryCdb>() == INQUIRY.usage.len());
+    assert!(size_of::<ModeSense6Cdb>() == MODE_SENSE_6.usage.len());
+    assert!(size_of::<ModeSense10Cdb>() == MODE_SENSE_10.usage.len());
+    assert!(size_of::<ModeSelect6Cdb>() == MODE_SELECT_6.usage.len());
+    assert!(size_of::<ModeSelect10Cdb>() == MODE_SELECT_10.usage.len());
+    assert!(size_of::<LogSenseCdb>() == LOG_SENSE.usage.len());
+    assert!(size_of::<StartStopUnitCdb>() == START_STOP_UNIT.usage.len());
+    assert!(size_of::<ReportLunsCdb>() == REPORT_LUNS.usage.len());
+    assert!(size_of::<ReportSupportedOperationCodesCdb>() == REPORT_SUPPORTED_OPERATION_CODES.usage.len());
+    assert!(size_of::<ReportSupportedTmfCdb>() == REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS.usage.len());
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::command::tests::check_rows;
+
+    #[test]
+    fn every_usage_mask_begins_with_its_operation_code_and_has_the_length_of_its_group() {
+        check_rows(COMMANDS);
+    }
+}
