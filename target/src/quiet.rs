@@ -444,3 +444,6 @@ fn quiet_for(gates: &[MutexGuard<'_, QuietGate>], now: Instant) -> Duration {
     };
     gates.iter().map(quiet).min().unwrap_or(Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol::mover::MAX_GRANT;
 use protocol::units::ByteRange;
 
 use crate::quiet::{Gate, QuietStatus};
 use crate::snapshot::Trackers;
 use crate::store::{BlockStore, LocalEnd};
-
-/// A mover is granted no more at once: a grant is a write in flight, and a hold waits for all of them to end.
-pub const GRANT_LIMIT: u64 = 64 << 20;
 
 /// A disk LUN's blocks.
 #[derive(Debug)]
@@ -98,10 +96,10 @@ impl Volume {
     /// as a write in flight. Keep it until the mover says it is done, or until its *process* has ended.
     ///
     /// # Errors
-    /// `InvalidInput` for more than [`GRANT_LIMIT`] bytes or a range beyond the end; `ReadOnlyFilesystem`.
+    /// `InvalidInput` for more than [`MAX_GRANT`] bytes or a range beyond the end; `ReadOnlyFilesystem`.
     pub async fn grant(self: &Arc<Self>, range: ByteRange) -> io::Result<WriteGrant> {
         let inside = range.start.checked_add(range.len).is_some_and(|end| end <= self.store.size());
-        if range.len > GRANT_LIMIT || !inside {
+        if range.len > MAX_GRANT || !inside {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{range:?} cannot be granted")));
         }
         if self.store.read_only() {

@@ -21,6 +21,7 @@ pub mod ends;
 pub mod frame;
 pub mod job;
 pub mod message;
+pub mod table;
 
 pub use job::{Action, CopyJob, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
 pub use message::{Answer, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover};

@@ -1,25 +1,39 @@
-//! Static views of disks, taken at one moment, kept by copy on write.
+//! Static views of disks, taken at one moment and kept by copy on write.
+//!
+//! A view costs nothing until the disk is written; then each chunk's old bytes go to a copy store, a sparse file without a name,
+//! before the chunk changes. Readers, in this process ([`View`]) or in a mover, need no lock and no message: they look at the data
+//! block table. [`protocol::mover::table`] has its layout, its rules and why they hold.
+//!
+//! - *Birth*: copy store and table are made first. Then the disks are quiet ([`crate::quiet`]) and held, the writes in flight end,
+//!   the table is published, and writes go on: each serves all views of its disk out of one read.
+//! - *Death*: readers are told, then writers stop to serve it. A view does not outlive the target.
+//! - A copy store that is full or fails costs the view, never a host's write.
+//!
+//! It makes no LUN of a view and keeps no list of them; that is [`crate::control`]'s. Block lengths are the LUN's.
 
+mod tracker;
+mod view;
+
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use protocol::mover::table::Grid;
 use protocol::units::ByteRange;
 
-use crate::quiet::{HoldTooLong, NeverQuiet, Waiting};
-use crate::store::{Allocation, BlockStore, LocalEnd};
+use self::tracker::Tracker;
+pub(crate) use self::tracker::Trackers;
+pub use self::view::View;
+use crate::quiet::{HoldTooLong, NeverQuiet, Waiting, await_quiet};
+use crate::store::BlockStore;
+use crate::store::raw::RawStore;
 use crate::volume::Volume;
 
-/// The snapshots that a volume's writes must serve.
-#[derive(Debug, Default)]
-pub(crate) struct Trackers {}
-
-impl Trackers {
-    /// Blocks. Copies up what live snapshots still need of `range`; to be called by an admitted writer before it writes.
-    pub(crate) fn preserve(&self, _live: &dyn BlockStore, _range: ByteRange) {}
-}
+/// Views of one disk at one time: each adds to the cost of a write.
+pub const VIEWS_LIMIT: usize = 64;
 
 /// What to take a view of.
 #[derive(Debug, Clone)]
@@ -28,6 +42,18 @@ pub struct Source {
     pub volume: Arc<Volume>,
     /// Bytes of it; all when `None`. Nothing outside is copied on write.
     pub range: Option<ByteRange>,
+}
+
+impl Source {
+    fn checked_range(&self) -> Result<ByteRange, SnapshotError> {
+        let size = self.volume.store().size();
+        let range = self.range.unwrap_or(ByteRange { start: 0, len: size });
+        let inside = range.start.checked_add(range.len).is_some_and(|end| end <= size);
+        if range.len == 0 || !inside {
+            return Err(SnapshotError::Invalid(format!("{} bytes at {} of a disk of {size}", range.len, range.start)));
+        }
+        Ok(range)
+    }
 }
 
 /// Asks for views of one or several disks at one moment.
@@ -64,104 +90,83 @@ pub enum SnapshotError {
     #[error(transparent)]
     HoldTooLong(#[from] HoldTooLong),
     /// The request makes no sense.
-    #[error("{0}")]
+    #[error("no snapshot can be taken: {0}")]
     Invalid(String),
     /// No copy store or table could be made.
     #[error("the copy store cannot be made: {0}")]
     CopyStore(#[source] io::Error),
 }
 
-/// Makes snapshots; their copy stores are files without a name in one folder.
-#[derive(Debug)]
+type MakeCopyStore = dyn Fn(u64) -> io::Result<Arc<dyn BlockStore>> + Send + Sync;
+
+/// Takes snapshots.
 pub struct SnapshotService {
-    _folder: PathBuf,
+    make_copy_store: Arc<MakeCopyStore>,
+    taken: AtomicU64,
+    /// What generations are counted from: the tables of a target's former life have others.
+    generations: u64,
+}
+
+impl fmt::Debug for SnapshotService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotService")
+            .field("taken", &self.taken)
+            .field("generations", &self.generations)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SnapshotService {
-    /// Copy stores will lie in `folder`, which exists.
+    /// Copy stores will lie in `folder`, which exists, as sparse files without a name.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self { _folder: folder }
+        Self::with_copy_stores(move |size| Ok(Arc::new(RawStore::unnamed(&folder, size)?)))
     }
 
-    /// Waits for quiet and takes the views.
+    /// Copy stores are what `make` makes of a size: stores of that many bytes, all of it a hole.
+    #[must_use]
+    pub fn with_copy_stores(make: impl Fn(u64) -> io::Result<Arc<dyn BlockStore>> + Send + Sync + 'static) -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let generations = since_1970.as_micros() as u64;
+        Self { make_copy_store: Arc::new(make), taken: AtomicU64::new(0), generations }
+    }
+
+    /// Waits until all disks asked for are quiet and takes views of them at that moment. `progress` is called about twice a second.
+    /// Dropping the future leaves nothing behind.
     ///
     /// # Errors
-    /// [`SnapshotError`].
-    pub async fn take(&self, _request: Request, _progress: impl FnMut(Waiting)) -> Result<Taken, SnapshotError> {
-        Err(SnapshotError::CopyStore(io::ErrorKind::Unsupported.into()))
-    }
-}
-
-/// A static view: a read-only store. It ends when the last owner drops it, or by [`View::end`].
-#[derive(Debug)]
-pub struct View {
-    range: ByteRange,
-}
-
-impl View {
-    /// Unlike every other view of this process's life.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        0
+    /// [`SnapshotError`]; then nothing was changed, and all held writes go on.
+    pub async fn take(&self, request: Request, progress: impl FnMut(Waiting)) -> Result<Taken, SnapshotError> {
+        let views = self.prepare(&request).await?;
+        let gates = request.sources.iter().map(|source| Arc::clone(source.volume.gate()));
+        let hold = await_quiet(gates, request.quiet, request.timeout, progress).await?;
+        hold.drained().await?;
+        let at = SystemTime::now();
+        let waiting = hold.waiting();
+        let held = hold.commit(|| views.iter().for_each(View::publish))?;
+        Ok(Taken { views: views.into_iter().map(Arc::new).collect(), at, waiting, held })
     }
 
-    /// The bytes of the disk it shows.
-    #[must_use]
-    pub fn range(&self) -> ByteRange {
-        self.range
-    }
-
-    /// Why reads of it fail, once they do.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        None
-    }
-
-    /// Bytes saved by copy on write so far.
-    #[must_use]
-    pub fn copied_bytes(&self) -> u64 {
-        0
-    }
-
-    /// Ends it now: reads and copies of it fail from here on, and the disk's writes no longer serve it.
-    pub fn end(&self) {}
-}
-
-impl BlockStore for View {
-    fn size(&self) -> u64 {
-        self.range.len
-    }
-
-    fn read_only(&self) -> bool {
-        true
-    }
-
-    fn read_at(&self, _at: u64, _into: &mut [u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn write_at(&self, _at: u64, _data: &[Bytes]) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn deallocate(&self, _range: ByteRange) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allocation(&self, _range: ByteRange, _limit: usize) -> io::Result<Vec<Allocation>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn source(&self, _block_length: u32) -> io::Result<LocalEnd> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn destination(&self, _block_length: u32) -> io::Result<LocalEnd> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    /// Allocates all that the views need, before a write is held.
+    async fn prepare(&self, request: &Request) -> Result<Vec<View>, SnapshotError> {
+        if request.sources.is_empty() {
+            return Err(SnapshotError::Invalid("no disk is named".into()));
+        }
+        let mut views = Vec::new();
+        for source in &request.sources {
+            let range = source.checked_range()?;
+            let grid = Grid::of(range.len).ok_or_else(|| SnapshotError::Invalid(format!("{} bytes", range.len)))?;
+            if source.volume.trackers().count() >= VIEWS_LIMIT {
+                return Err(SnapshotError::Invalid(format!("the disk has {VIEWS_LIMIT} snapshots already")));
+            }
+            let id = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+            let generation = self.generations.wrapping_add(id);
+            let make_copy_store = Arc::clone(&self.make_copy_store);
+            let made =
+                tokio::task::spawn_blocking(move || Tracker::new(range, grid, generation, make_copy_store(range.len)?)).await;
+            let tracker = made.map_err(io::Error::other).flatten().map_err(SnapshotError::CopyStore)?;
+            views.push(View::new(id, Arc::clone(&source.volume), Arc::new(tracker)));
+        }
+        Ok(views)
     }
 }

@@ -1,5 +1,9 @@
 //! Where the blocks of a disk LUN lie. Every store passes one contract test.
 
+#[cfg(test)]
+mod contract;
+pub mod faulty;
+pub mod memory;
 pub mod raw;
 
 use std::fmt;
@@ -92,7 +96,7 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
 }
 
 /// Checks that `len` bytes from `at` on lie inside a store.
-fn within(size: u64, at: u64, len: u64, kind: io::ErrorKind) -> io::Result<()> {
+pub(crate) fn within(size: u64, at: u64, len: u64, kind: io::ErrorKind) -> io::Result<()> {
     match at.checked_add(len) {
         Some(end) if end <= size => Ok(()),
         _ => Err(io::Error::new(kind, format!("{len} bytes at {at} do not lie inside {size} bytes"))),

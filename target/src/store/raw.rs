@@ -24,7 +24,7 @@ use super::{Allocation, BlockStore, LocalEnd, within};
 use crate::sys;
 
 /// How long a file is waited for that somebody else has locked: a mover of a target that died may still end its last write.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 /// `pwritev` takes no more parts than this (IOV_MAX of Linux).
 const PARTS_AT_ONCE: usize = 1024;
 /// Zeros are written in pieces of this size where the file cannot free blocks.
