@@ -4,10 +4,17 @@
 //! |---|---|
 //! | [`layout`] | the image set: what a backup looks like on a tape |
 //! | [`segments`] | from what is to be on a tape, or back on a disk, to EXTENDED COPY lists |
+//! | [`control`] | the client of the target's control socket |
+//! | [`exit`], [`ui`] | exit codes; what a person sees meanwhile |
 //!
 //! Payload never passes through here: the agent reads file-system structures through the snapshot's LUN, decides which blocks
 //! are in use, and tells the target's copy manager what to move where. The one way on which a file's own bytes reach this
 //! process is a restore to a local path, which is asked for by name, counted apart and said.
 
+pub mod control;
+pub mod copy;
+pub mod drive;
+pub mod exit;
 pub mod layout;
 pub mod segments;
+pub mod ui;

@@ -1,0 +1,301 @@
+//! A tape as the agent sees it: where it stands, which sets are on it, and reading their small parts.
+//!
+//! Reads headers, tables, catalogs and trailers, never the data of a set (but for a restore to a local path, record by record).
+//! Winds the tape; [`Drive::inspect`] winds it back to where it stood.
+
+use anyhow::{Context, bail};
+use protocol::cartridge::sums::{FileSums, LOG_PAGE, parse_log_page};
+use protocol::scsi::SenseKey;
+use serde::Serialize;
+use sim::client::{Client, ClientError, LogicalUnit, SpaceCode, TapePosition, TapeRead};
+
+use super::exit::Stop;
+use super::layout::section::{only, sections};
+use super::layout::{Catalog, Correspondence, LayoutError, MAX_JSON_RECORD, Manifest, SectionKind, Trailer, VolumeHeader};
+
+/// Peripheral device type of a sequential-access device.
+const TAPE: u8 = 0x01;
+/// Longest tape file of tables or catalog that is read into memory.
+const MAX_METADATA: u64 = 4 << 30;
+
+/// A tape drive with a cartridge.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    unit: LogicalUnit,
+}
+
+/// What a tape holds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Contents {
+    /// In the order of the tape.
+    pub sets: Vec<FoundSet>,
+    /// Tape files that are no part of a set: of other programs, or the rest of a set that was cut off.
+    pub foreign_files: u64,
+    /// Headers of ours that cannot be used, and why.
+    pub unusable: Vec<String>,
+    /// Logical object number of the end of data: 0 on an empty tape.
+    pub end_object: u64,
+    /// The last object is a record, so that what is appended wants a filemark first.
+    pub open_end: bool,
+}
+
+impl Contents {
+    /// Nothing at all is written.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.end_object == 0
+    }
+
+    /// The set that was asked for: by the beginning of its id, or the last whole one.
+    ///
+    /// # Errors
+    /// When there is none, or more than one begins like that.
+    pub fn set(&self, typed: Option<&str>) -> anyhow::Result<&FoundSet> {
+        let Some(typed) = typed else {
+            let last = self.sets.iter().rev().find(|set| set.trailer.is_some());
+            return last.context("there is no whole set on this tape; `offhost list` shows what there is");
+        };
+        let mut found = self.sets.iter().filter(|set| set.header.set.matches(typed));
+        let first = found.next().with_context(|| format!("no set {typed:?} on this tape; `offhost list` shows what there is"))?;
+        if found.next().is_some() {
+            bail!(Stop::usage(format!("more than one set begins with {typed:?}: give more of its id")));
+        }
+        Ok(first)
+    }
+}
+
+/// A set on the tape.
+#[derive(Debug, Clone, Serialize)]
+pub struct FoundSet {
+    /// Its first record.
+    pub header: VolumeHeader,
+    /// Its last record; `None` when the set is incomplete.
+    pub trailer: Option<Trailer>,
+    #[serde(skip)]
+    header_record: Vec<u8>,
+}
+
+/// The metadata of a set, read and checked.
+#[derive(Debug, Clone)]
+pub struct SetTables {
+    /// X → A.
+    pub correspondence: Correspondence,
+    /// The files.
+    pub catalog: Catalog,
+    /// The sums.
+    pub manifest: Manifest,
+}
+
+impl Drive {
+    /// Makes sure that it is a tape and ready.
+    ///
+    /// # Errors
+    /// What the drive says, or that it is none.
+    pub async fn open(client: &Client, lun: u16) -> anyhow::Result<Self> {
+        let unit = client.lun(lun);
+        let inquiry = unit.inquiry().await?;
+        if inquiry.qualifier != 0 || inquiry.device_type != TAPE {
+            bail!(Stop::usage(format!("LUN {lun} is no tape (peripheral device type {:02x}h)", inquiry.device_type)));
+        }
+        unit.test_unit_ready().await.with_context(|| format!("the tape at LUN {lun} is not ready"))?;
+        Ok(Self { unit })
+    }
+
+    /// The logical unit.
+    #[must_use]
+    pub fn unit(&self) -> &LogicalUnit {
+        &self.unit
+    }
+
+    /// Where it stands.
+    ///
+    /// # Errors
+    /// What the drive says.
+    pub async fn position(&self) -> Result<TapePosition, ClientError> {
+        self.unit.read_position().await
+    }
+
+    /// Winds to a logical object.
+    ///
+    /// # Errors
+    /// What the drive says: BLANK CHECK behind the end of data.
+    pub async fn locate(&self, object: u64) -> Result<(), ClientError> {
+        self.unit.locate(object).await
+    }
+
+    /// Finds out what the tape holds, and winds it back to where it stood.
+    ///
+    /// # Errors
+    /// What the drive says.
+    pub async fn inspect(&self) -> anyhow::Result<Contents> {
+        let stood = self.position().await?;
+        let contents = self.scan().await.context("reading what is on the tape")?;
+        self.locate(stood.object).await?;
+        Ok(contents)
+    }
+
+    /// Goes from tape file to tape file; over the data of a set it is enough to wind.
+    async fn scan(&self) -> anyhow::Result<Contents> {
+        let mut contents = Contents::default();
+        self.locate(0).await?;
+        let mut object = 0;
+        // The tape files behind the header of an incomplete set are its rest, not somebody else's.
+        let mut inside_incomplete = false;
+        loop {
+            match self.unit.read_record(MAX_JSON_RECORD as u32).await? {
+                TapeRead::EndOfData => break,
+                TapeRead::Filemark => {
+                    object += 1;
+                    continue;
+                }
+                TapeRead::Longer { .. } => contents.foreign_files += u64::from(!inside_incomplete),
+                TapeRead::Record(record) => match VolumeHeader::from_record(&record, object) {
+                    Ok(header) => {
+                        let trailer = self.trailer_of(&header).await?;
+                        inside_incomplete = trailer.is_none();
+                        // An incomplete set may be followed by a whole one: what is behind its header is looked through.
+                        self.locate(trailer.as_ref().map_or(object + 1, |trailer| trailer.at_object)).await?;
+                        contents.sets.push(FoundSet { header, trailer, header_record: record.to_vec() });
+                    }
+                    Err(LayoutError::Foreign { .. }) => contents.foreign_files += u64::from(!inside_incomplete),
+                    Err(error) => {
+                        contents.unusable.push(format!("object {object}: {error}"));
+                        contents.foreign_files += 1;
+                    }
+                },
+            }
+            if !self.next_file().await? {
+                break;
+            }
+            object = self.position().await?.object;
+        }
+        self.unit.space(SpaceCode::EndOfData, 0).await?;
+        contents.end_object = self.position().await?.object;
+        if contents.end_object > 0 {
+            self.locate(contents.end_object - 1).await?;
+            contents.open_end = self.unit.read_record(0).await.map_or(true, |read| read != TapeRead::Filemark);
+        }
+        Ok(contents)
+    }
+
+    /// To behind the next filemark; false where the data ends first.
+    async fn next_file(&self) -> Result<bool, ClientError> {
+        match self.unit.space(SpaceCode::Filemarks, 1).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_blank_check(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The trailer is the last record of the tape file that begins at [`VolumeHeader::catalog_object`].
+    async fn trailer_of(&self, header: &VolumeHeader) -> anyhow::Result<Option<Trailer>> {
+        match self.locate(header.catalog_object()).await {
+            Ok(()) => {}
+            Err(error) if is_blank_check(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        if !self.next_file().await? {
+            return Ok(None);
+        }
+        let Some(object) = self.position().await?.object.checked_sub(2) else { return Ok(None) };
+        self.locate(object).await?;
+        let TapeRead::Record(record) = self.unit.read_record(MAX_JSON_RECORD as u32).await? else { return Ok(None) };
+        Ok(Trailer::from_record(&record, object).ok().filter(|trailer| trailer.set == header.set))
+    }
+
+    /// Reads the metadata of a whole set and holds it against the sums in its trailer.
+    ///
+    /// # Errors
+    /// [`LayoutError`] for what is damaged or contradicts itself; what the drive says.
+    pub async fn tables(&self, set: &FoundSet) -> anyhow::Result<SetTables> {
+        let header = &set.header;
+        let trailer = set.trailer.as_ref().ok_or_else(|| {
+            Stop::incomplete(format!("set {} has no trailer: its backup did not come to an end", header.set.short()))
+        })?;
+        agree("volume header", &set.header_record, &trailer.header_blake3)?;
+        let tables = self.read_records(header.tables.first_object, header.tables.end_object, header.record_size).await?;
+        agree("tables", &tables, &trailer.tables_blake3)?;
+        let correspondence =
+            Correspondence::parse(only(&sections(&tables)?, SectionKind::Correspondence, "block correspondence table")?.body)?;
+        let catalog = self.read_records(header.catalog_object(), trailer.at_object, header.record_size).await?;
+        agree("file catalog", &catalog, &trailer.catalog_blake3)?;
+        let parts = sections(&catalog)?;
+        let tables = SetTables {
+            correspondence,
+            catalog: Catalog::parse(only(&parts, SectionKind::Catalog, "file catalog")?.body)?,
+            manifest: Manifest::parse(only(&parts, SectionKind::Manifest, "integrity manifest")?.body)?,
+        };
+        tables.check(header)?;
+        Ok(tables)
+    }
+
+    /// All records from one object up to another, one behind the other.
+    async fn read_records(&self, from: u64, until: u64, record_size: u32) -> anyhow::Result<Vec<u8>> {
+        let bytes = until.saturating_sub(from).saturating_mul(record_size.into());
+        if bytes > MAX_METADATA {
+            bail!("the metadata of this set has {bytes} bytes, more than this program reads into memory");
+        }
+        self.locate(from).await?;
+        let mut all = Vec::new();
+        for object in from..until {
+            all.extend_from_slice(&self.record(object, record_size).await?);
+        }
+        Ok(all)
+    }
+
+    /// The record at the tape's position, which is `object`.
+    ///
+    /// # Errors
+    /// What the drive says, or that something else than a record of at most `record_size` bytes is there.
+    pub async fn record(&self, object: u64, record_size: u32) -> anyhow::Result<bytes::Bytes> {
+        match self.unit.read_record(record_size).await.with_context(|| format!("reading object {object} of the tape"))? {
+            TapeRead::Record(record) => Ok(record),
+            TapeRead::Longer { length, .. } => {
+                bail!("object {object} of the tape is a record of {length} bytes, not of {record_size}")
+            }
+            TapeRead::Filemark => bail!("object {object} of the tape is a filemark where a record must be"),
+            TapeRead::EndOfData => bail!("the data of the tape ends at object {object}, inside a set"),
+        }
+    }
+
+    /// The drive's own sums of the tape files from number `file` on; `None` where it has none.
+    ///
+    /// # Errors
+    /// What the drive says, but for not knowing the page.
+    pub async fn sums(&self, file: u64) -> anyhow::Result<Option<Vec<FileSums>>> {
+        let Ok(file) = u16::try_from(file) else { return Ok(None) };
+        match self.unit.log_sense_from(LOG_PAGE, 0, file).await {
+            Ok(page) => Ok(Some(parse_log_page(&page).context("the tape's sums")?)),
+            Err(error) if error.sense().is_some_and(|sense| sense.key == SenseKey::IllegalRequest) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl SetTables {
+    /// Header, tables and catalog were written by one backup: they agree, or nothing is restored by them.
+    fn check(&self, header: &VolumeHeader) -> Result<(), LayoutError> {
+        let wrong = |problem: &str| Err(LayoutError::Contradiction { part: "set", problem: problem.to_owned() });
+        let block = u64::from(header.source.block_length);
+        if self.correspondence.blocks().checked_mul(block) != Some(header.data.bytes) {
+            return wrong("the block correspondence table does not fit the bytes of the data");
+        }
+        let first = self.correspondence.runs().first().map_or(header.source.first_block, |run| run.a);
+        let end = header.source.first_block.0 + header.source.blocks;
+        if first < header.source.first_block || self.correspondence.end().0 > end {
+            return wrong("the block correspondence table names blocks outside the disk");
+        }
+        Ok(())
+    }
+}
+
+fn agree(part: &'static str, bytes: &[u8], recorded: &str) -> Result<(), LayoutError> {
+    if blake3::hash(bytes).to_string() == recorded {
+        return Ok(());
+    }
+    Err(LayoutError::Contradiction { part, problem: "it is not what the trailer has the BLAKE3 of".to_owned() })
+}
+
+fn is_blank_check(error: &ClientError) -> bool {
+    error.sense().is_some_and(|sense| sense.key == SenseKey::BlankCheck)
+}
