@@ -1,1 +1,3 @@
-//! (to be written)
+//! The mover: carries out copy jobs, and can do nothing else.
+
+pub mod view;

@@ -1,0 +1,156 @@
+//! A snapshot as a mover reads it: from the live file, the copy store and the data block table, which the target passes as open files.
+//!
+//! The rules and why they hold are in [`protocol::mover::table`]; here are the files. Any number of readers may read at once, and one
+//! that is killed leaves nothing behind: it holds no lock and writes nothing that others see.
+//!
+//! A file is read with `pread` into the caller's own buffer. It must not be mapped, spliced or sent: those pass references to pages
+//! that a host may still change.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use protocol::mover::table::{DataBlockTable, Lost, ReadError};
+use protocol::units::ByteRange;
+
+use crate::sys::SharedWords;
+
+/// Reads one snapshot. Addresses are bytes of the view.
+#[derive(Debug)]
+pub struct ViewReader {
+    live: File,
+    /// The bytes of the live file that the view covers.
+    within: ByteRange,
+    copies: File,
+    table: DataBlockTable<SharedWords>,
+}
+
+impl ViewReader {
+    /// Takes the files of a `View` end.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the third is no sealed table, or one of another size than `within`.
+    pub fn open(live: OwnedFd, within: ByteRange, copies: OwnedFd, table: OwnedFd, generation: u64) -> io::Result<Self> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let table = DataBlockTable::open(SharedWords::map(table)?, generation).map_err(|error| invalid(error.to_string()))?;
+        if table.grid().view_len() != within.len || within.start.checked_add(within.len).is_none() {
+            return Err(invalid(format!("a table for {} bytes over {within:?}", table.grid().view_len())));
+        }
+        Ok(Self { live: live.into(), within, copies: copies.into(), table })
+    }
+
+    /// Bytes of the view.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.within.len
+    }
+
+    /// Fills `into` with the bytes the disk had at the snapshot's moment.
+    ///
+    /// # Errors
+    /// [`ReadError::Lost`] when the snapshot has failed or ended: then nothing more can be read through it. [`ReadError::File`] for an
+    /// error of a file, and `UnexpectedEof` for a range beyond the end. `into` then holds nothing of use.
+    pub fn read_at(&self, at: u64, into: &mut [u8]) -> Result<(), ReadError<io::Error>> {
+        let inside = at.checked_add(into.len() as u64).is_some_and(|end| end <= self.size());
+        if !inside {
+            return Err(ReadError::File(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let live = |at, part: &mut [u8]| self.live.read_exact_at(part, self.within.start + at);
+        let copies = |at, part: &mut [u8]| self.copies.read_exact_at(part, at);
+        self.table.read(at, into, live, copies)
+    }
+
+    /// Whether the snapshot can still be believed.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_live(&self) -> Result<(), Lost> {
+        self.table.check_live()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use protocol::mover::table::{Grid, State, TableWriter};
+
+    use super::*;
+
+    const LEN: u64 = 150;
+    const CHUNK: u64 = 16;
+    const GENERATION: u64 = 42;
+    const WITHIN: ByteRange = ByteRange { start: 100, len: LEN };
+
+    fn file(bytes: &[u8]) -> OwnedFd {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.into()
+    }
+
+    /// Sealed memory with a table in which the chunks 1 and 9 are copied.
+    fn table(state: State) -> OwnedFd {
+        let grid = Grid::with_chunk(LEN, CHUNK).unwrap();
+        let words: Vec<AtomicU64> = (0..grid.words()).map(|_| AtomicU64::new(0)).collect();
+        let table = TableWriter::format(&words[..], grid, GENERATION);
+        table.mark_copied(1);
+        table.mark_copied(9);
+        table.set_state(state);
+        let memory = memory(&words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect::<Vec<_>>());
+        fcntl(memory.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)).unwrap();
+        memory
+    }
+
+    fn memory(bytes: &[u8]) -> OwnedFd {
+        let memory = memfd_create(c"test", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        let file = File::from(memory);
+        file.write_all_at(bytes, 0).unwrap();
+        file.into()
+    }
+
+    fn open(table: OwnedFd) -> io::Result<ViewReader> {
+        ViewReader::open(file(&[1; 250]), WITHIN, file(&[2; LEN as usize]), table, GENERATION)
+    }
+
+    #[test]
+    fn each_chunk_comes_from_the_file_that_has_its_old_bytes() {
+        let reader = open(table(State::Live)).unwrap();
+        let mut into = [0xA5; LEN as usize];
+        reader.read_at(0, &mut into).unwrap();
+        assert_eq!(into.to_vec(), [&[1; 16][..], &[2; 16], &[1; 112], &[2; 6]].concat());
+        assert!(reader.read_at(149, &mut [0; 2]).is_err(), "beyond the end");
+    }
+
+    #[test]
+    fn a_lost_snapshot_gives_nothing() {
+        for state in [State::Forming, State::Failed, State::Ended] {
+            let lost = open(table(state)).unwrap().read_at(16, &mut [0; 1]).unwrap_err();
+            assert!(matches!(lost, ReadError::Lost(Lost::State { state: Some(found) }) if found == state));
+        }
+        let [live, copies] = [file(&[1; 250]), file(&[2; LEN as usize])];
+        let other = ViewReader::open(live, WITHIN, copies, table(State::Live), GENERATION + 1).unwrap();
+        assert!(matches!(other.read_at(0, &mut [0; 1]), Err(ReadError::Lost(Lost::Generation { .. }))));
+    }
+
+    #[test]
+    fn memory_that_could_be_cut_and_memory_that_is_no_table_are_refused() {
+        let refused = |table| open(table).unwrap_err().kind();
+        let unsealed = memory(&[0; 4096]);
+        assert_eq!(refused(unsealed), io::ErrorKind::InvalidInput);
+        let no_table = memory(&[0; 4096]);
+        fcntl(no_table.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+        assert_eq!(refused(no_table), io::ErrorKind::InvalidInput);
+        assert!(open(file(&[0; 4096])).is_err(), "a plain file has no seals");
+    }
+
+    #[test]
+    fn a_table_for_another_size_is_refused() {
+        let [live, copies] = [file(&[1; 250]), file(&[2; LEN as usize])];
+        let larger = ByteRange { start: 0, len: LEN + 1 };
+        assert!(ViewReader::open(live, larger, copies, table(State::Live), GENERATION).is_err());
+    }
+}
