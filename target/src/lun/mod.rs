@@ -1,8 +1,11 @@
 //! Logical units: what answers the commands of one device type.
 
+mod absent;
 pub mod common;
 pub mod disk;
 pub mod tape;
+
+pub use absent::absent;
 
 use std::sync::Arc;
 

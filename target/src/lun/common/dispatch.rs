@@ -11,6 +11,7 @@ use protocol::scsi::{CommandSpec, FieldPointer, Sense, SenseFormat, Status};
 use tracing::debug;
 
 use super::LogicalUnit;
+use super::spc::{Shared, is_third_party_copy};
 use crate::task::{Execution, Response, Task};
 
 /// What a handler comes to: a response, or the sense data of a CHECK CONDITION.
@@ -64,6 +65,7 @@ fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>
         }
     }
     let command = find::<D>(device, task).inspect_err(|sense| debug!(cdb = ?task.cdb, lun = ?task.lun, %sense, "refused"))?;
+    common.reservation.admit(task)?;
     device.admit(task, command.spec)?;
     if let Some(bit) = command.spec.refused_bit(&task.cdb) {
         let sense = Sense::INVALID_FIELD_IN_CDB.at(bit);
@@ -82,9 +84,15 @@ fn find<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, 
     alike.find(|command| command.spec.matches(&task.cdb)).ok_or(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 4)))
 }
 
-/// All commands of a device, its own first.
-pub(super) fn commands<D: LogicalUnit>(_device: &D) -> impl Iterator<Item = &'static Command<D>> {
-    D::COMMANDS.iter()
+/// All commands of a device: its own, then those common ones that it does not bring itself.
+pub(super) fn commands<D: LogicalUnit>(device: &D) -> impl Iterator<Item = &'static Command<D>> {
+    let copies = device.common().copy.is_some();
+    let shared = Shared::<D>::COMMANDS.iter().filter(|shared| !D::COMMANDS.iter().any(|own| same(own.spec, shared.spec)));
+    D::COMMANDS.iter().chain(shared).filter(move |command| copies || !is_third_party_copy(command.spec.opcode))
+}
+
+fn same(a: &CommandSpec, b: &CommandSpec) -> bool {
+    (a.opcode, a.service_action) == (b.opcode, b.service_action)
 }
 
 fn start<D: LogicalUnit>(command: &'static Command<D>, device: &Arc<D>, task: Task) -> Execution {

@@ -6,10 +6,15 @@
 mod attention;
 mod dispatch;
 mod identity;
+mod reservation;
+mod spc;
 
 pub use attention::Attentions;
-pub use dispatch::{Command, Reply, ReplyFuture, Run, dispatch};
+pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
 pub use identity::Identity;
+pub use reservation::Reservation;
+pub(super) use spc::report_luns;
+pub use spc::{data_in, parameter_list};
 
 use std::fmt;
 use std::sync::Arc;
@@ -86,6 +91,8 @@ pub struct Common {
     pub identity: Identity,
     /// What each nexus has yet to be told.
     pub attentions: Attentions,
+    /// Who has the logical unit to itself.
+    pub reservation: Reservation,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
     pub copy: Option<Arc<dyn CopyService>>,
     /// D_SENSE of the control mode page.
@@ -96,7 +103,13 @@ impl Common {
     /// A logical unit nobody has spoken to.
     #[must_use]
     pub fn new(identity: Identity, copy: Option<Arc<dyn CopyService>>) -> Self {
-        Self { identity, attentions: Attentions::default(), copy, descriptor_sense: AtomicBool::new(false) }
+        Self {
+            identity,
+            attentions: Attentions::default(),
+            reservation: Reservation::default(),
+            copy,
+            descriptor_sense: AtomicBool::new(false),
+        }
     }
 
     /// How sense data is written.
@@ -110,14 +123,16 @@ impl Common {
         self.descriptor_sense.store(format == SenseFormat::Descriptor, Ordering::Relaxed);
     }
 
-    /// LOGICAL UNIT RESET: every nexus is told. Commands are aborted by the session that was asked for it.
+    /// LOGICAL UNIT RESET: the reservation ends, and every nexus is told. Commands are aborted by the session that was asked for it.
     pub fn reset(&self) {
+        self.reservation.clear();
         self.attentions.clear();
         self.attentions.establish_for_all(&Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
     }
 
     /// Forgets a nexus: to be called once when it ends.
     pub fn nexus_lost(&self, nexus: u64) {
+        self.reservation.nexus_lost(nexus);
         self.attentions.forget(nexus);
     }
 }
