@@ -1,0 +1,674 @@
+//! The initiator's side of a session.
+//!
+//! Queues commands while the target's window is closed, sends immediate and unsolicited data, answers R2Ts, gathers Data-In,
+//! and tells each command's end as one event. RFC 7143 (4.2), (4.6), (11).
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::super::bhs::{self, FINAL, IMMEDIATE, NO_TAG};
+use super::super::keys::{Key, Wishes};
+use super::super::login::{InitiatorLogin, InitiatorNames, LoggedIn, Progress, Request};
+use super::super::pdu::{FrameError, Header, Pdu};
+use super::super::text::{self, Gather, Writer};
+use super::super::{Parameters, serial_less};
+use super::transfer::Pieces;
+use super::{
+    Attribute, ConnectionId, Due, Link, Liveness, ProtocolError, Residual, Role, Session, TaskManagementFunction,
+    TaskManagementResponse, sealed,
+};
+use crate::scsi::{Cdb, LunAddress};
+use crate::wire::{U16, U32};
+
+/// What an initiator session is made with.
+#[derive(Debug, Clone)]
+pub struct InitiatorConfig {
+    /// iSCSI name of the initiator.
+    pub initiator_name: String,
+    /// iSCSI name of the target; `None` for a discovery session.
+    pub target_name: Option<String>,
+    /// Initiator's part of the session's name. Two sessions with the same name and ISID reinstate each other.
+    pub isid: [u8; 6],
+    /// What to negotiate for.
+    pub wishes: Wishes,
+    /// Time for the whole login.
+    pub login_timeout: Duration,
+    /// Silence after which the target is pinged.
+    pub ping_interval: Option<Duration>,
+    /// Time for a sign of life after a ping.
+    pub ping_timeout: Duration,
+}
+
+impl Default for InitiatorConfig {
+    fn default() -> Self {
+        Self {
+            initiator_name: String::new(),
+            target_name: None,
+            isid: [0x80, 0, 0, 0, 0, 0],
+            wishes: Wishes::default(),
+            login_timeout: Duration::from_secs(15),
+            ping_interval: Some(Duration::from_secs(30)),
+            ping_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Data of a command, seen from the initiator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// None expected.
+    None,
+    /// Room for so many bytes from the target.
+    In(u32),
+    /// To the target, in order.
+    Out(Vec<Bytes>),
+}
+
+/// A command to send.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Logical unit.
+    pub lun: LunAddress,
+    /// What to do.
+    pub cdb: Cdb,
+    /// Task attribute.
+    pub attribute: Attribute,
+    /// For immediate delivery, past the window.
+    pub immediate: bool,
+    /// Its data.
+    pub data: Data,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// iSCSI response: 0 when the target completed the command. RFC 7143 (11.4.3).
+    pub response: u8,
+    /// SCSI status code.
+    pub status: u8,
+    /// Sense data as it came; empty for none.
+    pub sense: Bytes,
+    /// Data-In in order.
+    pub data_in: Vec<Bytes>,
+    /// As the target reports it.
+    pub residual: Residual,
+}
+
+/// What an initiator session tells its caller.
+#[derive(Debug)]
+pub enum InitiatorEvent {
+    /// The full feature phase has begun.
+    LoggedIn(LoggedIn),
+    /// A command ended.
+    Completed {
+        /// Its tag, as [`Session::submit`] gave it.
+        tag: u32,
+        /// How.
+        completion: Completion,
+    },
+    /// A task management function ended.
+    TaskManagement {
+        /// Its tag.
+        tag: u32,
+        /// How.
+        response: TaskManagementResponse,
+    },
+    /// The whole answer to a text request.
+    Text {
+        /// Its tag.
+        tag: u32,
+        /// `key=value` pairs, each ended by NUL.
+        text: Bytes,
+    },
+    /// The answer to [`Session::ping`].
+    Pong {
+        /// Its tag.
+        tag: u32,
+        /// The bytes sent, as they came back.
+        data: Bytes,
+    },
+    /// The target let us go; the session is closing.
+    LoggedOut {
+        /// Its tag.
+        tag: u32,
+        /// RFC 7143 (11.15.1): 0 for success.
+        response: u8,
+    },
+    /// The target tells something unasked. RFC 7143 (11.9).
+    Async {
+        /// AsyncEvent.
+        event: u8,
+        /// Parameter1 to Parameter3.
+        parameters: [u16; 3],
+        /// Sense data, for event 0.
+        data: Bytes,
+    },
+    /// The target rejected a PDU.
+    Rejected {
+        /// RFC 7143 (11.17.1).
+        reason: u8,
+        /// The tag in the header it sent back, where that has one.
+        tag: Option<u32>,
+    },
+}
+
+/// The initiator's role.
+#[derive(Debug)]
+pub struct Initiator {
+    config: InitiatorConfig,
+    login: Option<Box<InitiatorLogin>>,
+    login_deadline: Instant,
+    logged_in: bool,
+    liveness: Liveness,
+    parameters: Parameters,
+    cmd_sn: u32,
+    max_cmd_sn: u32,
+    exp_stat_sn: u32,
+    next_tag: u32,
+    tasks: HashMap<u32, Task>,
+    /// Tags that wait for the window to open, oldest first.
+    queued: VecDeque<u32>,
+    texts: HashMap<u32, TextCall>,
+}
+
+#[derive(Debug)]
+struct Task {
+    submission: Submission,
+    data_in: Vec<Bytes>,
+    received: u32,
+    next_data_sn: u32,
+}
+
+#[derive(Debug, Default)]
+struct TextCall {
+    gathered: Gather,
+}
+
+impl Role for Initiator {
+    type Event = InitiatorEvent;
+}
+
+impl Session<Initiator> {
+    /// A session whose first login request is ready to send.
+    #[must_use]
+    pub fn connect(connection: ConnectionId, config: InitiatorConfig, now: Instant) -> Self {
+        let names = InitiatorNames {
+            initiator: config.initiator_name.clone(),
+            target: config.target_name.clone(),
+            isid: config.isid,
+            cid: connection.0,
+        };
+        let (login, request) = InitiatorLogin::new(names, config.wishes);
+        let role = Initiator {
+            parameters: login.parameters(),
+            login: Some(Box::new(login)),
+            login_deadline: now + config.login_timeout,
+            logged_in: false,
+            liveness: Liveness::new(config.ping_interval, config.ping_timeout, now),
+            cmd_sn: 1,
+            max_cmd_sn: 1,
+            exp_stat_sn: 0,
+            next_tag: 1,
+            tasks: HashMap::new(),
+            queued: VecDeque::new(),
+            texts: HashMap::new(),
+            config,
+        };
+        let mut session = Self::with_role(connection, role);
+        session.role.send_login(&mut session.link, request);
+        session
+    }
+
+    /// Queues a command; its end is an event. Sent as soon as the login is done and the target's window has room.
+    pub fn submit(&mut self, submission: Submission) -> u32 {
+        let tag = self.role.new_tag();
+        let immediate = submission.immediate && self.role.logged_in;
+        self.role.tasks.insert(tag, Task { submission, data_in: Vec::new(), received: 0, next_data_sn: 0 });
+        if immediate {
+            self.role.send_command(&mut self.link, tag);
+        } else {
+            self.role.queued.push_back(tag);
+            self.role.send_queued(&mut self.link);
+        }
+        tag
+    }
+
+    /// Forgets a command: what still comes for it is let pass. For commands that a task management function has ended.
+    pub fn forget(&mut self, tag: u32) {
+        self.role.tasks.remove(&tag);
+    }
+
+    /// Sends a task management request for immediate delivery; `referenced` is the tag for ABORT TASK.
+    pub fn task_management(&mut self, function: TaskManagementFunction, lun: LunAddress, referenced: Option<u32>) -> u32 {
+        let tag = self.role.new_tag();
+        let header = bhs::TaskManagementRequest {
+            opcode: IMMEDIATE,
+            flags: FINAL | function as u8,
+            lun: lun.0,
+            initiator_task_tag: U32::new(tag),
+            referenced_task_tag: U32::new(referenced.unwrap_or(NO_TAG)),
+            cmd_sn: U32::new(self.role.cmd_sn),
+            exp_stat_sn: U32::new(self.role.exp_stat_sn),
+            ref_cmd_sn: U32::new(self.role.cmd_sn),
+            ..Default::default()
+        };
+        self.link.transmit.push(header, &[]);
+        tag
+    }
+
+    /// Asks for targets: `All` in a discovery session, nothing for the session's own target. The answer is
+    /// [`InitiatorEvent::Text`].
+    pub fn send_targets(&mut self, which: &str) -> u32 {
+        let mut writer = Writer::default();
+        writer.pair(Key::SendTargets.spec().name, which);
+        let (text, _) = writer.take(usize::MAX);
+        let tag = self.role.new_tag();
+        self.role.texts.insert(tag, TextCall::default());
+        self.role.send_text(&mut self.link, tag, NO_TAG, text.into());
+        tag
+    }
+
+    /// Sends a NOP-Out that wants an answer, with some bytes to be echoed.
+    pub fn ping(&mut self, data: Bytes) -> u32 {
+        let tag = self.role.new_tag();
+        self.role.send_nop(&mut self.link, tag, NO_TAG, [0; 8], data);
+        tag
+    }
+
+    /// Leaves: closes the session.
+    pub fn logout(&mut self) -> u32 {
+        let tag = self.role.new_tag();
+        let header = bhs::LogoutRequest {
+            opcode: IMMEDIATE,
+            flags: FINAL,
+            initiator_task_tag: U32::new(tag),
+            cid: U16::new(self.link.connection.0),
+            cmd_sn: U32::new(self.role.cmd_sn),
+            exp_stat_sn: U32::new(self.role.exp_stat_sn),
+            ..Default::default()
+        };
+        self.link.transmit.push(header, &[]);
+        tag
+    }
+
+    /// Commands queued or under way.
+    #[must_use]
+    pub fn open_tasks(&self) -> usize {
+        self.role.tasks.len()
+    }
+
+    /// What the login agreed on.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.role.parameters
+    }
+}
+
+impl sealed::Machine for Initiator {
+    fn handle_pdu(&mut self, link: &mut Link<Self>, _now: Instant, pdu: Pdu) -> Result<(), ProtocolError> {
+        if let Some(login) = self.login.take() {
+            return self.log_in(link, login, &pdu);
+        }
+        let name = pdu.header.name();
+        match pdu.header {
+            Header::DataIn(header) => self.data_in(link, &header, pdu.data)?,
+            Header::ScsiResponse(header) => self.scsi_response(link, &header, &pdu.data)?,
+            Header::R2t(header) => self.r2t(link, &header)?,
+            Header::NopIn(header) => self.nop_in(link, &header, pdu.data),
+            Header::TaskManagementResponse(header) => {
+                self.took_status(header.stat_sn, header.max_cmd_sn);
+                let response = TaskManagementResponse::from_code(header.response);
+                link.events.push_back(InitiatorEvent::TaskManagement { tag: header.initiator_task_tag.get(), response });
+            }
+            Header::TextResponse(header) => self.text_response(link, &header, &pdu.data)?,
+            Header::LogoutResponse(header) => {
+                self.took_status(header.stat_sn, header.max_cmd_sn);
+                let (tag, response) = (header.initiator_task_tag.get(), header.response);
+                link.events.push_back(InitiatorEvent::LoggedOut { tag, response });
+                link.closing = true;
+            }
+            Header::AsyncMessage(header) => {
+                self.took_status(header.stat_sn, header.max_cmd_sn);
+                let parameters = [header.parameter_1, header.parameter_2, header.parameter_3].map(U16::get);
+                link.events.push_back(InitiatorEvent::Async { event: header.async_event, parameters, data: pdu.data });
+            }
+            Header::Reject(header) => {
+                self.took_status(header.stat_sn, header.max_cmd_sn);
+                link.events.push_back(InitiatorEvent::Rejected { reason: header.reason, tag: rejected_tag(&pdu.data) });
+            }
+            _ => return Err(ProtocolError::Unexpected { pdu: name, when: "in the full feature phase of an initiator" }),
+        }
+        self.send_queued(link);
+        Ok(())
+    }
+
+    fn handle_frame_error(&mut self, _link: &mut Link<Self>, _error: &FrameError) {}
+
+    fn handle_timeout(&mut self, link: &mut Link<Self>, now: Instant) -> Result<(), ProtocolError> {
+        if !self.logged_in {
+            let late = now >= self.login_deadline;
+            return if late { Err(ProtocolError::LoginTimeout(self.config.login_timeout)) } else { Ok(()) };
+        }
+        match self.liveness.due(now) {
+            Due::Nothing => Ok(()),
+            Due::Dead => Err(ProtocolError::PingTimeout(self.config.ping_timeout)),
+            Due::Ping => {
+                let tag = self.new_tag();
+                self.send_nop(link, tag, NO_TAG, [0; 8], Bytes::new());
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.logged_in { self.liveness.poll_timeout() } else { Some(self.login_deadline) }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.liveness.heard(now);
+    }
+}
+
+impl Initiator {
+    fn new_tag(&mut self) -> u32 {
+        // A tag comes round again after 2^32 others; one still open then is stepped over.
+        loop {
+            let tag = self.next_tag;
+            self.next_tag = self.next_tag.wrapping_add(1);
+            if tag != NO_TAG && !self.tasks.contains_key(&tag) {
+                return tag;
+            }
+        }
+    }
+
+    fn log_in(&mut self, link: &mut Link<Self>, mut login: Box<InitiatorLogin>, pdu: &Pdu) -> Result<(), ProtocolError> {
+        let Header::LoginResponse(response) = pdu.header else {
+            return Err(ProtocolError::Unexpected { pdu: pdu.header.name(), when: "before the login is done" });
+        };
+        self.exp_stat_sn = response.stat_sn.get().wrapping_add(1);
+        match login.handle(&response, &pdu.data)? {
+            Progress::Send(request) => {
+                self.login = Some(login);
+                self.send_login(link, request);
+            }
+            Progress::Done(logged_in) => {
+                self.parameters = logged_in.parameters;
+                self.cmd_sn = response.exp_cmd_sn.get();
+                self.max_cmd_sn = response.max_cmd_sn.get();
+                self.logged_in = true;
+                link.set_digests(self.parameters.digests, self.parameters.max_recv_data_segment_length);
+                link.events.push_back(InitiatorEvent::LoggedIn(logged_in));
+                self.send_queued(link);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_login(&mut self, link: &mut Link<Self>, request: Request) {
+        let mut header = request.header;
+        header.cmd_sn = U32::new(self.cmd_sn);
+        header.exp_stat_sn = U32::new(self.exp_stat_sn);
+        link.transmit.push(header, &[request.text.into()]);
+    }
+
+    fn took_status(&mut self, stat_sn: U32, max_cmd_sn: U32) {
+        if !serial_less(stat_sn.get(), self.exp_stat_sn) {
+            self.exp_stat_sn = stat_sn.get().wrapping_add(1);
+        }
+        self.took_window(max_cmd_sn);
+    }
+
+    fn took_window(&mut self, max_cmd_sn: U32) {
+        if serial_less(self.max_cmd_sn, max_cmd_sn.get()) {
+            self.max_cmd_sn = max_cmd_sn.get();
+        }
+    }
+
+    fn send_queued(&mut self, link: &mut Link<Self>) {
+        while self.logged_in && !serial_less(self.max_cmd_sn, self.cmd_sn) {
+            let Some(tag) = self.queued.pop_front() else { return };
+            self.send_command(link, tag);
+        }
+    }
+
+    fn send_command(&mut self, link: &mut Link<Self>, tag: u32) {
+        let Some(task) = self.tasks.get(&tag) else { return };
+        let Submission { lun, cdb, attribute, immediate, data } = &task.submission;
+        let parts: &[Bytes] = if let Data::Out(parts) = data { parts } else { &[] };
+        let length = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        let length = u32::try_from(length).expect("commands move less than 4 GiB");
+        let plan = UnsolicitedPlan::new(length, &self.parameters);
+
+        let (direction, expected) = match data {
+            Data::None => (0, 0),
+            Data::In(room) => (bhs::READ, *room),
+            Data::Out(_) => (bhs::WRITE, length),
+        };
+        let header = bhs::ScsiCommand {
+            opcode: if *immediate { IMMEDIATE } else { 0 },
+            flags: direction | *attribute as u8 | if plan.unsolicited == plan.immediate { FINAL } else { 0 },
+            lun: lun.0,
+            initiator_task_tag: U32::new(tag),
+            expected_data_transfer_length: U32::new(expected),
+            cmd_sn: U32::new(self.cmd_sn),
+            exp_stat_sn: U32::new(self.exp_stat_sn),
+            cdb: *cdb.basic(),
+            ..Default::default()
+        };
+        let immediate_data = Pieces::new(parts, 0, plan.immediate, u32::MAX, u32::MAX).next();
+        let immediate_data = immediate_data.map(|piece| piece.data).unwrap_or_default();
+        link.transmit.push_with_ahs(header, &extended_cdb(cdb), &immediate_data);
+        if !*immediate {
+            self.cmd_sn = self.cmd_sn.wrapping_add(1);
+        }
+        let exp_stat_sn = self.exp_stat_sn;
+        let segment = self.parameters.max_send_data_segment_length;
+        let unsolicited = Pieces::new(parts, plan.immediate, plan.unsolicited, segment, u32::MAX);
+        let target = DataOutTarget { lun: *lun, tag, transfer_tag: NO_TAG, exp_stat_sn };
+        target.send(link, unsolicited);
+    }
+
+    fn data_in(&mut self, link: &mut Link<Self>, header: &bhs::DataIn, data: Bytes) -> Result<(), ProtocolError> {
+        let has_status = header.flags & bhs::STATUS != 0;
+        if has_status {
+            self.took_status(header.stat_sn, header.max_cmd_sn);
+        } else {
+            self.took_window(header.max_cmd_sn);
+        }
+        let tag = header.initiator_task_tag.get();
+        let Some(task) = self.tasks.get_mut(&tag) else { return Ok(()) };
+        let unexpected = |when| Err(ProtocolError::Unexpected { pdu: "DataIn", when });
+        let Data::In(room) = task.submission.data else { return unexpected("for a command that reads nothing") };
+        if header.data_sn.get() != task.next_data_sn {
+            return unexpected("with a DataSN out of order");
+        }
+        if header.buffer_offset.get() != task.received {
+            return unexpected("with a buffer offset out of order");
+        }
+        if data.len() > (room - task.received) as usize {
+            return unexpected("with more data than there is room for");
+        }
+        task.next_data_sn += 1;
+        task.received += data.len() as u32;
+        if !data.is_empty() {
+            task.data_in.push(data);
+        }
+        if has_status {
+            let residual = residual(header.flags, header.residual_count);
+            self.complete(link, tag, 0, header.status, Bytes::new(), residual);
+        }
+        Ok(())
+    }
+
+    fn scsi_response(&mut self, link: &mut Link<Self>, header: &bhs::ScsiResponse, data: &Bytes) -> Result<(), ProtocolError> {
+        self.took_status(header.stat_sn, header.max_cmd_sn);
+        let sense = match data.first_chunk() {
+            None => Bytes::new(),
+            Some(length) => {
+                let length = usize::from(u16::from_be_bytes(*length));
+                if length > data.len() - 2 {
+                    return Err(ProtocolError::Unexpected { pdu: "ScsiResponse", when: "with sense data cut short" });
+                }
+                data.slice(2..2 + length)
+            }
+        };
+        let residual = residual(header.flags, header.residual_count);
+        self.complete(link, header.initiator_task_tag.get(), header.response, header.status, sense, residual);
+        Ok(())
+    }
+
+    fn complete(&mut self, link: &mut Link<Self>, tag: u32, response: u8, status: u8, sense: Bytes, residual: Residual) {
+        let Some(task) = self.tasks.remove(&tag) else { return };
+        let completion = Completion { response, status, sense, data_in: task.data_in, residual };
+        link.events.push_back(InitiatorEvent::Completed { tag, completion });
+    }
+
+    fn r2t(&mut self, link: &mut Link<Self>, header: &bhs::R2t) -> Result<(), ProtocolError> {
+        self.took_window(header.max_cmd_sn);
+        let tag = header.initiator_task_tag.get();
+        let Some(task) = self.tasks.get(&tag) else { return Ok(()) };
+        let unexpected = |when| Err(ProtocolError::Unexpected { pdu: "R2t", when });
+        let Data::Out(parts) = &task.submission.data else { return unexpected("for a command that writes nothing") };
+        let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let (offset, wanted) = (header.buffer_offset.get(), header.desired_data_transfer_length.get());
+        let Some(end) = offset.checked_add(wanted).filter(|end| wanted > 0 && u64::from(*end) <= length) else {
+            return unexpected("for bytes that the command does not have");
+        };
+        let segment = self.parameters.max_send_data_segment_length;
+        let target = DataOutTarget {
+            lun: task.submission.lun,
+            tag,
+            transfer_tag: header.target_transfer_tag.get(),
+            exp_stat_sn: self.exp_stat_sn,
+        };
+        target.send(link, Pieces::new(parts, offset, end, segment, u32::MAX));
+        Ok(())
+    }
+
+    fn nop_in(&mut self, link: &mut Link<Self>, header: &bhs::NopIn, data: Bytes) {
+        let (tag, transfer_tag) = (header.initiator_task_tag.get(), header.target_transfer_tag.get());
+        if tag != NO_TAG {
+            self.took_status(header.stat_sn, header.max_cmd_sn);
+            return link.events.push_back(InitiatorEvent::Pong { tag, data });
+        }
+        self.took_window(header.max_cmd_sn);
+        if transfer_tag != NO_TAG {
+            self.send_nop(link, NO_TAG, transfer_tag, header.lun, Bytes::new());
+        }
+    }
+
+    fn send_nop(&mut self, link: &mut Link<Self>, tag: u32, transfer_tag: u32, lun: [u8; 8], data: Bytes) {
+        let header = bhs::NopOut {
+            opcode: IMMEDIATE,
+            flags: FINAL,
+            lun,
+            initiator_task_tag: U32::new(tag),
+            target_transfer_tag: U32::new(transfer_tag),
+            cmd_sn: U32::new(self.cmd_sn),
+            exp_stat_sn: U32::new(self.exp_stat_sn),
+            ..Default::default()
+        };
+        let room = data.len().min(self.parameters.max_send_data_segment_length as usize);
+        link.transmit.push(header, &[data.slice(..room)]);
+    }
+
+    fn send_text(&mut self, link: &mut Link<Self>, tag: u32, transfer_tag: u32, text: Bytes) {
+        let header = bhs::TextRequest {
+            opcode: IMMEDIATE,
+            flags: FINAL,
+            initiator_task_tag: U32::new(tag),
+            target_transfer_tag: U32::new(transfer_tag),
+            cmd_sn: U32::new(self.cmd_sn),
+            exp_stat_sn: U32::new(self.exp_stat_sn),
+            ..Default::default()
+        };
+        link.transmit.push(header, &[text]);
+    }
+
+    fn text_response(&mut self, link: &mut Link<Self>, header: &bhs::TextResponse, data: &[u8]) -> Result<(), ProtocolError> {
+        self.took_status(header.stat_sn, header.max_cmd_sn);
+        let tag = header.initiator_task_tag.get();
+        let Some(call) = self.texts.get_mut(&tag) else { return Ok(()) };
+        let is_final = header.flags & FINAL != 0;
+        let malformed = |_| ProtocolError::Unexpected { pdu: "TextResponse", when: "with text that is none or too long" };
+        if let Some(text) = call.gathered.add(data, !is_final).map_err(malformed)? {
+            text::parse(&text).map_err(malformed)?;
+            self.texts.remove(&tag);
+            link.events.push_back(InitiatorEvent::Text { tag, text: text.into() });
+        } else {
+            self.send_text(link, tag, header.target_transfer_tag.get(), Bytes::new());
+        }
+        Ok(())
+    }
+}
+
+/// How much of a write goes out without being asked for. RFC 7143 (13.10), (13.11), (13.14).
+struct UnsolicitedPlan {
+    /// Bytes within the command.
+    immediate: u32,
+    /// Bytes in all, those within the command included.
+    unsolicited: u32,
+}
+
+impl UnsolicitedPlan {
+    fn new(length: u32, parameters: &Parameters) -> Self {
+        let first_burst = length.min(parameters.first_burst_length);
+        let within = first_burst.min(parameters.max_send_data_segment_length);
+        let immediate = if parameters.immediate_data { within } else { 0 };
+        Self { immediate, unsolicited: if parameters.initial_r2t { immediate } else { first_burst } }
+    }
+}
+
+/// What all Data-Out PDUs of one sequence say alike.
+struct DataOutTarget {
+    lun: LunAddress,
+    tag: u32,
+    transfer_tag: u32,
+    exp_stat_sn: u32,
+}
+
+impl DataOutTarget {
+    fn send(&self, link: &mut Link<Initiator>, pieces: Pieces<'_>) {
+        for (data_sn, piece) in (0u32..).zip(pieces) {
+            let header = bhs::DataOut {
+                flags: if piece.is_final { FINAL } else { 0 },
+                lun: self.lun.0,
+                initiator_task_tag: U32::new(self.tag),
+                target_transfer_tag: U32::new(self.transfer_tag),
+                exp_stat_sn: U32::new(self.exp_stat_sn),
+                data_sn: U32::new(data_sn),
+                buffer_offset: U32::new(piece.offset),
+                ..Default::default()
+            };
+            link.transmit.push(header, &piece.data);
+        }
+    }
+}
+
+/// The additional header segment for a CDB longer than 16 bytes. RFC 7143 (11.2.2.3).
+fn extended_cdb(cdb: &Cdb) -> Vec<u8> {
+    let Some((_, rest)) = cdb.as_bytes().split_first_chunk::<16>().filter(|(_, rest)| !rest.is_empty()) else {
+        return Vec::new();
+    };
+    let [high, low] = (rest.len() as u16 + 1).to_be_bytes();
+    let mut ahs = vec![high, low, 1, 0];
+    ahs.extend_from_slice(rest);
+    ahs.resize(ahs.len().next_multiple_of(4), 0);
+    ahs
+}
+
+fn residual(flags: u8, count: U32) -> Residual {
+    match (flags & bhs::OVERFLOW != 0, flags & bhs::UNDERFLOW != 0) {
+        (true, _) => Residual::Overflow(count.get()),
+        (false, true) => Residual::Underflow(count.get()),
+        (false, false) => Residual::None,
+    }
+}
+
+/// The initiator task tag in a header that was sent back.
+fn rejected_tag(header: &[u8]) -> Option<u32> {
+    let tag = u32::from_be_bytes(*header.get(16..)?.first_chunk()?);
+    (tag != NO_TAG).then_some(tag)
+}

@@ -1,0 +1,302 @@
+//! How a command's data is cut into PDUs and put together again.
+//!
+//! Both sides agree on DataPDUInOrder=Yes and DataSequenceInOrder=Yes, so all data of a command comes in order and gathering
+//! is appending. RFC 7143 (4.2.5), (11.7), (11.8).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::super::Parameters;
+
+/// A piece shorter than this is copied while its command waits for more: a slice would keep a whole receive buffer alive.
+const COPY_BELOW: usize = 16 * 1024;
+
+/// What is wrong with Data-Out, in the terms of the sense data that RFC 7143 (11.4.7.2) asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DataOutError {
+    /// Unsolicited data where none was allowed, or more than allowed.
+    UnexpectedUnsolicited,
+    /// A sequence ended before its data was complete, or went on behind it.
+    IncorrectAmount,
+    /// DataSN or Buffer Offset out of order: something was lost on the way.
+    Sequence,
+}
+
+/// An R2T whose data is not complete.
+#[derive(Debug, Clone, Copy)]
+struct OpenR2t {
+    target_transfer_tag: u32,
+    length: u32,
+    received: u32,
+    next_data_sn: u32,
+}
+
+/// An R2T to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewR2t {
+    pub target_transfer_tag: u32,
+    pub r2t_sn: u32,
+    pub offset: u32,
+    pub length: u32,
+}
+
+/// Data-Out of one command on its way in.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    parts: Vec<Bytes>,
+    received: u32,
+    expected: u32,
+    /// Unsolicited Data-Out may still come up to this offset.
+    unsolicited_until: Option<u32>,
+    unsolicited_data_sn: u32,
+    open: VecDeque<OpenR2t>,
+    asked: u32,
+    next_r2t_sn: u32,
+}
+
+impl Gathering {
+    /// Starts with the immediate data. `is_final` is the command's F bit.
+    pub fn new(expected: u32, immediate: Bytes, is_final: bool, parameters: &Parameters) -> Result<Self, DataOutError> {
+        let limit = parameters.first_burst_length.min(expected);
+        let received = u32::try_from(immediate.len()).map_err(|_| DataOutError::UnexpectedUnsolicited)?;
+        if received > 0 && (!parameters.immediate_data || received > limit) {
+            return Err(DataOutError::UnexpectedUnsolicited);
+        }
+        if !is_final && parameters.initial_r2t {
+            return Err(DataOutError::UnexpectedUnsolicited);
+        }
+        let unsolicited_until = (!is_final && received < limit).then_some(limit);
+        let mut gathering = Self {
+            parts: Vec::new(),
+            received: 0,
+            expected,
+            unsolicited_until,
+            unsolicited_data_sn: 0,
+            open: VecDeque::new(),
+            asked: received,
+            next_r2t_sn: 0,
+        };
+        gathering.append(immediate);
+        Ok(gathering)
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.received == self.expected
+    }
+
+    /// Bytes that have to be asked for.
+    pub fn to_ask(&self) -> u32 {
+        if self.unsolicited_until.is_some() { 0 } else { self.expected - self.asked }
+    }
+
+    pub fn into_parts(self) -> Vec<Bytes> {
+        self.parts
+    }
+
+    /// Takes Data-Out that nobody asked for.
+    pub fn unsolicited(&mut self, data_sn: u32, offset: u32, data: Bytes, is_final: bool) -> Result<(), DataOutError> {
+        let until = self.unsolicited_until.ok_or(DataOutError::UnexpectedUnsolicited)?;
+        if data_sn != self.unsolicited_data_sn || offset != self.received {
+            return Err(DataOutError::Sequence);
+        }
+        if data.len() > (until - self.received) as usize {
+            return Err(DataOutError::UnexpectedUnsolicited);
+        }
+        self.unsolicited_data_sn += 1;
+        self.append(data);
+        if is_final || self.received == until {
+            self.unsolicited_until = None;
+            self.asked = self.received;
+        }
+        Ok(())
+    }
+
+    /// Takes Data-Out that an R2T asked for.
+    pub fn solicited(&mut self, tag: u32, data_sn: u32, offset: u32, data: Bytes, is_final: bool) -> Result<(), DataOutError> {
+        let received = self.received;
+        let r2t = self.open.front_mut().filter(|r2t| r2t.target_transfer_tag == tag).ok_or(DataOutError::Sequence)?;
+        if data_sn != r2t.next_data_sn || offset != received {
+            return Err(DataOutError::Sequence);
+        }
+        if data.len() > (r2t.length - r2t.received) as usize {
+            return Err(DataOutError::IncorrectAmount);
+        }
+        r2t.next_data_sn += 1;
+        r2t.received += data.len() as u32;
+        if is_final != (r2t.received == r2t.length) {
+            return Err(DataOutError::IncorrectAmount);
+        }
+        if is_final {
+            self.open.pop_front();
+        }
+        self.append(data);
+        Ok(())
+    }
+
+    fn append(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        self.received += data.len() as u32;
+        let keep = self.received == self.expected || data.len() >= COPY_BELOW;
+        self.parts.push(if keep { data } else { Bytes::copy_from_slice(&data) });
+    }
+
+    /// The next R2T, while one more may be outstanding. `tag` is used up when one is given.
+    pub fn next_r2t(&mut self, tag: u32, parameters: &Parameters) -> Option<NewR2t> {
+        let left = self.to_ask();
+        if left == 0 || self.open.len() >= parameters.max_outstanding_r2t as usize {
+            return None;
+        }
+        let length = left.min(parameters.max_burst_length);
+        let r2t = NewR2t { target_transfer_tag: tag, r2t_sn: self.next_r2t_sn, offset: self.asked, length };
+        self.open.push_back(OpenR2t { target_transfer_tag: tag, length, received: 0, next_data_sn: 0 });
+        self.asked += length;
+        self.next_r2t_sn += 1;
+        Some(r2t)
+    }
+}
+
+/// One data segment of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub offset: u32,
+    pub data: Vec<Bytes>,
+    /// Ends its burst.
+    pub is_final: bool,
+}
+
+/// Cuts `data` into segments of at most `segment` bytes and bursts of at most `burst` bytes, without copying.
+pub(super) struct Pieces<'a> {
+    parts: &'a [Bytes],
+    /// Bytes of the first part that are taken.
+    taken: usize,
+    offset: u32,
+    end: u32,
+    burst_end: u32,
+    segment: u32,
+    burst: u32,
+}
+
+impl<'a> Pieces<'a> {
+    /// The bytes from `from` to `to` of `parts`.
+    pub fn new(parts: &'a [Bytes], from: u32, to: u32, segment: u32, burst: u32) -> Self {
+        let mut pieces = Self { parts, taken: 0, offset: from, end: to, burst_end: from, segment, burst };
+        pieces.consume(from as usize, |_| ());
+        pieces
+    }
+
+    fn consume(&mut self, mut count: usize, mut each: impl FnMut(Bytes)) {
+        while count > 0
+            && let Some((first, rest)) = self.parts.split_first()
+        {
+            let here = count.min(first.len() - self.taken);
+            if here > 0 {
+                each(first.slice(self.taken..self.taken + here));
+            }
+            count -= here;
+            self.taken += here;
+            if self.taken == first.len() {
+                (self.parts, self.taken) = (rest, 0);
+            }
+        }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        if self.offset == self.end {
+            return None;
+        }
+        if self.offset == self.burst_end {
+            self.burst_end = self.end.min(self.offset.saturating_add(self.burst));
+        }
+        let offset = self.offset;
+        let length = self.segment.min(self.burst_end - offset);
+        let mut data = Vec::with_capacity(1);
+        self.consume(length as usize, |part| data.push(part));
+        self.offset += length;
+        Some(Piece { offset, data, is_final: self.offset == self.burst_end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iscsi::keys::{Negotiator, Sender, Wishes};
+
+    fn parameters(initial_r2t: bool) -> Parameters {
+        let defaults = Negotiator::new(Sender::Target, Wishes::default()).parameters();
+        Parameters { initial_r2t, first_burst_length: 1000, max_burst_length: 1500, max_outstanding_r2t: 2, ..defaults }
+    }
+
+    fn bytes(length: usize) -> Bytes {
+        Bytes::from(vec![1; length])
+    }
+
+    #[test]
+    fn a_write_goes_on_from_immediate_to_unsolicited_to_r2t() {
+        let parameters = parameters(false);
+        let mut gathering = Gathering::new(5000, bytes(600), false, &parameters).unwrap();
+        assert_eq!(gathering.next_r2t(1, &parameters), None, "unsolicited data is still to come");
+        gathering.unsolicited(0, 600, bytes(300), false).unwrap();
+        gathering.unsolicited(1, 900, bytes(100), true).unwrap();
+        let first = gathering.next_r2t(1, &parameters).unwrap();
+        assert_eq!(first, NewR2t { target_transfer_tag: 1, r2t_sn: 0, offset: 1000, length: 1500 });
+        assert_eq!(gathering.next_r2t(2, &parameters).unwrap().offset, 2500);
+        assert_eq!(gathering.next_r2t(3, &parameters), None, "two are outstanding");
+        gathering.solicited(1, 0, 1000, bytes(1000), false).unwrap();
+        gathering.solicited(1, 1, 2000, bytes(500), true).unwrap();
+        let last = gathering.next_r2t(3, &parameters).unwrap();
+        assert_eq!((last.offset, last.length, last.r2t_sn), (4000, 1000, 2));
+        gathering.solicited(2, 0, 2500, bytes(1500), true).unwrap();
+        gathering.solicited(3, 0, 4000, bytes(1000), true).unwrap();
+        assert!(gathering.is_complete());
+        assert_eq!(gathering.into_parts().concat(), bytes(5000));
+    }
+
+    #[test]
+    fn each_broken_rule_of_data_out_is_told_apart() {
+        let open = parameters(false);
+        assert_eq!(Gathering::new(100, bytes(101), true, &open).unwrap_err(), DataOutError::UnexpectedUnsolicited);
+        assert_eq!(Gathering::new(9999, bytes(1001), true, &open).unwrap_err(), DataOutError::UnexpectedUnsolicited);
+        assert_eq!(Gathering::new(100, bytes(0), false, &parameters(true)).unwrap_err(), DataOutError::UnexpectedUnsolicited);
+        let start = || Gathering::new(3000, bytes(0), false, &open).unwrap();
+        assert_eq!(start().unsolicited(1, 0, bytes(10), false), Err(DataOutError::Sequence));
+        assert_eq!(start().unsolicited(0, 10, bytes(10), false), Err(DataOutError::Sequence));
+        assert_eq!(start().unsolicited(0, 0, bytes(1001), false), Err(DataOutError::UnexpectedUnsolicited));
+        let asked = || {
+            let mut gathering = Gathering::new(3000, bytes(0), true, &open).unwrap();
+            gathering.next_r2t(7, &open).unwrap();
+            gathering
+        };
+        assert_eq!(asked().unsolicited(0, 0, bytes(10), true), Err(DataOutError::UnexpectedUnsolicited));
+        assert_eq!(asked().solicited(8, 0, 0, bytes(10), false), Err(DataOutError::Sequence));
+        assert_eq!(asked().solicited(7, 0, 0, bytes(10), true), Err(DataOutError::IncorrectAmount));
+        assert_eq!(asked().solicited(7, 0, 0, bytes(1501), true), Err(DataOutError::IncorrectAmount));
+        assert_eq!(asked().solicited(7, 0, 0, bytes(1500), false), Err(DataOutError::IncorrectAmount));
+    }
+
+    #[test]
+    fn short_pieces_of_an_unfinished_write_do_not_keep_the_receive_buffer() {
+        let buffer = bytes(1000);
+        let start = buffer.as_ptr();
+        let unfinished = Gathering::new(2000, buffer.slice(..500), true, &parameters(false)).unwrap();
+        assert_ne!(unfinished.parts[0].as_ptr(), start);
+        let whole = Gathering::new(500, buffer.slice(..500), true, &parameters(false)).unwrap();
+        assert_eq!(whole.parts[0].as_ptr(), start);
+    }
+
+    #[test]
+    fn pieces_keep_to_segments_and_bursts() {
+        let parts = [bytes(700), Bytes::new(), bytes(2300)];
+        let pieces: Vec<_> = Pieces::new(&parts, 100, 3000, 1000, 1500).collect();
+        let shape: Vec<_> =
+            pieces.iter().map(|piece| (piece.offset, piece.data.iter().map(Bytes::len).sum::<usize>(), piece.is_final)).collect();
+        assert_eq!(shape, [(100, 1000, false), (1100, 500, true), (1600, 1000, false), (2600, 400, true)]);
+        assert_eq!(pieces[0].data.len(), 2, "both parts by reference");
+    }
+}
