@@ -170,3 +170,6 @@ impl SnapshotService {
         Ok(views)
     }
 }
+
+#[cfg(test)]
+mod tests;
