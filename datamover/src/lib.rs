@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod fixture;
 pub mod map;
 pub mod sys;
 pub mod worker;

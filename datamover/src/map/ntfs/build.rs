@@ -529,7 +529,7 @@ impl Builder<'_> {
 }
 
 /// Records before this one belong to the file system.
-const FIRST_USER: u64 = 24;
+pub(super) const FIRST_USER: u64 = 24;
 
 /// The name of a directory's index.
 pub(super) const I30: &[u8] = b"$\0I\x003\x000\0";

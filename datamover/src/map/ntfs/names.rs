@@ -5,6 +5,7 @@
 //! the disk, many at once, and only those that the index's own $BITMAP marks.
 
 use super::boot::Geometry;
+use super::build::FIRST_USER;
 use super::catalog::{Catalog, NameRow, RecordRow};
 use super::device::{Device, Stream};
 use super::record::{FileName, FileReference, fix_up, kind};
@@ -256,7 +257,7 @@ impl Walk<'_> {
             let names = self.catalog.names_of(row);
             let unlisted = names.iter().filter(|name| !name.indexed).count();
             let number = u64::from(row.number);
-            if names.is_empty() && number >= 24 {
+            if names.is_empty() && number >= FIRST_USER {
                 self.notes.damage(number, None, "a file without a name");
             } else if unlisted > 0 && number != ROOT {
                 let name = names.iter().find(|name| !name.indexed).map(|name| self.catalog.text_of(name.text, name.units));

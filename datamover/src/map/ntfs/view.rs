@@ -4,6 +4,7 @@
 //! UTF-16 stands beside them.
 
 use super::NtfsVolume;
+use super::build::FIRST_USER;
 use super::catalog::{AttributeRow, NameRow, RecordRow, StreamRow};
 use super::names::ROOT;
 use super::record::{FileReference, flag, kind};
@@ -157,6 +158,9 @@ pub struct Owner {
 
 /// Where files are shown that no directory leads to.
 pub const ORPHANS: &str = "/$Orphans";
+
+/// Where records are shown that the file system keeps for itself and that have no name.
+pub const RESERVED: &str = "/$Reserved";
 
 impl NtfsVolume {
     /// All files, in the order of their records.
@@ -345,6 +349,7 @@ impl NtfsVolume {
     fn path_of(&self, row: &RecordRow) -> (Vec<u16>, bool) {
         match self.shown(row) {
             Some(name) => self.path(name),
+            None if u64::from(row.number) < FIRST_USER => (format!("{RESERVED}/record-{}", row.number).encode_utf16().collect(), false),
             None => (format!("{ORPHANS}/record-{}", row.number).encode_utf16().collect(), true),
         }
     }
