@@ -3,6 +3,8 @@
 //! Parameter lists are bytes here; `protocol::xcopy` builds and reads them.
 
 use bytes::Bytes;
+use protocol::scsi::designator::{Association, Designator};
+use protocol::xcopy::Designator as CscdDesignator;
 
 use super::unit::{at_least, be32};
 use super::{ClientError, Data, LogicalUnit, Reply};
@@ -16,54 +18,30 @@ const OPERATION_CODE_RECEIVE_COPY: u8 = 0x84;
 /// Room for RECEIVE COPY replies; OPERATING PARAMETERS is the longest of fixed form.
 const ALLOCATION: u32 = 4096;
 
-/// A designation descriptor of VPD page 83h. SPC-4, "Designation descriptor format".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Designator {
-    /// CODE SET: 1 binary, 2 ASCII, 3 UTF-8.
-    pub code_set: u8,
-    /// ASSOCIATION: 0 the logical unit, 1 the target port, 2 the target device.
-    pub association: u8,
-    /// DESIGNATOR TYPE: 1 T10 vendor, 2 EUI-64, 3 NAA.
-    pub designator_type: u8,
-    /// DESIGNATOR.
-    pub designator: Bytes,
-    /// Header and designator as they came.
-    pub raw: Bytes,
-}
-
 impl LogicalUnit {
     /// All designators of the device identification page.
     ///
     /// # Errors
-    /// As [`LogicalUnit::vpd`]; a descriptor that reaches over the page's end is [`ClientError::Reply`].
+    /// As [`LogicalUnit::vpd`].
     pub async fn designators(&self) -> Result<Vec<Designator>, ClientError> {
-        let page = self.vpd(0x83).await?;
-        let mut found = Vec::new();
-        let mut rest = page.slice(4..);
-        while !rest.is_empty() {
-            at_least("INQUIRY", "designation descriptor", &rest, 4)?;
-            let length = 4 + usize::from(rest[3]);
-            at_least("INQUIRY", "designation descriptor", &rest, length)?;
-            let raw = rest.split_to(length);
-            found.push(Designator {
-                code_set: raw[0] & 0x0F,
-                association: raw[1] >> 4 & 0x03,
-                designator_type: raw[1] & 0x0F,
-                designator: raw.slice(4..),
-                raw,
-            });
-        }
-        Ok(found)
+        Ok(Designator::list(&self.vpd(0x83).await?[4..]))
     }
 
-    /// The designator that names the unit best in a CSCD descriptor E4h: of the logical unit, at most 20 bytes,
-    /// NAA before EUI-64 before T10 vendor. `None` where page 83h has none of them.
+    /// The designator that names the unit in a CSCD descriptor E4h: of the logical unit, at most 20 bytes,
+    /// NAA before EUI-64 before T10 vendor.
     ///
     /// # Errors
-    /// As [`LogicalUnit::designators`].
-    pub async fn designator(&self) -> Result<Option<Designator>, ClientError> {
-        let fit = self.designators().await?.into_iter().filter(|one| one.association == 0 && one.designator.len() <= 20);
-        Ok(fit.filter(|one| matches!(one.designator_type, 1..=3)).max_by_key(|one| one.designator_type))
+    /// As [`LogicalUnit::designators`]; [`ClientError::NoDesignator`] where page 83h has none of them.
+    pub async fn cscd_designator(&self) -> Result<CscdDesignator, ClientError> {
+        let all = self.designators().await?;
+        let fit = all.iter().filter(|one| one.association == Association::LogicalUnit && (1..=3).contains(&(one.kind as u8)));
+        let fit = fit.filter_map(|one| {
+            let designator = CscdDesignator::new(one.code_set as u8, one.association as u8, one.kind as u8, &one.bytes)?;
+            Some((one.kind as u8, designator))
+        });
+        // Of several of one kind the first: a stable choice.
+        let best = fit.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        best.map(|(_, designator)| designator).ok_or(ClientError::NoDesignator { lun: self.number() })
     }
 
     /// EXTENDED COPY(LID1) with this parameter list; waits for the end of the copy.

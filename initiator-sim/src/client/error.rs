@@ -21,7 +21,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The target ended the login. RFC 7143 (11.13.5).
-    #[error("{target} refuses the login: {meaning} (status {class:#04x}/{detail:#04x})")]
+    #[error("{target} refuses the login: {meaning}")]
     Login {
         /// The target's name.
         target: String,
@@ -30,7 +30,7 @@ pub enum ClientError {
         /// STATUS-DETAIL.
         detail: u8,
         /// The two in words.
-        meaning: &'static str,
+        meaning: String,
     },
     /// The target did what the protocol forbids.
     #[error("the target broke the protocol: {0}")]
@@ -75,6 +75,12 @@ pub enum ClientError {
     /// A CDB without bytes or longer than 32.
     #[error("a CDB has 1 to 32 bytes")]
     BadCommand,
+    /// VPD page 83h has no designator of the logical unit that a CSCD descriptor could carry.
+    #[error("LUN {lun} has no NAA, EUI-64 or T10 designator of at most 20 bytes: EXTENDED COPY cannot name it")]
+    NoDesignator {
+        /// Its number.
+        lun: u16,
+    },
     /// Our own input or output.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -24,10 +24,11 @@ use protocol::scsi::{LunAddress, Sense, Status};
 use tokio::sync::{mpsc, oneshot};
 
 pub use blocking::{BlockingClient, BlockingUnit};
-pub use copy::{Designator, OPERATION_CODE_EXTENDED_COPY};
+pub use copy::OPERATION_CODE_EXTENDED_COPY;
 pub use discovery::{DiscoveredTarget, discover};
 pub use error::{ClientError, Lost};
 pub use tape::{SpaceCode, TapePosition, TapeRead, Written};
+pub(crate) use unit::cdb16;
 pub use unit::{Capacity, Inquiry, LogicalUnit};
 
 use crate::url::Url;
@@ -227,7 +228,7 @@ impl Client {
     /// [`ClientError::Timeout`] after [`Options::connect_timeout`].
     pub async fn connect(url: &Url, options: Options) -> Result<Self, ClientError> {
         let counters = Arc::new(Counters::default());
-        let requests = connection::open(url, &options, Arc::clone(&counters)).await?;
+        let requests = connection::open(&url.portal, Some(&url.target), &options, Arc::clone(&counters)).await?;
         Ok(Self { shared: Arc::new(Shared { requests, url: url.clone(), options, counters }) })
     }
 

@@ -1,0 +1,3 @@
+//! (to be written)
+use super::Case;
+pub const CASES: &[&[Case]] = &[];

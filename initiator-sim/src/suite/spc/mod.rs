@@ -1,0 +1,30 @@
+//! Commands that every device has. SPC-4.
+
+mod inquiry;
+mod log_pages;
+mod lun_invalid;
+mod mode_pages;
+mod opcode_unknown;
+mod opcodes_reported;
+mod report_luns;
+mod request_sense;
+mod reserved_bits;
+mod sense_format;
+mod vpd_pages;
+
+use super::Case;
+
+/// All of them.
+pub const CASES: &[&[Case]] = &[
+    inquiry::CASES,
+    vpd_pages::CASES,
+    report_luns::CASES,
+    lun_invalid::CASES,
+    opcode_unknown::CASES,
+    opcodes_reported::CASES,
+    reserved_bits::CASES,
+    request_sense::CASES,
+    sense_format::CASES,
+    mode_pages::CASES,
+    log_pages::CASES,
+];
