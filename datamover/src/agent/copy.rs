@@ -133,11 +133,7 @@ fn failed_segment(error: &sim::client::ClientError, list: &List) -> Option<Strin
 }
 
 async fn designator(unit: &LogicalUnit) -> anyhow::Result<Designator> {
-    let Some(found) = unit.designator().await? else {
-        bail!("LUN {} has no designator that an EXTENDED COPY can name it by", unit.number());
-    };
-    Designator::new(found.code_set, found.association, found.designator_type, &found.designator)
-        .with_context(|| format!("the designator of LUN {} is longer than a CSCD descriptor holds", unit.number()))
+    Ok(unit.cscd_designator().await?)
 }
 
 /// The designator as hexadecimal digits, for headers and people.
