@@ -4,6 +4,8 @@ mod absent;
 pub mod common;
 pub mod disk;
 pub mod tape;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use absent::absent;
 

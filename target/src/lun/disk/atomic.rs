@@ -1,0 +1,72 @@
+//! Commands that read, decide and write as one step.
+//!
+//! One step against all other commands to the LUN, whose writers wait meanwhile; not against a mover, which writes only what a copy
+//! names. Follows SBC-4, "COMPARE AND WRITE command" and "ORWRITE(16) command".
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::scsi::sbc::{self, Extent};
+use protocol::scsi::{CommandSpec, Sense};
+use protocol::units::ByteRange;
+
+use super::transfer::{compare, moved};
+use super::{Disk, fault};
+use crate::lun::common::answer;
+use crate::task::{Execution, Response, Task};
+
+/// MAXIMUM COMPARE AND WRITE LENGTH, in blocks.
+pub(super) const COMPARE_AND_WRITE_MAX: u8 = 128;
+
+/// Data-Out is what to compare with, then what to write.
+pub(super) fn compare_and_write(disk: &Arc<Disk>, task: Task) -> Execution {
+    const SPEC: &CommandSpec = &sbc::COMPARE_AND_WRITE;
+    let extent = Extent::of(&task.cdb);
+    let range = match compare_and_write_range(disk, &task, &extent) {
+        Ok(range) if range.len == 0 => return Execution::Done(Response::good()),
+        Ok(range) => range,
+        Err(sense) => return Execution::Done(answer(SPEC, Err(sense))),
+    };
+    disk.change(SPEC, task, extent.force_unit_access(), move |disk, task, admission| {
+        let data = task.parameter_list();
+        let (wanted, new) = (data.slice(..range.len as usize), data.slice(range.len as usize..2 * range.len as usize));
+        let _alone = disk.writers.write().expect("no writer panics");
+        compare(disk, range, &[wanted])?;
+        disk.volume.write_at(admission, range.start, &[new]).map_err(|error| fault::on_write(&error))?;
+        Ok(moved(2 * range.len))
+    })
+}
+
+fn compare_and_write_range(disk: &Disk, task: &Task, extent: &Extent) -> Result<ByteRange, Sense> {
+    if extent.blocks.0 > COMPARE_AND_WRITE_MAX.into() {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field()));
+    }
+    let range = disk.transferred(task, extent)?;
+    match task.data_out_len() >= 2 * range.len {
+        true => Ok(range),
+        // Nothing can be done by halves here.
+        false => Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field())),
+    }
+}
+
+/// Data-Out is ORed into the blocks.
+pub(super) fn orwrite(disk: &Arc<Disk>, task: Task) -> Execution {
+    const SPEC: &CommandSpec = &sbc::ORWRITE_16;
+    let extent = Extent::of(&task.cdb);
+    let too_short = Sense::INVALID_FIELD_IN_CDB.at(extent.count_field());
+    let range = match disk.transferred(&task, &extent) {
+        Ok(range) if range.len == 0 => return Execution::Done(Response::good()),
+        Ok(range) if task.data_out_len() < range.len => return Execution::Done(answer(SPEC, Err(too_short))),
+        Ok(range) => range,
+        Err(sense) => return Execution::Done(answer(SPEC, Err(sense))),
+    };
+    disk.change(SPEC, task, extent.force_unit_access(), move |disk, task, admission| {
+        let mut blocks = vec![0; range.len as usize];
+        let _alone = disk.writers.write().expect("no writer panics");
+        disk.volume.store().read_at(range.start, &mut blocks).map_err(|error| fault::on_read(&error))?;
+        let bits = task.data_out.iter().flat_map(|part| part.iter());
+        blocks.iter_mut().zip(bits).for_each(|(block, bits)| *block |= bits);
+        disk.volume.write_at(admission, range.start, &[Bytes::from(blocks)]).map_err(|error| fault::on_write(&error))?;
+        Ok(moved(range.len))
+    })
+}

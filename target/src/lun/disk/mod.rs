@@ -1,0 +1,237 @@
+//! Direct access block device: a [`Volume`] in logical blocks.
+//!
+//! | module | what |
+//! |---|---|
+//! | `transfer` | READ, WRITE, WRITE AND VERIFY, VERIFY, SYNCHRONIZE CACHE, PRE-FETCH |
+//! | `atomic` | COMPARE AND WRITE, ORWRITE |
+//! | `provision` | UNMAP, WRITE SAME, GET LBA STATUS |
+//! | `pages` | capacity, VPD, mode and log pages, START STOP UNIT |
+//! | `fault` | what an error of the store is called |
+//!
+//! Knows nothing of files: a store does. Protection information, zones and streams are not served. Follows SBC-4.
+
+mod atomic;
+mod fault;
+mod pages;
+mod provision;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+use protocol::scsi::inquiry::{page, version};
+use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
+use protocol::scsi::sbc::{self, Extent};
+use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, Status, spc};
+use protocol::units::{BlockCount, BlockLength, ByteRange, Lba};
+use tokio::task::spawn_blocking;
+
+use super::Device;
+use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch};
+use crate::task::{Execution, Response, Task};
+use crate::volume::{Admission, Volume};
+
+/// MAXIMUM TRANSFER LENGTH in bytes: what one READ may make the target hold in memory.
+const TRANSFER_MAX: u64 = 32 << 20;
+
+/// A disk LUN.
+#[derive(Debug)]
+pub struct Disk {
+    common: Common,
+    volume: Arc<Volume>,
+    block_length: BlockLength,
+    /// WCE of the caching mode page. Clear: every write is synced before its status.
+    write_cache: AtomicBool,
+    /// SWP of the control mode page.
+    software_write_protect: AtomicBool,
+    /// Writers share it; COMPARE AND WRITE and ORWRITE have it alone between their read and their write.
+    writers: RwLock<()>,
+}
+
+impl Disk {
+    /// Serves `volume` in blocks of `block_length`. A volume whose store is read-only is a write-protected LUN.
+    #[must_use]
+    pub fn new(common: Common, volume: Arc<Volume>, block_length: BlockLength) -> Arc<Self> {
+        Arc::new(Self {
+            common,
+            volume,
+            block_length,
+            write_cache: AtomicBool::new(true),
+            software_write_protect: AtomicBool::new(false),
+            writers: RwLock::new(()),
+        })
+    }
+
+    /// Begins a command; never blocks.
+    #[must_use]
+    pub fn start(self: &Arc<Self>, task: Task) -> Execution {
+        dispatch(self, task)
+    }
+
+    /// The blocks and all that guards them.
+    #[must_use]
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Bytes in one logical block.
+    #[must_use]
+    pub fn block_length(&self) -> BlockLength {
+        self.block_length
+    }
+
+    /// Whole blocks; what is left of a file behind the last one is not served.
+    #[must_use]
+    pub fn capacity(&self) -> BlockCount {
+        BlockCount(self.volume.store().size() / self.block_length.bytes())
+    }
+
+    /// Why nothing may be written, if so: the store is read-only, or SWP is set.
+    #[must_use]
+    pub fn write_protection(&self) -> Option<Sense> {
+        if self.volume.store().read_only() {
+            return Some(Sense::WRITE_PROTECTED);
+        }
+        self.software_write_protect.load(Ordering::Relaxed).then_some(Sense::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
+    }
+
+    /// The bytes of an extent that lies on the LUN. Zero blocks at the very end do.
+    fn range_of(&self, lba: Lba, blocks: BlockCount) -> Option<ByteRange> {
+        let end = lba.0.checked_add(blocks.0)?;
+        if end > self.capacity().0 {
+            return None;
+        }
+        self.block_length.byte_range(lba, blocks)
+    }
+
+    /// The bytes that a command addresses.
+    fn addressed(&self, task: &Task, extent: &Extent) -> Result<ByteRange, Sense> {
+        let at = if task.cdb.opcode() >> 5 == 0 { FieldPointer::cdb_bit(1, 4) } else { FieldPointer::cdb(2) };
+        self.range_of(extent.lba, extent.blocks).ok_or(Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE.at(at))
+    }
+
+    /// As [`Disk::addressed`], and no longer than one command may move.
+    fn transferred(&self, task: &Task, extent: &Extent) -> Result<ByteRange, Sense> {
+        let range = self.addressed(task, extent)?;
+        if range.len > TRANSFER_MAX {
+            return Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field()));
+        }
+        Ok(range)
+    }
+
+    /// Runs `work` on a thread that may block.
+    fn blocking(self: &Arc<Self>, spec: &'static CommandSpec, work: impl FnOnce(&Self) -> Reply + Send + 'static) -> Execution {
+        let disk = Arc::clone(self);
+        Execution::Blocking(Box::new(move || answer(spec, work(&disk))))
+    }
+
+    /// Runs `work`, which changes blocks, once it is admitted: at once on a thread that may block, else parked without one until the
+    /// hold ends. `durable` work is synced before its status.
+    fn change(
+        self: &Arc<Self>,
+        spec: &'static CommandSpec,
+        task: Task,
+        durable: bool,
+        work: impl FnOnce(&Self, &Task, &Admission) -> Reply + Send + 'static,
+    ) -> Execution {
+        let disk = Arc::clone(self);
+        let durable = durable || !self.write_cache.load(Ordering::Relaxed);
+        let abort = task.abort.clone();
+        let run = move |disk: &Self, admission: Admission| {
+            let response = work(disk, &task, &admission);
+            // The sync may take long and changes nothing: a hold need not wait for it.
+            drop(admission);
+            let synced = response.and_then(|response| match durable {
+                true => disk.volume.sync().map(|()| response).map_err(|error| fault::on_write(&error)),
+                false => Ok(response),
+            });
+            answer(spec, synced)
+        };
+        if let Some(admission) = self.volume.try_admit() {
+            return Execution::Blocking(Box::new(move || run(&disk, admission)));
+        }
+        Execution::Async(Box::pin(async move {
+            let admission = tokio::select! {
+                biased;
+                () = abort.cancelled() => return Response::status(Status::TaskAborted),
+                admission = disk.volume.admit() => admission,
+            };
+            spawn_blocking(move || run(&disk, admission)).await.unwrap_or_else(|_| Sense::INTERNAL_TARGET_FAILURE.into())
+        }))
+    }
+}
+
+impl LogicalUnit for Disk {
+    const DEVICE_TYPE: DeviceType = DeviceType::Disk;
+    const REMOVABLE: bool = false;
+    #[rustfmt::skip]
+    const COMMANDS: &'static [Command<Self>] = &[
+        Command { spec: &sbc::READ_10, run: Run::Start(|disk, task| transfer::read(disk, task, &sbc::READ_10)) },
+        Command { spec: &sbc::WRITE_10, run: Run::Start(|disk, task| transfer::write(disk, task, &sbc::WRITE_10)) },
+        Command { spec: &sbc::READ_16, run: Run::Start(|disk, task| transfer::read(disk, task, &sbc::READ_16)) },
+        Command { spec: &sbc::WRITE_16, run: Run::Start(|disk, task| transfer::write(disk, task, &sbc::WRITE_16)) },
+        Command { spec: &sbc::SYNCHRONIZE_CACHE_10, run: Run::Blocking(transfer::synchronize_cache) },
+        Command { spec: &sbc::SYNCHRONIZE_CACHE_16, run: Run::Blocking(transfer::synchronize_cache) },
+        Command { spec: &sbc::UNMAP, run: Run::Start(provision::unmap) },
+        Command { spec: &sbc::WRITE_SAME_10, run: Run::Start(|disk, task| provision::write_same(disk, task, &sbc::WRITE_SAME_10)) },
+        Command { spec: &sbc::WRITE_SAME_16, run: Run::Start(|disk, task| provision::write_same(disk, task, &sbc::WRITE_SAME_16)) },
+        Command { spec: &sbc::GET_LBA_STATUS, run: Run::Blocking(provision::get_lba_status) },
+        Command { spec: &sbc::COMPARE_AND_WRITE, run: Run::Start(atomic::compare_and_write) },
+        Command { spec: &sbc::ORWRITE_16, run: Run::Start(atomic::orwrite) },
+        Command { spec: &sbc::READ_6, run: Run::Start(|disk, task| transfer::read(disk, task, &sbc::READ_6)) },
+        Command { spec: &sbc::WRITE_6, run: Run::Start(|disk, task| transfer::write(disk, task, &sbc::WRITE_6)) },
+        Command { spec: &sbc::READ_12, run: Run::Start(|disk, task| transfer::read(disk, task, &sbc::READ_12)) },
+        Command { spec: &sbc::WRITE_12, run: Run::Start(|disk, task| transfer::write(disk, task, &sbc::WRITE_12)) },
+        Command { spec: &sbc::VERIFY_10, run: Run::Blocking(transfer::verify) },
+        Command { spec: &sbc::VERIFY_12, run: Run::Blocking(transfer::verify) },
+        Command { spec: &sbc::VERIFY_16, run: Run::Blocking(transfer::verify) },
+        Command { spec: &sbc::WRITE_AND_VERIFY_10, run: Run::Start(|disk, task| transfer::write_and_verify(disk, task, &sbc::WRITE_AND_VERIFY_10)) },
+        Command { spec: &sbc::WRITE_AND_VERIFY_12, run: Run::Start(|disk, task| transfer::write_and_verify(disk, task, &sbc::WRITE_AND_VERIFY_12)) },
+        Command { spec: &sbc::WRITE_AND_VERIFY_16, run: Run::Start(|disk, task| transfer::write_and_verify(disk, task, &sbc::WRITE_AND_VERIFY_16)) },
+        Command { spec: &sbc::PRE_FETCH_10, run: Run::Blocking(transfer::pre_fetch) },
+        Command { spec: &sbc::PRE_FETCH_16, run: Run::Blocking(transfer::pre_fetch) },
+        Command { spec: &sbc::READ_CAPACITY_10, run: Run::Inline(pages::read_capacity_10) },
+        Command { spec: &sbc::READ_CAPACITY_16, run: Run::Inline(pages::read_capacity_16) },
+        Command { spec: &spc::START_STOP_UNIT, run: Run::Start(pages::start_stop_unit) },
+    ];
+    const VERSION_DESCRIPTORS: &'static [u16] = &[version::SAM_5, version::SPC_4, version::ISCSI, version::SBC_3];
+    const VPD_PAGES: &'static [u8] = &[page::BLOCK_LIMITS, page::BLOCK_DEVICE_CHARACTERISTICS, page::LOGICAL_BLOCK_PROVISIONING];
+    const LOG_PAGES: &'static [(u8, u8)] = &[pages::INFORMATIONAL_EXCEPTIONS_LOG];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn device(self: &Arc<Self>) -> Device {
+        Device::Disk(Arc::clone(self))
+    }
+
+    fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {
+        pages::vpd_page(self, page)
+    }
+
+    fn mode_header(&self, long_lba: bool) -> ModeHeader {
+        pages::mode_header(self, long_lba)
+    }
+
+    fn mode_pages(&self) -> Vec<ModePage> {
+        pages::mode_pages(self)
+    }
+
+    fn select_mode(&self, _task: &Task, selection: &ModeSelection) -> Result<(), Sense> {
+        pages::select_mode(self, selection)
+    }
+
+    fn log_page(&self, page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
+        pages::log_page(page, parameter_pointer)
+    }
+
+    fn admit(&self, _task: &Task, spec: &CommandSpec) -> Result<(), Response> {
+        match self.write_protection() {
+            Some(protected) if spec.writes => Err(protected.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Commands that move blocks, compare them, or see to it that they are on the medium.
+//!
+//! A READ of what the page cache holds is answered at once; all else goes to a thread that may block. Follows SBC-4.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::scsi::sbc::Extent;
+use protocol::scsi::{CommandSpec, FieldPointer, Sense, Status};
+use protocol::units::{BlockCount, ByteRange};
+
+use super::{Disk, fault};
+use crate::lun::common::{Reply, answer};
+use crate::task::{Execution, Response, Task};
+use crate::volume::Admission;
+
+/// Up to this size a READ is tried without a thread: copying it takes about as long as the way to a thread and back.
+const READ_NOW_MAX: u64 = 256 << 10;
+
+/// What is read at once where nothing has to be kept.
+const PIECE: u64 = 1 << 20;
+
+pub(super) fn read(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {
+    match disk.transferred(&task, &Extent::of(&task.cdb)) {
+        Err(sense) => Execution::Done(answer(spec, Err(sense))),
+        Ok(range) => start_read(disk, range, spec),
+    }
+}
+
+fn start_read(disk: &Arc<Disk>, range: ByteRange, spec: &'static CommandSpec) -> Execution {
+    if range.len == 0 {
+        return Execution::Done(Response::good());
+    }
+    let mut data = vec![0; range.len as usize];
+    if range.len <= READ_NOW_MAX {
+        // An error is met again, and reported, by the read that may block.
+        if let Ok(true) = disk.volume.store().read_now(range.start, &mut data) {
+            return Execution::Done(Response::data(data));
+        }
+    }
+    disk.blocking(spec, move |disk| {
+        disk.volume.store().read_at(range.start, &mut data).map_err(|error| fault::on_read(&error))?;
+        Ok(Response::data(data))
+    })
+}
+
+pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {
+    let extent = Extent::of(&task.cdb);
+    match disk.transferred(&task, &extent) {
+        Err(sense) => Execution::Done(answer(spec, Err(sense))),
+        Ok(range) if range.len == 0 => Execution::Done(Response::good()),
+        Ok(range) => disk.change(spec, task, extent.force_unit_access(), move |disk, task, admission| {
+            write_blocks(disk, task, admission, range)?;
+            Ok(moved(range.len))
+        }),
+    }
+}
+
+/// Writes what came: an initiator that sends fewer bytes than its CDB says gets its whole blocks written, and a residual.
+fn write_blocks(disk: &Disk, task: &Task, admission: &Admission, range: ByteRange) -> Result<u64, Sense> {
+    let whole = task.data_out_len().min(range.len) / disk.block_length.bytes() * disk.block_length.bytes();
+    let data = first_bytes(&task.data_out, whole);
+    let _writing = disk.writers.read().expect("no writer panics");
+    disk.volume.write_at(admission, range.start, &data).map_err(|error| fault::on_write(&error))?;
+    Ok(whole)
+}
+
+/// The first `len` bytes of several pieces, without a copy.
+fn first_bytes(parts: &[Bytes], mut len: u64) -> Vec<Bytes> {
+    let mut taken = Vec::with_capacity(parts.len());
+    for part in parts {
+        let bytes = len.min(part.len() as u64);
+        if bytes != 0 {
+            taken.push(part.slice(..bytes as usize));
+        }
+        len -= bytes;
+    }
+    taken
+}
+
+/// GOOD for a command that by its CDB takes `bytes` of Data-Out.
+pub(super) fn moved(bytes: u64) -> Response {
+    Response { transfer_length: Some(bytes), ..Response::good() }
+}
+
+/// BYTCHK 00b and 01b write and verify; what differs is how well, and here both compare.
+pub(super) fn write_and_verify(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {
+    let extent = Extent::of(&task.cdb);
+    let range = match byte_check_of(&extent, &[0, 1]).and_then(|_| disk.transferred(&task, &extent)) {
+        Ok(range) if range.len == 0 => return Execution::Done(Response::good()),
+        Ok(range) => range,
+        Err(sense) => return Execution::Done(answer(spec, Err(sense))),
+    };
+    disk.change(spec, task, true, move |disk, task, admission| {
+        let written = write_blocks(disk, task, admission, range)?;
+        compare(disk, ByteRange { len: written, ..range }, &first_bytes(&task.data_out, written))?;
+        Ok(moved(range.len))
+    })
+}
+
+/// BYTCHK 00b reads the blocks, 01b compares them with as many, 11b compares each with one.
+pub(super) fn verify(disk: &Disk, task: &Task) -> Reply {
+    let extent = Extent::of(&task.cdb);
+    let byte_check = byte_check_of(&extent, &[0, 1, 3])?;
+    let range = disk.transferred(task, &extent)?;
+    match byte_check {
+        0 => {
+            read_through(disk, range)?;
+            Ok(moved(0))
+        }
+        1 => {
+            let came = task.data_out_len().min(range.len);
+            compare(disk, ByteRange { len: came, ..range }, &first_bytes(&task.data_out, came))?;
+            Ok(moved(range.len))
+        }
+        _ => {
+            let block = one_block(disk, task)?;
+            let pattern = vec![block; extent.blocks.0 as usize];
+            compare(disk, range, &pattern)?;
+            Ok(moved(disk.block_length.bytes()))
+        }
+    }
+}
+
+/// The BYTCHK of a command that knows the values `served`.
+fn byte_check_of(extent: &Extent, served: &[u8]) -> Result<u8, Sense> {
+    let byte_check = extent.byte_check();
+    match served.contains(&byte_check) {
+        true => Ok(byte_check),
+        false => Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 2))),
+    }
+}
+
+/// The one block of Data-Out of a command that repeats it.
+///
+/// # Errors
+/// INVALID FIELD IN CDB where another number of bytes came.
+pub(super) fn one_block(disk: &Disk, task: &Task) -> Result<Bytes, Sense> {
+    if task.data_out_len() != disk.block_length.bytes() {
+        return Err(Sense::INVALID_FIELD_IN_CDB);
+    }
+    Ok(task.parameter_list())
+}
+
+/// MISCOMPARE where the blocks of `range` are not `data`; INFORMATION is the first byte of the data that differs.
+pub(super) fn compare(disk: &Disk, range: ByteRange, data: &[Bytes]) -> Result<(), Sense> {
+    let mut at = range.start;
+    let mut stored = vec![0; PIECE.min(range.len) as usize];
+    for piece in data.iter().flat_map(|part| part.chunks(PIECE as usize)) {
+        let stored = &mut stored[..piece.len()];
+        disk.volume.store().read_at(at, stored).map_err(|error| fault::on_read(&error))?;
+        if let Some(differs) = stored.iter().zip(piece).position(|(stored, wanted)| stored != wanted) {
+            let offset = at - range.start + differs as u64;
+            return Err(Sense::MISCOMPARE_DURING_VERIFY_OPERATION.with_information(offset));
+        }
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+fn read_through(disk: &Disk, range: ByteRange) -> Result<(), Sense> {
+    let mut piece = vec![0; PIECE.min(range.len) as usize];
+    let mut at = range.start;
+    while at < range.end() {
+        let len = PIECE.min(range.end() - at);
+        disk.volume.store().read_at(at, &mut piece[..len as usize]).map_err(|error| fault::on_read(&error))?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// Flushes everything: a file has no flush of a range that also covers its length and its holes. IMMED is taken and waits all the
+/// same: the status then says more than it would have to.
+pub(super) fn synchronize_cache(disk: &Disk, task: &Task) -> Reply {
+    disk.addressed(task, &Extent::of(&task.cdb))?;
+    disk.volume.sync().map_err(|error| fault::on_write(&error))?;
+    Ok(Response::good())
+}
+
+/// Reads the blocks into the page cache: CONDITION MET when all fit what one command may move, GOOD when only the first did.
+/// Zero blocks mean all up to the end.
+pub(super) fn pre_fetch(disk: &Disk, task: &Task) -> Reply {
+    let extent = Extent::of(&task.cdb);
+    let mut range = disk.addressed(task, &extent)?;
+    if extent.blocks == BlockCount(0) {
+        range.len = disk.capacity().0 * disk.block_length.bytes() - range.start;
+    }
+    let fits = range.len <= super::TRANSFER_MAX;
+    read_through(disk, ByteRange { len: range.len.min(super::TRANSFER_MAX), ..range })?;
+    Ok(Response::status(if fits { Status::ConditionMet } else { Status::Good }))
+}
