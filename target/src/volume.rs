@@ -71,7 +71,10 @@ impl Volume {
     /// The store's own only: a snapshot that cannot be kept fails, never the write.
     pub fn write_at(&self, admission: &Admission, at: u64, data: &[Bytes]) -> io::Result<()> {
         let len = data.iter().map(|part| part.len() as u64).sum();
-        self.preserve(admission, ByteRange { start: at, len });
+        // A range that fits no disk touches no snapshot, and the store refuses it.
+        if let Some(range) = ByteRange::new(at, len) {
+            self.preserve(admission, range);
+        }
         self.store.write_at(at, data)
     }
 
@@ -80,7 +83,9 @@ impl Volume {
     /// # Errors
     /// As [`Volume::write_at`].
     pub fn deallocate(&self, admission: &Admission, range: ByteRange) -> io::Result<()> {
-        self.preserve(admission, range);
+        if let Some(range) = ByteRange::new(range.start, range.len) {
+            self.preserve(admission, range);
+        }
         self.store.deallocate(range)
     }
 

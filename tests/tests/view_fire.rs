@@ -243,7 +243,7 @@ fn write_for_ever(volume: &Arc<Volume>, runtime: &tokio::runtime::Handle, ledger
 fn sector_of(writer: u64, number: u64) -> u64 {
     // An odd step through a count that is no multiple of it meets every sector.
     const STEP: u64 = 41;
-    const { assert!(SECTORS % STEP != 0) };
+    const { assert!(!SECTORS.is_multiple_of(STEP)) };
     (number * STEP % SECTORS * WRITERS + writer) * SECTOR
 }
 

@@ -164,7 +164,7 @@ impl SnapshotService {
             let make_copy_store = Arc::clone(&self.make_copy_store);
             let made =
                 tokio::task::spawn_blocking(move || Tracker::new(range, grid, generation, make_copy_store(range.len)?)).await;
-            let tracker = made.map_err(io::Error::other).flatten().map_err(SnapshotError::CopyStore)?;
+            let tracker = made.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(SnapshotError::CopyStore)?;
             views.push(View::new(id, Arc::clone(&source.volume), Arc::new(tracker)));
         }
         Ok(views)

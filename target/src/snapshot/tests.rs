@@ -272,6 +272,18 @@ async fn what_cannot_be_granted_is_refused() {
 }
 
 #[tokio::test]
+async fn a_write_beyond_the_end_fails_and_costs_no_view() {
+    let (service, volume) = (memory_service(), patterned());
+    let view = view(&service, &volume, None).await;
+    let admission = volume.try_admit().unwrap();
+    for at in [SIZE, SIZE - 1, u64::MAX - 1] {
+        assert!(volume.write_at(&admission, at, &[Bytes::from_static(b"beyond")]).is_err());
+        assert!(volume.deallocate(&admission, range(at, 6)).is_err());
+    }
+    assert_eq!(view.failure(), None);
+}
+
+#[tokio::test]
 async fn requests_without_sense_are_refused() {
     let (service, volume) = (memory_service(), patterned());
     for bad in [Some(range(0, 0)), Some(range(SIZE, 1)), Some(range(1, SIZE)), Some(range(u64::MAX, 2))] {

@@ -224,6 +224,7 @@ impl Trackers {
         }
     }
 
+    /// As they are now. A write that is admitted may keep the list: nothing is published while it is in flight.
     fn current(&self) -> Arc<[Arc<Tracker>]> {
         Arc::clone(&self.live.read().expect("no holder panics"))
     }

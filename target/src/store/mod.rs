@@ -1,4 +1,7 @@
-//! Where the blocks of a disk LUN lie. Every store passes one contract test.
+//! Where the blocks of a disk LUN lie: one file here for each kind of place. Every store passes one contract test.
+//!
+//! A store knows bytes and holes. Block lengths and commands are the LUN's; admission, snapshots and grants the
+//! [`crate::volume::Volume`]'s, through which every write to a disk goes.
 
 #[cfg(test)]
 mod contract;
