@@ -3,7 +3,7 @@
 //! It hands out records as they lie on disk; what is in them is for [`super::build`]. Where record 0 is bad $MFTMirr serves.
 
 use super::device::{Device, Stream};
-use super::record::{Attribute, Attributes, Body, FileReference, IN_USE, NonResident, fix_up, kind, list_entries};
+use super::record::{Attributes, Body, FileReference, IN_USE, NonResident, fix_up, kind, list_entries};
 use super::runs::Run;
 use super::{Failure, MAX_LIST};
 use crate::map::note::Notes;
@@ -34,17 +34,22 @@ impl Mft {
         let geometry = device.geometry;
         let first = copies(device, geometry.mft_lcn, 1)?.pop().flatten();
         let mirror = copies(device, geometry.mftmirr_lcn, MIRRORED)?;
-        let usable = |record: &Option<Vec<u8>>| record.as_deref().is_some_and(|record| describes_mft(record, geometry.clusters));
+        let usable =
+            |record: &Option<Vec<u8>>| record.as_deref().is_some_and(|record| data_runs(record, geometry.clusters).is_some());
         let zero = if usable(&first) {
             first
         } else {
             notes.damage(0, Some(device.position(geometry.mft_lcn)), "record 0 is bad: used its copy in $MFTMirr");
-            mirror.first().cloned().flatten().filter(|record| describes_mft(record, geometry.clusters))
+            mirror.first().cloned().filter(usable).flatten()
         };
         let zero = zero.ok_or(Failure::Broken("file record 0 is bad, and so is its copy in $MFTMirr"))?;
         let mut mft =
             Self { stream: Stream::default(), valid: 0, record: geometry.record, in_use: None, mirror, incomplete: None };
         mft.follow(device, &zero)?;
+        let copy = mft.mirror.first().and_then(|copy| copy.as_deref());
+        if copy.is_some_and(|copy| data_runs(copy, geometry.clusters) != data_runs(&zero, geometry.clusters)) {
+            mft.incomplete = Some("record 0 and its copy in $MFTMirr disagree about where $MFT is");
+        }
         if let Some(own) = mft.mirror.first_mut() {
             *own = Some(zero);
         }
@@ -271,17 +276,17 @@ fn copies(device: &Device<'_>, lcn: u64, count: u64) -> io::Result<Vec<Option<Ve
     Ok(bytes.chunks_exact_mut(record as usize).map(whole).collect())
 }
 
-fn describes_mft(record: &[u8], clusters: u64) -> bool {
-    let Ok((header, mut attributes)) = Attributes::new(record) else { return false };
-    let is_data = |attribute: &Attribute<'_>| match &attribute.body {
-        Body::NonResident(data) if attribute.type_code == kind::DATA && attribute.name.is_empty() => {
-            data.lowest_vcn == 0 && checked_runs(data, clusters).is_ok_and(|runs| !runs.is_empty())
+/// The runs of $MFT that record 0 itself maps; `None` where it is no usable record 0.
+fn data_runs(record: &[u8], clusters: u64) -> Option<Vec<Run>> {
+    let (header, attributes) = Attributes::new(record).ok()?;
+    let own = header.flags.get() & IN_USE != 0 && header.base_record == 0;
+    let runs = attributes.flatten().filter(|_| own).find_map(|attribute| match attribute.body {
+        Body::NonResident(data) if attribute.type_code == kind::DATA && attribute.name.is_empty() && data.lowest_vcn == 0 => {
+            checked_runs(&data, clusters).ok()
         }
-        _ => false,
-    };
-    header.flags.get() & IN_USE != 0
-        && header.base_record == 0
-        && attributes.any(|attribute| attribute.is_ok_and(|a| is_data(&a)))
+        _ => None,
+    });
+    runs.filter(|runs| !runs.is_empty())
 }
 
 /// Records that $MFTMirr holds at least.

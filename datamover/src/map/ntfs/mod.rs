@@ -94,6 +94,9 @@ pub(super) fn map(source: &dyn ReadAt, range: ByteRange, notes: &mut Notes) -> R
     let mut whole = mft.incomplete.map(str::to_owned);
     let used = match bitmap {
         Ok(bitmap) => {
+            if !used::marks_itself(&device, &catalog, &bitmap) {
+                whole = Some("$Bitmap calls clusters of the file system itself free".to_owned());
+            }
             used::compare(&bitmap, &claimed, notes);
             bitmap.union(&claimed).union(&outside_clusters(&device))
         }

@@ -21,6 +21,7 @@ pub mod system {
     pub const VOLUME: u64 = 3;
     pub const BITMAP: u64 = 6;
     pub const BAD_CLUSTERS: u64 = 8;
+    pub const UP_CASE: u64 = 10;
 }
 const _: () = assert!(ROOT == 5);
 
@@ -102,6 +103,14 @@ impl<'a> Collector<'a> {
         }
         self.found
     }
+}
+
+/// False when the clusters of the system files are not all marked: then what was read is no $Bitmap, or one not to be believed.
+#[must_use]
+pub fn marks_itself(device: &Device<'_>, catalog: &Catalog, bitmap: &Extents) -> bool {
+    let held = (0..=system::UP_CASE).filter_map(|number| catalog.system_stream(number));
+    let mut runs = held.flat_map(|stream| catalog.runs_of(stream)).filter_map(|run| device.bytes_of(*run));
+    runs.all(|range| bitmap.covers(range))
 }
 
 /// What all run lists hold, as bytes of the LUN. Clusters that two attributes claim are reported.

@@ -349,7 +349,9 @@ impl NtfsVolume {
     fn path_of(&self, row: &RecordRow) -> (Vec<u16>, bool) {
         match self.shown(row) {
             Some(name) => self.path(name),
-            None if u64::from(row.number) < FIRST_USER => (format!("{RESERVED}/record-{}", row.number).encode_utf16().collect(), false),
+            None if u64::from(row.number) < FIRST_USER => {
+                (format!("{RESERVED}/record-{}", row.number).encode_utf16().collect(), false)
+            }
             None => (format!("{ORPHANS}/record-{}", row.number).encode_utf16().collect(), true),
         }
     }
