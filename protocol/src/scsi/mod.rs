@@ -12,6 +12,8 @@ pub mod report;
 pub mod sbc;
 pub mod sense;
 pub mod spc;
+pub mod ssc;
+pub mod ssc_data;
 
 pub use command::{Cdb, CommandSpec, DataDirection};
 pub use designator::Designator;
