@@ -38,7 +38,7 @@ impl Device {
     pub fn common(&self) -> &Common {
         match self {
             Self::Disk(disk) => common::LogicalUnit::common(&**disk),
-            Self::Tape(tape) => tape.common(),
+            Self::Tape(tape) => common::LogicalUnit::common(&**tape),
         }
     }
 }

@@ -1,0 +1,161 @@
+//! A copy job's hold on the drive: from the moment a mover is given the image until the drive knows again what is on it.
+//!
+//! While it lasts, commands that need the medium get BUSY and TEST UNIT READY says that an operation is in progress. The mover
+//! never cuts: it asks, and [`TapeCopy::append`] cuts index and image in their order. All methods block.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use protocol::cartridge::TapePosition;
+use protocol::cartridge::report::TapeReport;
+use protocol::mover::ends::{Descriptor, End};
+use protocol::scsi::Status;
+use tracing::{info, warn};
+
+use super::Tape;
+use super::drive::Drive;
+use crate::cartridge::{Cartridge, WriteError};
+use crate::store::LocalEnd;
+use crate::task::Response;
+
+/// The drive, for one copy job. Dropped without [`TapeCopy::finish`], it recovers the drive by itself.
+#[derive(Debug)]
+#[must_use = "dropping it ends the copy's hold on the drive"]
+pub struct TapeCopy {
+    tape: Arc<Tape>,
+    /// The image is no longer what the drive thinks, or may not be.
+    in_doubt: bool,
+    ended: bool,
+}
+
+impl TapeCopy {
+    pub(super) fn begin(tape: &Arc<Tape>) -> Result<Self, Response> {
+        tape.with_drive(|drive| {
+            if drive.copying {
+                return Err(Response::status(Status::Busy));
+            }
+            drive.synchronize()?;
+            drive.copying = true;
+            Ok(Self { tape: Arc::clone(tape), in_doubt: false, ended: false })
+        })
+    }
+
+    /// The cartridge as an end of a copy. Its one file carries the image's lock: as long as the mover lives, nobody else opens the
+    /// cartridge, not even a target that was started anew.
+    ///
+    /// # Errors
+    /// For want of descriptors.
+    pub fn end(&self) -> io::Result<LocalEnd> {
+        self.with_medium(|drive, position| {
+            let limits = drive.limits();
+            let end = End::Cartridge {
+                image: Descriptor(0),
+                at: position,
+                end_of_data: drive.end(),
+                capacity: limits.capacity,
+                early_warning: limits.early_warning,
+                writable: drive.writable(),
+            };
+            Ok(LocalEnd { end, files: vec![OwnedFd::from(drive.share_image()?)] })
+        })
+    }
+
+    /// The mover stands at `at` and will append: what lies behind is cut, so that `at` is the committed end.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a place where no object begins; `ReadOnlyFilesystem` for a protected cartridge; else the file system's own.
+    pub fn append(&mut self, at: TapePosition) -> io::Result<()> {
+        let cut = self.with_medium(|cartridge, _| {
+            if cartridge.position_of(at.object)? != at {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            cartridge.cut(at).map_err(|error| match error {
+                WriteError::Io(error) => error,
+                WriteError::Protected | WriteError::Append(_) => io::ErrorKind::ReadOnlyFilesystem.into(),
+            })
+        });
+        if cut.is_ok() {
+            self.set_position(at);
+        }
+        cut
+    }
+
+    /// Takes a mover's report over.
+    ///
+    /// # Errors
+    /// `InvalidData` for a report that the image does not bear out: the copy has failed, and its end recovers the drive.
+    pub fn apply(&mut self, report: &TapeReport) -> io::Result<()> {
+        let applied = self.with_medium(|cartridge, _| {
+            cartridge.adopt(&report.appended)?;
+            if cartridge.position_of(report.position.object)? != report.position {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "no object begins where the tape is said to stand"));
+            }
+            if report.synced { cartridge.sync() } else { Ok(()) }
+        });
+        match applied {
+            Ok(()) => self.set_position(report.position),
+            Err(_) => self.in_doubt = true,
+        }
+        applied
+    }
+
+    /// The mover has closed the image after its last report. A sync point; then commands have the drive again.
+    ///
+    /// # Errors
+    /// The file system's own; the drive is back, but what the copy wrote may not survive a power loss.
+    pub fn finish(mut self) -> io::Result<()> {
+        if self.in_doubt {
+            return self.recover();
+        }
+        let synced = self.tape.with_drive(Drive::sync);
+        self.release();
+        synced
+    }
+
+    /// The mover has died: to be called when its process has ended. The cartridge is opened anew, a torn tail cut; the drive
+    /// stands where the last report said, or at the end of data if it was appending.
+    ///
+    /// # Errors
+    /// When the cartridge cannot be opened; the drive is then without a medium.
+    pub fn recover(mut self) -> io::Result<()> {
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let reopened = self.tape.with_drive(|drive| {
+            let reopened = drive.reopen();
+            info!(position = ?drive.position(), "cartridge opened anew after a copy");
+            reopened
+        });
+        self.release();
+        reopened.map_err(io::Error::other)
+    }
+
+    fn release(&mut self) {
+        self.ended = true;
+        self.tape.with_drive(|drive| drive.copying = false);
+    }
+
+    fn set_position(&self, position: TapePosition) {
+        self.tape.with_drive(|drive| drive.set_position(position));
+    }
+
+    fn with_medium<R>(&self, run: impl FnOnce(&mut Cartridge, TapePosition) -> io::Result<R>) -> io::Result<R> {
+        self.tape.with_drive(|drive| {
+            let position = drive.position();
+            let cartridge = drive.medium_mut().map_err(|sense| io::Error::other(sense.to_string()))?;
+            run(cartridge, position)
+        })
+    }
+}
+
+impl Drop for TapeCopy {
+    fn drop(&mut self) {
+        if !self.ended {
+            if let Err(error) = self.reopen() {
+                warn!(%error, "the cartridge could not be opened after a copy that did not end");
+            }
+        }
+    }
+}

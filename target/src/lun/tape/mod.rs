@@ -1,0 +1,212 @@
+//! Sequential access device: a drive with one cartridge.
+//!
+//! ```text
+//! start → turns → dispatch → transfer, positioning, report → drive → crate::cartridge
+//!                                              copy::TapeCopy ┘   (a mover has the drive)
+//! ```
+//!
+//! What touches the medium runs on a thread that may block, one command at a time and in the order in which they came ([`turns`]);
+//! what does not touch it is answered at once from what the drive last showed. Implicit addressing, one partition. A media changer is
+//! another logical unit. Follows SSC-4.
+
+mod copy;
+mod drive;
+mod log;
+mod mode;
+mod positioning;
+mod report;
+mod transfer;
+mod turns;
+
+pub use copy::TapeCopy;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use protocol::control::TapeStatus;
+use protocol::scsi::inquiry::version;
+use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
+use protocol::scsi::{CommandSpec, DeviceType, Sense, Status, spc, ssc};
+
+use self::drive::Drive;
+use self::mode::Settings;
+use self::turns::Turns;
+use super::Device;
+use super::common::{Command, Common, LogicalUnit, Reply, Run, dispatch};
+use crate::cartridge::{OpenError, shelf};
+use crate::nexus::Nexus;
+use crate::task::{Execution, Response, Task};
+
+/// A tape LUN.
+#[derive(Debug)]
+pub struct Tape {
+    common: Common,
+    /// Held while a command has the medium.
+    drive: Mutex<Drive>,
+    /// Mode parameters; never held across anything that waits.
+    settings: Mutex<Settings>,
+    /// What can be told without waiting for the drive; never held across anything that waits.
+    shown: Mutex<Shown>,
+    /// Who wants the medium to stay.
+    prevented: Mutex<Vec<Weak<Nexus>>>,
+    turns: Turns,
+}
+
+/// What the drive last showed.
+#[derive(Debug, Clone)]
+struct Shown {
+    capacity: u64,
+    density: u8,
+    write_protected: bool,
+    copying: bool,
+    status: TapeStatus,
+}
+
+impl Tape {
+    /// A drive with the cartridge that `path` means: a cartridge's folder, or a shelf of them; on an empty shelf one is made, with
+    /// `capacity` bytes or the default. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
+    pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
+        let drive = Drive::with(shelf::cartridge_of(path, capacity)?)?;
+        Ok(Arc::new(Self {
+            common,
+            shown: Mutex::new(drive.shown()),
+            drive: Mutex::new(drive),
+            settings: Mutex::default(),
+            prevented: Mutex::default(),
+            turns: Turns::default(),
+        }))
+    }
+
+    /// Begins a command; never blocks.
+    #[must_use]
+    pub fn start(self: &Arc<Self>, task: Task) -> Execution {
+        // Taken before anything is decided, so that commands meet the medium in the order in which they came.
+        let turn = self.turns.take();
+        match dispatch(self, task) {
+            Execution::Blocking(run) => Execution::Blocking(Box::new(move || {
+                turn.wait();
+                run()
+            })),
+            other => other,
+        }
+    }
+
+    /// Capacity in bytes, and what is known of the cartridge. Does not wait for the drive.
+    #[must_use]
+    pub fn status(&self) -> (u64, TapeStatus) {
+        let shown = self.shown();
+        (shown.capacity, shown.status.clone())
+    }
+
+    /// A sync point: what was written survives a power loss. Blocks.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn sync(&self) -> io::Result<()> {
+        self.with_drive(Drive::sync)
+    }
+
+    /// Runs with the drive, whoever has it, and then shows what it shows.
+    fn with_drive<R>(&self, run: impl FnOnce(&mut Drive) -> R) -> R {
+        let mut drive = self.drive.lock().expect("no holder panics");
+        let result = run(&mut drive);
+        *self.shown() = drive.shown();
+        result
+    }
+
+    /// Runs a command that needs the medium. A copy may have begun after the command was admitted: then it has to come again.
+    fn with_medium(&self, run: impl FnOnce(&mut Drive) -> Reply) -> Reply {
+        self.with_drive(|drive| if drive.copying { Ok(Response::status(Status::Busy)) } else { run(drive) })
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().expect("no holder panics")
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().expect("no holder panics")
+    }
+
+    /// Tells the copy manager's part of the drive; see [`TapeCopy`]. Blocks until the command that has the medium is done.
+    ///
+    /// # Errors
+    /// BUSY while another copy has the drive; NOT READY without a medium.
+    pub fn begin_copy(self: &Arc<Self>) -> Result<TapeCopy, Response> {
+        TapeCopy::begin(self)
+    }
+}
+
+impl LogicalUnit for Tape {
+    const DEVICE_TYPE: DeviceType = DeviceType::Tape;
+    const REMOVABLE: bool = true;
+    const VERSION_DESCRIPTORS: &'static [u16] = &[version::SAM_5, version::SPC_4, version::SSC_4, version::ISCSI];
+    const VPD_PAGES: &'static [u8] = &[report::CAPABILITIES_PAGE, report::SERIAL_NUMBER_PAGE];
+    const LOG_PAGES: &'static [(u8, u8)] = log::PAGES;
+
+    #[rustfmt::skip]
+    const COMMANDS: &'static [Command<Self>] = &[
+        Command { spec: &spc::TEST_UNIT_READY, run: Run::Inline(report::test_unit_ready) },
+        Command { spec: &ssc::REWIND, run: Run::Blocking(positioning::rewind) },
+        Command { spec: &ssc::READ_BLOCK_LIMITS, run: Run::Inline(report::read_block_limits) },
+        Command { spec: &ssc::READ_6, run: Run::Blocking(transfer::read) },
+        Command { spec: &ssc::WRITE_6, run: Run::Blocking(transfer::write) },
+        Command { spec: &ssc::WRITE_FILEMARKS_6, run: Run::Blocking(transfer::write_filemarks_6) },
+        Command { spec: &ssc::SPACE_6, run: Run::Blocking(positioning::space_6) },
+        Command { spec: &ssc::ERASE_6, run: Run::Blocking(transfer::erase) },
+        Command { spec: &ssc::LOAD_UNLOAD, run: Run::Blocking(positioning::load_unload) },
+        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(positioning::prevent_allow) },
+        Command { spec: &ssc::LOCATE_10, run: Run::Blocking(positioning::locate_10) },
+        Command { spec: &ssc::READ_POSITION_SHORT, run: Run::Blocking(positioning::read_position_short) },
+        Command { spec: &ssc::READ_POSITION_SHORT_VENDOR, run: Run::Blocking(positioning::read_position_short) },
+        Command { spec: &ssc::READ_POSITION_LONG, run: Run::Blocking(positioning::read_position_long) },
+        Command { spec: &ssc::READ_POSITION_EXTENDED, run: Run::Blocking(positioning::read_position_extended) },
+        Command { spec: &ssc::REPORT_DENSITY_SUPPORT, run: Run::Inline(report::report_density_support) },
+        // Adding up the sums of a tape file reads the index.
+        Command { spec: &spc::LOG_SENSE, run: Run::Blocking(log::log_sense) },
+        Command { spec: &ssc::WRITE_FILEMARKS_16, run: Run::Blocking(transfer::write_filemarks_16) },
+        Command { spec: &ssc::SPACE_16, run: Run::Blocking(positioning::space_16) },
+        Command { spec: &ssc::LOCATE_16, run: Run::Blocking(positioning::locate_16) },
+    ];
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn device(self: &Arc<Self>) -> Device {
+        Device::Tape(Arc::clone(self))
+    }
+
+    fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {
+        report::vpd_page(self, page)
+    }
+
+    fn mode_header(&self, _long_lba: bool) -> ModeHeader {
+        mode::header(self)
+    }
+
+    fn mode_pages(&self) -> Vec<ModePage> {
+        mode::pages(self)
+    }
+
+    fn select_mode(&self, _task: &Task, selection: &ModeSelection) -> Result<(), Sense> {
+        mode::select(self, selection)
+    }
+
+    fn admit(&self, _task: &Task, spec: &CommandSpec) -> Result<(), Response> {
+        if self.shown().copying && !answered_while_copying(spec.opcode) {
+            return Err(Response::status(Status::Busy));
+        }
+        Ok(())
+    }
+}
+
+/// Commands that need neither the medium nor its position: TEST UNIT READY (which says why not), REQUEST SENSE, READ BLOCK LIMITS,
+/// INQUIRY, RELEASE(6), MODE SENSE, PREVENT ALLOW, REPORT DENSITY SUPPORT, LOG SENSE, the third-party copy commands (their service
+/// decides), REPORT LUNS and MAINTENANCE IN.
+const fn answered_while_copying(opcode: u8) -> bool {
+    matches!(opcode, 0x00 | 0x03 | 0x05 | 0x12 | 0x17 | 0x1A | 0x1E | 0x44 | 0x4D | 0x5A | 0x83 | 0x84 | 0xA0 | 0xA3)
+}
