@@ -4,13 +4,16 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::sys::stat::fstat;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::{SFlag, fstat};
 
 /// Words of memory that another process writes, mapped for reading.
 ///
@@ -61,3 +64,49 @@ impl Drop for SharedWords {
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }
+/// Reads from a socket, and takes the files that travel beside the bytes. Gives the bytes read; 0 when the other side is gone.
+///
+/// # Errors
+/// What `recvmsg` gives; `InvalidData` when more files came than fit, since the kernel has dropped some.
+pub fn receive(socket: &UnixStream, into: &mut [u8], files: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut room = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
+    let mut parts = [io::IoSliceMut::new(into)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more files beside a message than there is room for"));
+    }
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            // SAFETY: the kernel has just made these descriptors for us, and nothing else knows their numbers.
+            files.extend(descriptors.into_iter().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }));
+        }
+    }
+    Ok(message.bytes)
+}
+
+/// The socket that the parent process left open under a number.
+///
+/// # Errors
+/// When nothing, or something that is no socket, is open there, or for the streams that are written to.
+pub fn inherited_socket(number: RawFd) -> io::Result<UnixStream> {
+    // Standard input may be the socket: so it reaches this process and no other child of the target. Nothing here reads it else.
+    if number < 0 || number == 1 || number == 2 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a stream for output is no mover socket"));
+    }
+    // SAFETY: borrowed for this look only; a number that is not open gives EBADF.
+    let status = fstat(unsafe { BorrowedFd::borrow_raw(number) })?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("file descriptor {number} is no socket")));
+    }
+    // SAFETY: open, as just seen; the program calls this once, before it opens anything, so nothing else owns it.
+    Ok(UnixStream::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// As many files as Linux lets travel beside one message.
+const SCM_MAX_FD: usize = 253;

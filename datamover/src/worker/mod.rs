@@ -1,3 +1,29 @@
 //! The mover: carries out copy jobs, and can do nothing else.
+//!
+//! ```text
+//! process (socket) ─▶ job ─▶ engine: reads, residue ──ops──▶ writer: grants, tape commits, disk writes
+//!                             └ ends: raw, view, cartridge      └ link: questions and reports to the target
+//! ```
+//!
+//! One job has two threads. The engine walks the segments, reads ahead of the writer as far as its buffers reach, and takes the
+//! records' sums; the writer writes in order and asks the target before it does. Memory is a fixed pool of buffers a job.
+//!
+//! It has no code that opens a file by name: all files come from the target, beside the job. It speaks no SCSI: faults go back as
+//! data. Residue follows SPC-4, "EXTENDED COPY command processing".
 
+mod buffers;
+mod direct;
+mod ends;
+mod engine;
+mod fifo;
+mod job;
+pub mod link;
+pub mod process;
 pub mod view;
+mod writer;
+
+pub use job::run;
+pub use link::Link;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! A cartridge in a drive: reads forward, positions, appends behind the commit word.
+//!
+//! Believes framing, not the index, which stays with the target. Reads have SILI = 0: a record of another length than asked for
+//! is a fault. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
+//!
+//! Follows SSC-4, "READ(6)", "SPACE(6)", "LOCATE(10)"; SPC-4, "Stream device transfer lengths".
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::uio::preadv;
+use nix::unistd::fdatasync;
+use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Placement, Step};
+use protocol::cartridge::frame::{self, Word};
+use protocol::cartridge::scan::{self, Found};
+use protocol::cartridge::{ObjectKind, TapePosition};
+use protocol::mover::{FaultKind, SpaceOver};
+
+use super::raw::write_parts;
+use super::{read_fault, write_fault};
+
+/// A tape image and where the drive stands.
+#[derive(Debug)]
+pub struct Tape {
+    file: File,
+    at: TapePosition,
+    end_of_data: TapePosition,
+    limits: Limits,
+    writable: bool,
+    /// There since the target allowed it, until the tape is positioned elsewhere.
+    appender: Option<Appender>,
+    synced: bool,
+}
+
+/// What a positioning came to: where it stopped, and why it did so early.
+pub type Positioned = Result<(), FaultKind>;
+
+impl Tape {
+    /// A drive that stands at `at`.
+    #[must_use]
+    pub const fn new(file: File, at: TapePosition, end_of_data: TapePosition, limits: Limits, writable: bool) -> Self {
+        Self { file, at, end_of_data, limits, writable, appender: None, synced: true }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn at(&self) -> TapePosition {
+        self.at
+    }
+
+    /// All that was appended is synchronized.
+    #[must_use]
+    pub const fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// The target has to be asked before the next append.
+    #[must_use]
+    pub const fn needs_leave(&self) -> bool {
+        self.appender.is_none()
+    }
+
+    /// False for a write-protected cartridge.
+    #[must_use]
+    pub const fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The target has cut the tape here, and lets it be written.
+    pub const fn leave_given(&mut self) {
+        self.end_of_data = self.at;
+        self.appender = Some(Appender::new(self.at, self.limits));
+    }
+
+    /// Reads the record that follows, which must have just the length of `into`.
+    ///
+    /// # Errors
+    /// Residuals are in bytes. After a record of another length or a filemark the tape stands behind it.
+    pub fn read_record(&mut self, into: &mut [IoSliceMut<'_>]) -> Result<(), FaultKind> {
+        let length: u64 = into.iter().map(|part| part.len() as u64).sum();
+        let wanted = u32::try_from(length).ok().filter(|length| *length > 0).ok_or(FaultKind::BadJob)?;
+        if self.at.offset >= self.end_of_data.offset {
+            return Err(FaultKind::EndOfData { residual: i64::from(wanted) });
+        }
+        let (mut head, mut tail) = ([0; 4], [0; 5]);
+        let tail = &mut tail[1 - frame::padding(wanted) as usize..];
+        let read = self.read_framed(&mut head, into, tail)?;
+        let closing: [u8; 4] = *tail.last_chunk().expect("the tail ends with a word");
+        let whole = read == frame::record_size(wanted);
+        if whole && head == closing && Word::parse(head) == (Word::Record { class: 0, length: wanted }) {
+            self.at = self.at.after(ObjectKind::Record, wanted);
+            return Ok(());
+        }
+        self.other_object(i64::from(wanted))
+    }
+
+    /// What stands here is no record of the wanted length.
+    fn other_object(&mut self, wanted: i64) -> Result<(), FaultKind> {
+        match self.forward()? {
+            Found::Record { class: 0, length, .. } => {
+                self.at = self.at.after(ObjectKind::Record, length);
+                Err(FaultKind::IncorrectLength { residual: wanted - i64::from(length) })
+            }
+            Found::Filemark { .. } => {
+                self.at = self.at.after(ObjectKind::Filemark, 0);
+                Err(FaultKind::Filemark { residual: wanted })
+            }
+            Found::End => Err(FaultKind::EndOfData { residual: wanted }),
+            _ => Err(FaultKind::Torn),
+        }
+    }
+
+    /// One read for word, data and word. Gives the bytes read; fewer at the end of the file.
+    fn read_framed(&self, head: &mut [u8], into: &mut [IoSliceMut<'_>], tail: &mut [u8]) -> Result<u64, FaultKind> {
+        let offset = i64::try_from(self.at.offset).map_err(|_| FaultKind::Torn)?;
+        let mut parts = Vec::with_capacity(into.len() + 2);
+        parts.push(IoSliceMut::new(head));
+        parts.extend(into.iter_mut().map(|part| IoSliceMut::new(part)));
+        parts.push(IoSliceMut::new(tail));
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let mut rest = parts.as_mut_slice();
+        let mut done = 0;
+        while done < total {
+            match preadv(&self.file, rest, offset + done as i64) {
+                Ok(0) => break,
+                Ok(read) => {
+                    done += read;
+                    IoSliceMut::advance_slices(&mut rest, read);
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(FaultKind::Read(errno as i32)),
+            }
+        }
+        Ok(done as u64)
+    }
+
+    fn forward(&self) -> Result<Found, FaultKind> {
+        scan::forward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
+    }
+
+    fn backward(&self) -> Result<Found, FaultKind> {
+        scan::backward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
+    }
+
+    /// LOCATE to a logical object.
+    ///
+    /// # Errors
+    /// [`FaultKind::EndOfData`] for an object that is not there; the tape then stands at the end of data.
+    pub fn locate(&mut self, object: u64) -> Positioned {
+        self.leave_appending();
+        if object > self.end_of_data.object {
+            self.at = self.end_of_data;
+            return Err(FaultKind::EndOfData { residual: 0 });
+        }
+        // From whichever known place is nearest: the beginning, the end of data, or here.
+        let nearest =
+            [self.at, TapePosition::BEGINNING, self.end_of_data].into_iter().min_by_key(|at| at.object.abs_diff(object));
+        self.at = nearest.expect("three places");
+        while self.at.object < object {
+            self.step_forward()?;
+        }
+        while self.at.object > object {
+            self.step_backward()?;
+        }
+        Ok(())
+    }
+
+    /// SPACE.
+    ///
+    /// # Errors
+    /// Filemark, end of data and beginning of partition, each with the count that is left; the tape stands where SSC-4 says.
+    pub fn space(&mut self, over: SpaceOver, count: i32) -> Positioned {
+        self.leave_appending();
+        match over {
+            SpaceOver::EndOfData => {
+                self.at = self.end_of_data;
+                Ok(())
+            }
+            SpaceOver::LogicalBlocks | SpaceOver::Filemarks => {
+                for left in (1..=i64::from(count.unsigned_abs())).rev() {
+                    self.space_one(over, count > 0, left)?;
+                }
+                Ok(())
+            }
+            SpaceOver::SequentialFilemarks => Err(FaultKind::BadJob),
+        }
+    }
+
+    /// One block over, or everything up to one filemark and over it.
+    fn space_one(&mut self, over: SpaceOver, forward: bool, residual: i64) -> Positioned {
+        loop {
+            if forward && self.at.offset >= self.end_of_data.offset {
+                return Err(FaultKind::EndOfData { residual });
+            }
+            if !forward && self.at.object == 0 {
+                return Err(FaultKind::BeginningOfPartition { residual });
+            }
+            let kind = if forward { self.step_forward()? } else { self.step_backward()? };
+            match (over, kind) {
+                (SpaceOver::LogicalBlocks, ObjectKind::Filemark) => return Err(FaultKind::Filemark { residual }),
+                (SpaceOver::LogicalBlocks, ObjectKind::Record) | (_, ObjectKind::Filemark) => return Ok(()),
+                (_, ObjectKind::Record) => {}
+            }
+        }
+    }
+
+    fn step_forward(&mut self) -> Result<ObjectKind, FaultKind> {
+        let (kind, length) = match self.forward()? {
+            Found::Record { length, .. } => (ObjectKind::Record, length),
+            Found::Filemark { .. } => (ObjectKind::Filemark, 0),
+            _ => return Err(FaultKind::Torn),
+        };
+        self.at = self.at.after(kind, length);
+        Ok(kind)
+    }
+
+    fn step_backward(&mut self) -> Result<ObjectKind, FaultKind> {
+        let (kind, offset) = match self.backward()? {
+            Found::Record { at, .. } => (ObjectKind::Record, at),
+            Found::Filemark { at, .. } => (ObjectKind::Filemark, at),
+            _ => return Err(FaultKind::Torn),
+        };
+        let object = self.at.object.checked_sub(1).ok_or(FaultKind::Torn)?;
+        let file = self.at.file.checked_sub(u64::from(kind == ObjectKind::Filemark)).ok_or(FaultKind::Torn)?;
+        self.at = TapePosition { object, file, offset };
+        Ok(kind)
+    }
+
+    /// Appending ends where the tape is moved; what was placed is committed by then.
+    fn leave_appending(&mut self) {
+        if let Some(appender) = self.appender.take() {
+            assert_eq!(appender.end(), appender.committed(), "the writer commits before the engine positions");
+        }
+    }
+
+    /// Places a record of `length` bytes behind the last one.
+    ///
+    /// # Errors
+    /// [`FaultKind::EndOfPartition`] with `length` as residual.
+    pub fn place_record(&mut self, length: u32) -> Result<Placement, FaultKind> {
+        let placed = self.appender.as_mut().ok_or(FaultKind::BadJob)?.record(u64::from(length));
+        self.placed(placed, i64::from(length))
+    }
+
+    /// Places a filemark.
+    ///
+    /// # Errors
+    /// [`FaultKind::EndOfPartition`].
+    pub fn place_filemark(&mut self) -> Result<Placement, FaultKind> {
+        let placed = self.appender.as_mut().ok_or(FaultKind::BadJob)?.filemark();
+        self.placed(placed, 1)
+    }
+
+    fn placed(&mut self, placed: Result<Placement, AppendError>, residual: i64) -> Result<Placement, FaultKind> {
+        match placed {
+            Ok(placement) => {
+                self.at = placement.next();
+                Ok(placement)
+            }
+            Err(AppendError::NoRoom { .. }) => Err(FaultKind::EndOfPartition { residual }),
+            Err(AppendError::Length { .. }) => Err(FaultKind::BadJob),
+        }
+    }
+
+    /// Writes bytes of placed objects.
+    ///
+    /// # Errors
+    /// What the file gives.
+    pub fn write_placed(&mut self, at: u64, parts: &[Bytes]) -> Result<(), FaultKind> {
+        self.synced = false;
+        write_parts(&self.file, at, parts).map_err(|error| write_fault(&error))
+    }
+
+    /// Publishes what was placed and written.
+    ///
+    /// # Errors
+    /// What the file gives; then nothing of it counts.
+    pub fn commit(&mut self, durability: Durability) -> Result<(), FaultKind> {
+        let Some(appender) = &mut self.appender else { return Ok(()) };
+        for step in appender.commit(durability) {
+            let done = match step {
+                Step::Write { at, word } => self.file.write_all_at(&word, at),
+                Step::Sync => fdatasync(&self.file).map_err(io::Error::from),
+            };
+            done.map_err(|error| write_fault(&error))?;
+        }
+        self.end_of_data = appender.committed();
+        self.synced = durability == Durability::Power || self.synced;
+        Ok(())
+    }
+
+    /// Forgets what was placed and not committed.
+    pub fn abandon(&mut self) {
+        if let Some(appender) = &mut self.appender {
+            appender.abandon();
+            self.at = appender.committed();
+        }
+    }
+}
+
+fn image(file: &File) -> impl scan::Image<Error = io::Error> + '_ {
+    |at: u64, into: &mut [u8]| file.read_at(into, at)
+}

@@ -1,0 +1,90 @@
+//! The ends of a copy, opened: files that came beside the job, and how each is read and written.
+
+pub mod cartridge;
+pub mod raw;
+
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+
+use protocol::cartridge::append::Limits;
+use protocol::mover::FaultKind;
+use protocol::mover::ends::{Descriptor, End};
+
+use protocol::mover::table::ReadError;
+
+use super::view::ViewReader;
+use cartridge::Tape;
+use raw::Raw;
+
+/// One end of a job.
+#[derive(Debug)]
+pub enum OpenEnd {
+    /// Blocks of a file.
+    Raw(Raw),
+    /// A static view of a disk.
+    View {
+        /// What gives its blocks.
+        reader: ViewReader,
+        /// Bytes a block.
+        block_length: u32,
+    },
+    /// A tape. The engine reads it while the writer is idle, the writer appends to it: the lock is never waited for.
+    Tape(Mutex<Tape>),
+    /// C000h: reading or writing it is a fault.
+    NullBlock,
+    /// C001h: likewise.
+    NullStream,
+}
+
+impl OpenEnd {
+    /// Opens what an end says, with the files that came beside the job.
+    ///
+    /// # Errors
+    /// [`FaultKind::BadJob`] for a descriptor that did not come, and what the files give.
+    pub fn open(end: &End, files: &[File]) -> Result<Self, FaultKind> {
+        let file = |Descriptor(index): Descriptor| {
+            files.get(usize::from(index)).ok_or(FaultKind::BadJob)?.try_clone().map_err(|error| read_fault(&error))
+        };
+        Ok(match end {
+            End::Raw { file: descriptor, within, block_length } => {
+                Self::Raw(Raw::new(file(*descriptor)?, *within, *block_length).map_err(|error| read_fault(&error))?)
+            }
+            End::Cartridge { image, at, end_of_data, capacity, early_warning, writable } => {
+                let limits = Limits { capacity: *capacity, early_warning: *early_warning };
+                Self::Tape(Mutex::new(Tape::new(file(*image)?, *at, *end_of_data, limits, *writable)))
+            }
+            End::NullBlock { .. } => Self::NullBlock,
+            End::NullStream => Self::NullStream,
+            End::View { live, within, copies, table, generation, block_length } => {
+                let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
+                let reader = ViewReader::open(live, *within, copies, table, *generation).map_err(|error| read_fault(&error))?;
+                Self::View { reader, block_length: *block_length }
+            }
+        })
+    }
+}
+
+/// A failed read of a static view as data.
+#[must_use]
+pub fn view_fault(error: &ReadError<io::Error>) -> FaultKind {
+    match error {
+        ReadError::Lost(_) => FaultKind::ViewLost,
+        ReadError::File(error) => read_fault(error),
+    }
+}
+
+/// A failed read as data.
+#[must_use]
+pub fn read_fault(error: &io::Error) -> FaultKind {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => FaultKind::OutOfRange,
+        _ => FaultKind::Read(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+/// A failed write as data.
+#[must_use]
+pub fn write_fault(error: &io::Error) -> FaultKind {
+    FaultKind::Write(error.raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,505 @@
+//! Walks the segments of a job: reads, makes source data destination data, and cuts that into writes.
+//!
+//! Reads ahead of the writer, but for tapes: "The copy manager shall not read ahead from copy sources of the stream device type".
+//! A disk is not read where an earlier segment's write is still under way. What is left at a segment's end follows table "PAD and
+//! CAT bit definitions". Does not write; ops go to [`super::writer`] in the order in which they count.
+//!
+//! Follows SPC-4, "EXTENDED COPY command processing".
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use bytes::Bytes;
+use protocol::cartridge::sums::RecordSum;
+use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, Step, Transfer};
+use protocol::scsi::sense::CopyEnd;
+use protocol::units::ByteRange;
+
+use super::buffers::{BUFFER, Pool};
+use super::ends::{OpenEnd, read_fault, view_fault};
+use super::fifo::Fifo;
+use super::job::Shared;
+use super::writer::Op;
+
+/// Why a segment is not carried on with.
+#[derive(Debug)]
+enum Halt {
+    /// Its own fault.
+    Fault(Option<CopyEnd>, FaultKind),
+    /// The writer has failed, or the job was cancelled.
+    Stopped,
+}
+
+type Run<T = ()> = Result<T, Halt>;
+
+const fn source_fault(kind: FaultKind) -> Halt {
+    Halt::Fault(Some(CopyEnd::Source), kind)
+}
+
+const fn destination_fault(kind: FaultKind) -> Halt {
+    Halt::Fault(Some(CopyEnd::Destination), kind)
+}
+
+/// State of a job between two segments: its residue.
+pub struct Engine<'a> {
+    ends: &'a [OpenEnd],
+    inline: Bytes,
+    pool: Arc<Pool>,
+    operations: SyncSender<Op>,
+    shared: &'a Shared,
+    source: Fifo,
+    destination: Fifo,
+    /// Disk ranges that earlier segments write and that may not have been written yet.
+    under_way: Vec<(EndIndex, ByteRange)>,
+}
+
+/// Where the writes of a segment have got to.
+struct Output {
+    to: Destination,
+    /// Bytes of one whole transfer.
+    unit: u64,
+    /// Next byte of a disk.
+    at: u64,
+    /// Bytes that may still be written; absent: as many as there are.
+    limit: Option<u64>,
+}
+
+/// Where the reads of a segment have got to.
+struct Input {
+    from: Source,
+    /// Next byte of a disk.
+    at: u64,
+    /// Bytes of a byte range that are still to be made source data.
+    rest: u64,
+}
+
+impl<'a> Engine<'a> {
+    /// Without residue.
+    #[must_use]
+    pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Op>, shared: &'a Shared) -> Self {
+        let (source, destination) = (Fifo::default(), Fifo::default());
+        Self { ends, inline, pool, operations, shared, source, destination, under_way: Vec::new() }
+    }
+
+    /// Carries out all segments, or up to the first that fails; tells the writer which. Gives whether residue was dropped at the end.
+    pub fn run(mut self, steps: &[Step]) -> bool {
+        for step in steps {
+            match self.step(step) {
+                Ok(()) => {}
+                Err(Halt::Fault(side, kind)) => {
+                    let _ = self.operations.send(Op::Fault { segment: step.segment, side, kind });
+                    return false;
+                }
+                Err(Halt::Stopped) => return false,
+            }
+        }
+        !self.source.is_empty() || !self.destination.is_empty()
+    }
+
+    fn step(&mut self, step: &Step) -> Run {
+        match &step.action {
+            Action::Move(copy) => self.copy(step, copy),
+            // "Residual source or destination data, if any, shall be retained … as if the CAT bit were set to one."
+            Action::WriteFilemarks { end, count, immediate } => {
+                self.begin(step.segment, 0, None)?;
+                self.tape(*end)?;
+                self.send(Op::Filemarks { end: *end, count: *count, immediate: *immediate })
+            }
+            Action::Space { end, over, count } => self.position(step.segment, *end, |tape| tape.space(*over, *count)),
+            Action::Locate { end, object } => self.position(step.segment, *end, |tape| tape.locate(*object)),
+            Action::Nothing => self.begin(step.segment, 0, None),
+        }
+    }
+
+    fn position(
+        &mut self,
+        segment: u32,
+        end: EndIndex,
+        go: impl FnOnce(&mut super::ends::cartridge::Tape) -> Result<(), FaultKind>,
+    ) -> Run {
+        self.begin(segment, 0, None)?;
+        self.settle_writes()?;
+        let went = go(&mut self.tape(end)?.lock().expect("no holder panics"));
+        self.send(Op::Moved { end })?;
+        went.map_err(destination_fault)
+    }
+
+    fn copy(&mut self, step: &Step, copy: &Move) -> Run {
+        let mut output = self.output(copy)?;
+        let mut input = Input::new(copy.from);
+        let inline = if let Source::Inline { len, .. } = copy.from { u64::from(len) } else { 0 };
+        let process = match (copy.process, copy.output) {
+            (Some(process), _) => process,
+            (None, Some(wanted)) => wanted.saturating_sub(self.destination.len()),
+            (None, None) => 0,
+        };
+        let expected = self.expected(step, copy, &output, process + inline);
+        self.begin(step.segment, expected, output.run(expected))?;
+        if matches!(copy.from, Source::Stream { .. }) {
+            self.settle_writes()?;
+        }
+        if self.copy_directly(copy, process, &output)? {
+            return self.end_of_segment(step, copy, &mut output);
+        }
+        if let Source::Inline { offset, len } = copy.from {
+            self.destination.push(part(&self.inline, offset, len).ok_or(Halt::Fault(None, FaultKind::BadJob))?);
+        }
+        self.process(&mut input, &mut output, process)?;
+        self.end_of_segment(step, copy, &mut output)
+    }
+
+    /// Makes `left` bytes destination data, reading as many as are needed, and writes whole transfers as they come about.
+    fn process(&mut self, input: &mut Input, output: &mut Output, mut left: u64) -> Run {
+        loop {
+            left -= match output.to {
+                Destination::Discard => self.source.drop_front(left),
+                _ => self.source.move_to(left, &mut self.destination),
+            };
+            self.write_whole(output)?;
+            if left > 0 {
+                // What a read brought before it failed is still written.
+                if let Err(halt) = self.read(input, left) {
+                    self.source.move_to(left, &mut self.destination);
+                    self.write_whole(output)?;
+                    return Err(halt);
+                }
+            } else if input.rest > 0 {
+                self.read(input, left)?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whole transfers of the destination data become ops.
+    fn write_whole(&mut self, output: &mut Output) -> Run {
+        loop {
+            let room = output.limit.unwrap_or(u64::MAX).min(self.destination.len());
+            let len = match output.to {
+                Destination::Discard => 0,
+                // As much as one op takes: whole blocks, or any bytes where the unit is 1.
+                Destination::Blocks { .. } | Destination::Bytes { .. } => room.min(BUFFER as u64) / output.unit * output.unit,
+                Destination::Stream { .. } if output.unit > 0 && room >= output.unit => output.unit,
+                Destination::Stream { .. } => 0,
+            };
+            if len == 0 {
+                return Ok(());
+            }
+            self.write(output, len)?;
+        }
+    }
+
+    fn write(&mut self, output: &mut Output, len: u64) -> Run {
+        let data = self.destination.take(len);
+        let op = match output.to {
+            Destination::Blocks { end, .. } | Destination::Bytes { end, .. } => Op::Blocks { end, at: output.at, data, len },
+            Destination::Stream { end, transfer } => {
+                if !matches!(self.end(end)?, OpenEnd::Tape(_)) {
+                    return Err(destination_fault(FaultKind::Null));
+                }
+                Op::Records { end, records: records(data, transfer) }
+            }
+            Destination::Discard => unreachable!("discarded data never becomes destination data"),
+        };
+        output.at += len;
+        output.limit = output.limit.map(|limit| limit - len);
+        self.send(op)
+    }
+
+    /// Table "PAD and CAT bit definitions", and the two rules below it.
+    fn end_of_segment(&mut self, step: &Step, copy: &Move, output: &mut Output) -> Run {
+        // Table "PAD bit processing if there is no copy source or copy destination".
+        let source_pad = copy.source_pad && !matches!(copy.from, Source::Inline { .. });
+        let destination_pad = copy.destination_pad && !matches!(copy.to, Destination::Discard);
+        if !step.cat {
+            let inexact = Err(Halt::Fault(None, FaultKind::Inexact));
+            match (source_pad, destination_pad) {
+                (_, true) if copy.output.is_some() && !self.destination.is_empty() => return inexact,
+                (true, true) => {
+                    self.source.clear();
+                    self.pad(output)?;
+                }
+                (false, true) => self.pad(output)?,
+                (true, false) => {
+                    self.source.clear();
+                    self.destination.clear();
+                }
+                (false, false) if !self.source.is_empty() || !self.destination.is_empty() => return inexact,
+                (false, false) => {}
+            }
+        }
+        self.source.unpin();
+        self.destination.unpin();
+        if let Some((end, range)) = output.run(output.at - output.start()) {
+            self.under_way.push((end, range));
+        }
+        Ok(())
+    }
+
+    /// Zeros up to a whole transfer.
+    fn pad(&mut self, output: &mut Output) -> Run {
+        if self.destination.is_empty() {
+            return Ok(());
+        }
+        if output.unit == 0 {
+            return Err(Halt::Fault(None, FaultKind::Inexact));
+        }
+        self.destination.push_zeros(self.destination.len().next_multiple_of(output.unit) - self.destination.len());
+        self.write_whole(output)
+    }
+
+    /// Bytes the segment writes when nothing fails: what a residual is counted from.
+    fn expected(&self, step: &Step, copy: &Move, output: &Output, added: u64) -> u64 {
+        if matches!(copy.to, Destination::Discard) || output.unit == 0 {
+            return 0;
+        }
+        if let Some(wanted) = copy.output {
+            return wanted;
+        }
+        let there = self.destination.len().saturating_add(added);
+        if copy.destination_pad && !step.cat {
+            there.div_ceil(output.unit).saturating_mul(output.unit)
+        } else {
+            there / output.unit * output.unit
+        }
+    }
+
+    fn output(&self, copy: &Move) -> Run<Output> {
+        let (unit, at) = match copy.to {
+            Destination::Blocks { end, at } => (u64::from(self.block_length(end)?), at),
+            Destination::Bytes { at, .. } => (1, at),
+            Destination::Stream { transfer, .. } => (transfer.bytes(), 0),
+            Destination::Discard => (1, 0),
+        };
+        Ok(Output { to: copy.to, unit, at, limit: copy.output })
+    }
+
+    fn block_length(&self, end: EndIndex) -> Run<u32> {
+        match self.end(end)? {
+            OpenEnd::Raw(raw) => Ok(raw.block_length()),
+            OpenEnd::View { block_length, .. } => Ok(*block_length),
+            OpenEnd::NullBlock => Ok(512),
+            _ => Err(Halt::Fault(None, FaultKind::BadJob)),
+        }
+    }
+
+    fn end(&self, end: EndIndex) -> Run<&'a OpenEnd> {
+        self.ends.get(usize::from(end.0)).ok_or(Halt::Fault(None, FaultKind::BadJob))
+    }
+
+    fn tape(&self, end: EndIndex) -> Run<&'a std::sync::Mutex<super::ends::cartridge::Tape>> {
+        match self.end(end)? {
+            OpenEnd::Tape(tape) => Ok(tape),
+            OpenEnd::NullStream => Err(destination_fault(FaultKind::Null)),
+            _ => Err(Halt::Fault(None, FaultKind::BadJob)),
+        }
+    }
+
+    /// Adds to the source data: one buffer full at most, and no more than the segment needs.
+    fn read(&mut self, input: &mut Input, needed: u64) -> Run {
+        if self.shared.cancelled.load(Ordering::Relaxed) {
+            return Err(Halt::Stopped);
+        }
+        match input.from {
+            Source::Blocks { end, .. } => {
+                let block = u64::from(self.block_length(end)?);
+                let len = needed.div_ceil(block).saturating_mul(block).min(BUFFER as u64 / block * block);
+                self.read_blocks(end, input.at, len)?;
+                input.at += len;
+                Ok(())
+            }
+            Source::Bytes { end, .. } => {
+                let len = input.rest.min(BUFFER as u64);
+                self.read_blocks(end, input.at, len)?;
+                input.at += len;
+                input.rest -= len;
+                Ok(())
+            }
+            Source::Stream { end, transfer } => self.read_records(end, transfer, needed),
+            Source::Inline { .. } => Err(Halt::Fault(None, FaultKind::BadJob)),
+        }
+    }
+
+    fn read_blocks(&mut self, end: EndIndex, at: u64, len: u64) -> Run {
+        let from = self.end(end)?;
+        if len == 0 {
+            return Err(Halt::Fault(None, FaultKind::BadJob));
+        }
+        self.wait_for_writes_to(from, ByteRange { start: at, len })?;
+        let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
+        let into = &mut buffer[..len as usize];
+        match from {
+            OpenEnd::Raw(raw) => raw.read_at(at, into).map_err(|error| source_fault(read_fault(&error)))?,
+            OpenEnd::View { reader, .. } => reader.read_at(at, into).map_err(|error| source_fault(view_fault(&error)))?,
+            OpenEnd::NullBlock | OpenEnd::NullStream => return Err(source_fault(FaultKind::Null)),
+            OpenEnd::Tape(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
+        }
+        self.shared.read.fetch_add(len, Ordering::Relaxed);
+        self.source.push_pooled(buffer.freeze(len as usize));
+        Ok(())
+    }
+
+    /// Whole transfers, as many as are needed and one buffer holds, or one that takes several buffers.
+    fn read_records(&mut self, end: EndIndex, transfer: Transfer, needed: u64) -> Run {
+        let tape = match self.end(end)? {
+            OpenEnd::Tape(tape) => tape,
+            OpenEnd::NullStream | OpenEnd::NullBlock => return Err(source_fault(FaultKind::Null)),
+            OpenEnd::Raw(_) | OpenEnd::View { .. } => return Err(Halt::Fault(None, FaultKind::BadJob)),
+        };
+        let unit = transfer.bytes();
+        if unit == 0 {
+            return Err(Halt::Fault(None, FaultKind::BadJob));
+        }
+        let transfers = needed.div_ceil(unit).min((BUFFER as u64 / unit).max(1));
+        let mut memory = Vec::new();
+        for _ in 0..(transfers * unit).div_ceil(BUFFER as u64) {
+            memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
+        }
+        let (mut done, mut fault) = (0, None);
+        let mut tape = tape.lock().expect("no holder panics");
+        while done < transfers && fault.is_none() {
+            for record in 0..transfer.records {
+                let at = (done * unit + u64::from(record) * u64::from(transfer.record)) as usize;
+                let mut into = pieces(&mut memory, at, transfer.record as usize);
+                if let Err(kind) = tape.read_record(&mut into) {
+                    fault = Some(if transfer.fixed { in_records(kind, transfer.records - record) } else { kind });
+                    break;
+                }
+            }
+            done += u64::from(fault.is_none());
+        }
+        drop(tape);
+        // Data of a command that failed is not used.
+        let mut rest = (done * unit) as usize;
+        self.shared.read.fetch_add(rest as u64, Ordering::Relaxed);
+        for buffer in memory {
+            let len = rest.min(BUFFER);
+            self.source.push_pooled(buffer.freeze(len));
+            rest -= len;
+        }
+        fault.map_or(Ok(()), |kind| Err(source_fault(kind)))
+    }
+
+    /// Whole blocks from disk to disk without residue: the writer copies them inside the kernel, and keeps holes.
+    fn copy_directly(&mut self, copy: &Move, process: u64, output: &Output) -> Run<bool> {
+        let (Source::Blocks { end: from, at: from_at } | Source::Bytes { end: from, at: from_at, .. }) = copy.from else {
+            return Ok(false);
+        };
+        let (Destination::Blocks { end: to, .. } | Destination::Bytes { end: to, .. }) = copy.to else { return Ok(false) };
+        let (OpenEnd::Raw(source), OpenEnd::Raw(_)) = (self.end(from)?, self.end(to)?) else { return Ok(false) };
+        let whole_reads = matches!(copy.from, Source::Bytes { .. }) || process.is_multiple_of(u64::from(source.block_length()));
+        let len = copy.output.unwrap_or(process);
+        let exact = whole_reads && len == process && process.is_multiple_of(output.unit);
+        if !exact || process == 0 || !self.source.is_empty() || !self.destination.is_empty() {
+            return Ok(false);
+        }
+        self.shared.read.fetch_add(len, Ordering::Relaxed);
+        self.under_way.push((to, ByteRange { start: output.at, len }));
+        self.send(Op::Range { from, from_at, end: to, at: output.at, len })?;
+        Ok(true)
+    }
+
+    /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
+    fn wait_for_writes_to(&mut self, from: &OpenEnd, range: ByteRange) -> Run {
+        let OpenEnd::Raw(from) = from else { return Ok(()) };
+        let meets = |(end, written): &(EndIndex, ByteRange)| {
+            matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::Raw(to)) if to.same_blocks(from)) && written.overlaps(range)
+        };
+        if self.under_way.iter().any(meets) { self.settle_writes() } else { Ok(()) }
+    }
+
+    /// Waits until all that was sent is written, and tape objects are committed.
+    fn settle_writes(&mut self) -> Run {
+        let (reached, wait) = sync_channel(1);
+        self.send(Op::Barrier(reached))?;
+        self.under_way.clear();
+        wait.recv().map_err(|_| Halt::Stopped)?;
+        if self.shared.stopped.load(Ordering::Relaxed) { Err(Halt::Stopped) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, segment: u32, expected: u64, run: Option<(EndIndex, ByteRange)>) -> Run {
+        self.send(Op::Segment { segment, expected, run })
+    }
+
+    fn send(&mut self, op: Op) -> Run {
+        if self.shared.stopped.load(Ordering::Relaxed) || self.shared.cancelled.load(Ordering::Relaxed) {
+            return Err(Halt::Stopped);
+        }
+        self.operations.send(op).map_err(|_| Halt::Stopped)
+    }
+}
+
+impl Input {
+    const fn new(from: Source) -> Self {
+        let (at, rest) = match from {
+            Source::Blocks { at, .. } => (at, 0),
+            Source::Bytes { at, len, .. } => (at, len),
+            Source::Stream { .. } | Source::Inline { .. } => (0, 0),
+        };
+        Self { from, at, rest }
+    }
+}
+
+impl Output {
+    /// First byte of a disk that the segment writes.
+    const fn start(&self) -> u64 {
+        match self.to {
+            Destination::Blocks { at, .. } | Destination::Bytes { at, .. } => at,
+            Destination::Stream { .. } | Destination::Discard => 0,
+        }
+    }
+
+    /// `len` bytes of a disk from the segment's first on.
+    fn run(&self, len: u64) -> Option<(EndIndex, ByteRange)> {
+        match self.to {
+            Destination::Blocks { end, at } | Destination::Bytes { end, at } if len > 0 => Some((end, ByteRange::new(at, len)?)),
+            _ => None,
+        }
+    }
+}
+
+/// A residual of a fixed-block transfer, in records.
+const fn in_records(kind: FaultKind, left: u32) -> FaultKind {
+    let residual = left as i64;
+    match kind {
+        FaultKind::IncorrectLength { .. } => FaultKind::IncorrectLength { residual },
+        FaultKind::Filemark { .. } => FaultKind::Filemark { residual },
+        FaultKind::EndOfData { .. } => FaultKind::EndOfData { residual },
+        other => other,
+    }
+}
+
+/// `len` bytes from `at` on of buffers that lie one behind the other.
+fn pieces(memory: &mut [super::buffers::Buffer], mut at: usize, mut len: usize) -> Vec<IoSliceMut<'_>> {
+    let mut pieces = Vec::new();
+    for buffer in memory {
+        if at < BUFFER && len > 0 {
+            let take = len.min(BUFFER - at);
+            pieces.push(IoSliceMut::new(&mut buffer[at..at + take]));
+            len -= take;
+            at += take;
+        }
+        at -= BUFFER.min(at);
+    }
+    pieces
+}
+
+/// The records of one transfer, each with its sums. The sums are taken here, beside the writer.
+fn records(data: Vec<Bytes>, transfer: Transfer) -> Vec<(Vec<Bytes>, RecordSum)> {
+    let mut fifo = Fifo::from(data);
+    (0..transfer.records)
+        .map(|_| {
+            let parts = fifo.take(u64::from(transfer.record));
+            let sum = RecordSum::of_parts(parts.iter().map(|part| &part[..]));
+            (parts, sum)
+        })
+        .collect()
+}
+
+fn part(inline: &Bytes, offset: u32, len: u32) -> Option<Bytes> {
+    let (start, len) = (offset as usize, len as usize);
+    let end = start.checked_add(len)?;
+    (end <= inline.len()).then(|| inline.slice(start..end))
+}

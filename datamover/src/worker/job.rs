@@ -1,0 +1,76 @@
+//! One job: opens its ends, runs its two threads, and says how it ended.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::Bytes;
+use protocol::mover::{Action, CopyJob, Destination, Fault, Outcome, Source};
+
+use super::buffers::{BUFFER, Pool};
+use super::ends::OpenEnd;
+use super::engine::Engine;
+use super::link::Link;
+use super::writer::Writer;
+
+/// Most bytes of buffers a job takes, whatever it asks for: room for four transfers of the longest record and some to spare.
+pub const BUFFER_LIMIT: u64 = 80 << 20;
+/// Least bytes of buffers that keep both threads busy.
+const BUFFER_LEAST: u64 = 8 << 20;
+/// Operations under way between the threads; their data is bounded by the pool.
+const OPERATIONS: usize = 256;
+
+/// What the threads of a job share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Asked to stop: by the target.
+    pub cancelled: Arc<AtomicBool>,
+    /// Nothing more will be written: read no further.
+    pub stopped: AtomicBool,
+    /// Bytes read from copy sources.
+    pub read: AtomicU64,
+    /// The first fault in the order of the segments.
+    pub fault: Mutex<Option<Fault>>,
+}
+
+/// Carries out a job and returns when nothing of it moves any more.
+#[must_use]
+pub fn run(job: CopyJob, files: &[File], link: &dyn Link, cancelled: Arc<AtomicBool>) -> Outcome {
+    let opened = job.ends.iter().map(|end| OpenEnd::open(end, files)).collect::<Result<Vec<_>, _>>();
+    let ends = match opened {
+        Ok(ends) => ends,
+        Err(kind) => return Outcome::Fault(Fault { segment: 0, side: None, kind, expected: 0, written: 0 }),
+    };
+    let shared = Shared { cancelled, ..Shared::default() };
+    let pool = Pool::new(buffers(&job));
+    let (operations, queue) = sync_channel(OPERATIONS);
+    let (dropped, cancelled) = thread::scope(|scope| {
+        let writer = scope.spawn(|| Writer::new(&ends, link, &shared).run(queue));
+        let engine = Engine::new(&ends, Bytes::from(job.inline), pool, operations, &shared);
+        let dropped = engine.run(&job.steps);
+        // The engine is gone, and its end of the queue with it: the writer finishes.
+        (dropped, writer.join().expect("the writer does not panic"))
+    });
+    match shared.fault.into_inner().expect("no holder panics") {
+        Some(fault) => Outcome::Fault(fault),
+        None if cancelled => Outcome::Cancelled,
+        None => Outcome::Copied { dropped },
+    }
+}
+
+/// Buffers of the pool: what the job asks for, and at least what its largest transfers need to be whole on both sides.
+fn buffers(job: &CopyJob) -> usize {
+    let largest = job.steps.iter().map(|step| match &step.action {
+        Action::Move(copy) => {
+            let source = if let Source::Stream { transfer, .. } = copy.from { transfer.bytes() } else { 0 };
+            let destination = if let Destination::Stream { transfer, .. } = copy.to { transfer.bytes() } else { 0 };
+            source.saturating_add(destination)
+        }
+        _ => 0,
+    });
+    let needed = largest.max().unwrap_or(0).saturating_mul(2).saturating_add(BUFFER_LEAST);
+    let bytes = job.buffer_bytes.max(needed).min(BUFFER_LIMIT);
+    (bytes / BUFFER as u64) as usize
+}

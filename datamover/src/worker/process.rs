@@ -1,0 +1,232 @@
+//! The mover process: one socket to the target, a thread for each job, and nothing it could open.
+//!
+//! It ends when the target's end of the socket is closed, with whatever its jobs were doing: a target that starts anew waits for
+//! the files it had passed on. Follows the order in [`protocol::mover`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+use protocol::cartridge::report::TapeReport;
+use protocol::mover::{
+    Answer, CopyJob, EndIndex, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover, VERSION, frame,
+};
+use tracing::{debug, info, warn};
+
+use super::job::BUFFER_LIMIT;
+use super::link::Link;
+use super::run;
+use crate::sys;
+
+/// A target never has more jobs run at once.
+const MAX_JOBS: usize = 64;
+
+/// Serves a target until it closes the socket.
+///
+/// # Errors
+/// What the socket gives, and `InvalidData` for a target of another version or one that breaks the protocol.
+pub fn serve(socket: UnixStream) -> io::Result<()> {
+    let sender = Arc::new(Mutex::new(socket.try_clone()?));
+    let mut incoming = Incoming { socket, files: VecDeque::new() };
+    match incoming.next()? {
+        Some(ToMover::Hello { version: VERSION }) => {}
+        Some(ToMover::Hello { version }) => return Err(broken(&format!("the target speaks version {version}, not {VERSION}"))),
+        Some(_) => return Err(broken("the target did not begin with Hello")),
+        None => return Ok(()),
+    }
+    send(&sender, &FromMover::Hello { version: VERSION, buffer_limit: BUFFER_LIMIT })?;
+    let jobs = Arc::new(Mutex::new(BTreeMap::new()));
+    while let Some(message) = incoming.next()? {
+        match message {
+            ToMover::Hello { .. } => return Err(broken("a second Hello")),
+            ToMover::Job { job, files } => {
+                let files = incoming.take(files)?;
+                begin(job, files, &jobs, &sender)?;
+            }
+            // A job that has just ended is not missed.
+            ToMover::Answer { job, answer } => with(&jobs, job, |running| {
+                let _ = running.answers.send(answer);
+            }),
+            ToMover::Cancel { job } => with(&jobs, job, |running| {
+                running.cancelled.store(true, Ordering::Relaxed);
+                // Wakes one that waits for an answer.
+                let _ = running.answers.send(Answer::Refused { errno: libc::ECANCELED });
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the right to open anything by name from this process, as far as the kernel can. Files that it was given stay open.
+pub fn confine() {
+    let rights = AccessFs::from_all(ABI::V5);
+    let confined = Ruleset::default().handle_access(rights).and_then(Ruleset::create).and_then(|rules| rules.restrict_self());
+    match confined {
+        Ok(status) if status.ruleset == RulesetStatus::FullyEnforced => debug!("no file can be opened by name"),
+        Ok(status) => info!(status = ?status.ruleset, "this kernel confines the mover in part"),
+        Err(error) => warn!(%error, "this kernel does not confine the mover"),
+    }
+}
+
+struct Running {
+    answers: Sender<Answer>,
+    cancelled: Arc<AtomicBool>,
+}
+
+type Jobs = Arc<Mutex<BTreeMap<JobId, Running>>>;
+
+fn with(jobs: &Jobs, job: JobId, act: impl FnOnce(&Running)) {
+    if let Some(running) = jobs.lock().expect("no holder panics").get(&job) {
+        act(running);
+    }
+}
+
+fn begin(job: CopyJob, files: Vec<File>, jobs: &Jobs, sender: &Arc<Mutex<UnixStream>>) -> io::Result<()> {
+    let (answers, answered) = channel();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let id = job.id;
+    {
+        let mut jobs = jobs.lock().expect("no holder panics");
+        if jobs.len() >= MAX_JOBS {
+            return Err(broken("too many jobs at once"));
+        }
+        if jobs.insert(id, Running { answers, cancelled: Arc::clone(&cancelled) }).is_some() {
+            return Err(broken("two jobs with one name"));
+        }
+    }
+    let (jobs, sender) = (Arc::clone(jobs), Arc::clone(sender));
+    info!(job = id.0, segments = job.steps.len(), ends = job.ends.len(), limit_bytes = BUFFER_LIMIT, "job begins");
+    thread::Builder::new().name(format!("job-{}", id.0)).spawn(move || {
+        let guard = EndWithMe;
+        let link = SocketLink { job: id, sender: Arc::clone(&sender), answers: Mutex::new(answered) };
+        let outcome = run(job, &files, &link, cancelled);
+        // A destination's file must be closed before the target hears that nothing is touched any more.
+        drop(files);
+        info!(job = id.0, ?outcome, "job ends");
+        jobs.lock().expect("no holder panics").remove(&id);
+        done(&sender, id, outcome);
+        std::mem::forget(guard);
+    })?;
+    Ok(())
+}
+
+fn done(sender: &Mutex<UnixStream>, job: JobId, outcome: Outcome) {
+    if let Err(error) = send(sender, &FromMover::Done { job, outcome }) {
+        warn!(%error, "the target is gone");
+    }
+}
+
+/// A job that panics takes the process with it: only so does the target know that nothing moves any more.
+struct EndWithMe;
+
+impl Drop for EndWithMe {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+/// A job's way to the target.
+struct SocketLink {
+    job: JobId,
+    sender: Arc<Mutex<UnixStream>>,
+    answers: Mutex<Receiver<Answer>>,
+}
+
+impl SocketLink {
+    /// Reports are not answered; when the target is gone this process ends anyway.
+    fn tell(&self, message: &FromMover) {
+        if let Err(error) = send(&self.sender, message) {
+            debug!(%error, "the target is gone");
+        }
+    }
+}
+
+impl Link for SocketLink {
+    fn ask(&self, question: Question) -> Result<(), FaultKind> {
+        send(&self.sender, &FromMover::Ask { job: self.job, question }).map_err(|_| FaultKind::Refused(libc::EPIPE))?;
+        match self.answers.lock().expect("no holder panics").recv() {
+            Ok(Answer::Granted) => Ok(()),
+            Ok(Answer::Refused { errno }) => Err(FaultKind::Refused(errno)),
+            Err(_) => Err(FaultKind::Refused(libc::EPIPE)),
+        }
+    }
+
+    fn give_back(&self, end: EndIndex) {
+        self.tell(&FromMover::GiveBack { job: self.job, end });
+    }
+
+    fn tape(&self, end: EndIndex, report: TapeReport) {
+        self.tell(&FromMover::Tape { job: self.job, end, report });
+    }
+
+    fn progress(&self, segment: u32, read: u64, written: u64) {
+        self.tell(&FromMover::Progress { job: self.job, segment, read, written });
+    }
+}
+
+fn send(sender: &Mutex<UnixStream>, message: &FromMover) -> io::Result<()> {
+    let bytes = frame::encode(message).map_err(io::Error::other)?;
+    sender.lock().expect("no holder panics").write_all(&bytes)
+}
+
+/// Messages and the files beside them.
+struct Incoming {
+    socket: UnixStream,
+    files: VecDeque<OwnedFd>,
+}
+
+impl Incoming {
+    /// `None` when the target is gone between two messages.
+    fn next(&mut self) -> io::Result<Option<ToMover>> {
+        let mut prefix = [0; frame::PREFIX];
+        match self.fill(&mut prefix)? {
+            0 => return Ok(None),
+            frame::PREFIX => {}
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        let mut message = vec![0; frame::length(prefix).map_err(invalid)?];
+        if self.fill(&mut message)? < message.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        frame::decode(&message).map(Some).map_err(invalid)
+    }
+
+    fn fill(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            let mut files = Vec::new();
+            match sys::receive(&self.socket, &mut into[done..], &mut files)? {
+                0 => break,
+                read => done += read,
+            }
+            self.files.extend(files);
+            if self.files.len() > MAX_FILES {
+                return Err(broken("files that no job has asked for"));
+            }
+        }
+        Ok(done)
+    }
+
+    fn take(&mut self, count: u16) -> io::Result<Vec<File>> {
+        let count = usize::from(count);
+        if count > self.files.len() {
+            return Err(broken("a job without its files"));
+        }
+        Ok(self.files.drain(..count).map(File::from).collect())
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn invalid(error: protocol::wire::WireError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,177 @@
+//! Jobs in one process: disks and tapes in temporary files, and a target that grants everything and remembers.
+
+mod model;
+mod segments;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use protocol::cartridge::report::TapeReport;
+use protocol::cartridge::scan::{self, Walk};
+use protocol::cartridge::sums::RecordSum;
+use protocol::cartridge::{ObjectKind, TapePosition};
+use protocol::mover::ends::{Descriptor, End};
+use protocol::mover::{Action, CopyJob, EndIndex, FaultKind, JobId, MAX_GRANT, Move, Outcome, Question, Step, Transfer};
+use protocol::units::ByteRange;
+
+use super::{Link, run};
+
+/// A record or a filemark (`None`).
+type Objects = Vec<Option<Vec<u8>>>;
+
+/// Ends of a job under test, in files without a name.
+#[derive(Default)]
+struct Rig {
+    ends: Vec<End>,
+    files: Vec<File>,
+    seen: Seen,
+}
+
+#[derive(Default)]
+struct Seen {
+    grants: Mutex<Vec<(EndIndex, ByteRange)>>,
+    reports: Mutex<Vec<(EndIndex, TapeReport)>>,
+    /// Files of the tapes, to be cut when they are appended to.
+    tapes: Mutex<Vec<(EndIndex, File)>>,
+}
+
+impl Link for Seen {
+    fn ask(&self, question: Question) -> Result<(), FaultKind> {
+        match question {
+            Question::Grant { end, range } => {
+                assert!(range.len > 0 && range.len <= MAX_GRANT, "{range:?}");
+                self.grants.lock().unwrap().push((end, range));
+            }
+            Question::Append { end, at } => {
+                let tapes = self.tapes.lock().unwrap();
+                let (_, file) = tapes.iter().find(|(tape, _)| *tape == end).unwrap();
+                file.set_len(at.offset).unwrap();
+                file.write_all_at(&[0xFF; 4], at.offset).unwrap();
+            }
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, _end: EndIndex) {}
+
+    fn tape(&self, end: EndIndex, report: TapeReport) {
+        self.reports.lock().unwrap().push((end, report));
+    }
+
+    fn progress(&self, _segment: u32, _read: u64, _written: u64) {}
+}
+
+impl Rig {
+    fn end(&mut self, end: End) -> EndIndex {
+        self.ends.push(end);
+        EndIndex((self.ends.len() - 1) as u16)
+    }
+
+    fn file(&mut self, content: &[u8]) -> Descriptor {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(content, 0).unwrap();
+        self.files.push(file);
+        Descriptor((self.files.len() - 1) as u16)
+    }
+
+    fn disk(&mut self, content: &[u8]) -> EndIndex {
+        let file = self.file(content);
+        self.end(End::Raw { file, within: ByteRange { start: 0, len: content.len() as u64 }, block_length: 512 })
+    }
+
+    fn tape(&mut self, objects: &Objects, at: usize) -> EndIndex {
+        self.tape_of(objects, at, 1 << 30, 1 << 29)
+    }
+
+    fn tape_of(&mut self, objects: &Objects, at: usize, capacity: u64, early_warning: u64) -> EndIndex {
+        let (mut image, mut end, mut stands) = (Vec::new(), TapePosition::BEGINNING, TapePosition::BEGINNING);
+        for (index, object) in objects.iter().enumerate() {
+            let length = object.as_ref().map_or(0, |data| data.len() as u32);
+            image.extend(length.to_le_bytes());
+            if let Some(data) = object {
+                image.extend(data);
+                image.resize(image.len().next_multiple_of(2), 0);
+                image.extend(length.to_le_bytes());
+            }
+            end = end.after(if object.is_some() { ObjectKind::Record } else { ObjectKind::Filemark }, length);
+            if index + 1 == at {
+                stands = end;
+            }
+        }
+        image.extend([0xFF; 4]);
+        let file = self.file(&image);
+        let copy = self.files[usize::from(file.0)].try_clone().unwrap();
+        let end = End::Cartridge { image: file, at: stands, end_of_data: end, capacity, early_warning, writable: true };
+        let index = self.end(end);
+        self.seen.tapes.lock().unwrap().push((index, copy));
+        index
+    }
+
+    fn run(&self, steps: Vec<Step>, inline: &[u8]) -> Outcome {
+        self.run_until(steps, inline, Arc::new(AtomicBool::new(false)))
+    }
+
+    fn run_until(&self, steps: Vec<Step>, inline: &[u8], cancelled: Arc<AtomicBool>) -> Outcome {
+        let job = CopyJob { id: JobId(1), ends: self.ends.clone(), steps, inline: inline.to_vec(), buffer_bytes: 0 };
+        run(job, &self.files, &self.seen, cancelled)
+    }
+
+    fn blocks(&self, end: EndIndex) -> Vec<u8> {
+        let End::Raw { file, within, .. } = &self.ends[usize::from(end.0)] else { panic!("a disk") };
+        let mut content = vec![0; within.len as usize];
+        self.files[usize::from(file.0)].read_exact_at(&mut content, 0).unwrap();
+        content
+    }
+
+    /// What is committed on a tape; the reports must say the same, sums included.
+    fn objects(&self, end: EndIndex) -> Objects {
+        let tapes = self.seen.tapes.lock().unwrap();
+        let (_, file) = tapes.iter().find(|(tape, _)| *tape == end).unwrap();
+        let mut image = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut image, 0).unwrap();
+        let walk = Walk::plain(scan::slice(&image), TapePosition::BEGINNING).map(Result::unwrap);
+        let data = |at: u64, length: u32| image[at as usize + 4..][..length as usize].to_vec();
+        let found: Vec<_> = walk.collect();
+        // Later objects replace what stood in their place and behind it.
+        let mut index = BTreeMap::new();
+        for appended in self.seen.reports.lock().unwrap().iter().filter(|(tape, _)| *tape == end).flat_map(|(_, r)| &r.appended) {
+            index.split_off(&appended.at.offset);
+            index.insert(appended.at.offset, *appended);
+        }
+        for appended in index.values() {
+            let object = found.iter().find(|object| object.at == appended.at).expect("what is reported is there");
+            assert_eq!((object.kind, object.length), (appended.kind, appended.length));
+            if object.kind == ObjectKind::Record {
+                assert_eq!(RecordSum::of(&data(object.at.offset, object.length)), appended.sum);
+            }
+        }
+        found.iter().map(|o| (o.kind == ObjectKind::Record).then(|| data(o.at.offset, o.length))).collect()
+    }
+
+    /// The logical object number at which the last report says that a tape stands.
+    fn position(&self, end: EndIndex) -> u64 {
+        let reports = self.seen.reports.lock().unwrap();
+        reports.iter().rfind(|(tape, _)| *tape == end).expect("every tape is reported").1.position.object
+    }
+}
+
+fn noise(len: usize, seed: u8) -> Vec<u8> {
+    let mut state = u32::from(seed) | 1;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+const fn variable(record: u32) -> Transfer {
+    Transfer { record, records: 1, fixed: false }
+}
+
+fn step(segment: u32, cat: bool, copy: Move) -> Step {
+    Step { segment, cat, action: Action::Move(copy) }
+}

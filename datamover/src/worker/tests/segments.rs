@@ -1,0 +1,222 @@
+//! Each kind of segment once, with sizes beyond one buffer, and the faults that random jobs do not reach.
+
+use protocol::mover::{Destination, Fault, Source, SpaceOver};
+use protocol::scsi::sense::CopyEnd;
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+fn to_tape(from: Source, end: EndIndex, record: u32, process: u64) -> Move {
+    let to = Destination::Stream { end, transfer: variable(record) };
+    Move { from, to, process: Some(process), output: None, source_pad: false, destination_pad: false }
+}
+
+#[test]
+fn a_disk_goes_to_tape_and_back_bit_for_bit() {
+    let content = noise(5 * MIB + 512, 1);
+    let mut rig = Rig::default();
+    let (disk, tape, back) = (rig.disk(&content), rig.tape(&vec![], 0), rig.disk(&vec![0xEE; content.len()]));
+    let out = Source::Blocks { end: disk, at: 0 };
+    let transfer = variable(300_000);
+    let home = Move {
+        from: Source::Stream { end: tape, transfer },
+        to: Destination::Blocks { end: back, at: 0 },
+        process: None,
+        output: Some(content.len() as u64),
+        source_pad: true,
+        destination_pad: false,
+    };
+    let mut padded = to_tape(out, tape, 300_000, content.len() as u64);
+    padded.destination_pad = true;
+    let steps = vec![
+        step(0, false, padded),
+        Step { segment: 1, cat: false, action: Action::WriteFilemarks { end: tape, count: 1, immediate: false } },
+        Step { segment: 2, cat: false, action: Action::Locate { end: tape, object: 0 } },
+        step(3, false, home),
+    ];
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    assert!(rig.blocks(back) == content);
+    let objects = rig.objects(tape);
+    assert_eq!(objects.len(), content.len().div_ceil(300_000) + 1);
+    assert_eq!(objects.last(), Some(&None));
+    assert!(rig.seen.reports.lock().unwrap().last().unwrap().1.synced, "a job ends synchronized");
+}
+
+#[test]
+fn records_larger_than_a_buffer_come_back_whole() {
+    let content = noise(15 * MIB, 2);
+    let mut rig = Rig::default();
+    let (disk, tape, back) = (rig.disk(&content), rig.tape(&vec![], 0), rig.disk(&vec![0; content.len()]));
+    let record = (5 * MIB) as u32;
+    let home = Move {
+        from: Source::Stream { end: tape, transfer: variable(record) },
+        to: Destination::Bytes { end: back, at: 0 },
+        process: None,
+        output: Some(content.len() as u64),
+        source_pad: false,
+        destination_pad: false,
+    };
+    let steps = vec![
+        step(0, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, record, content.len() as u64)),
+        Step { segment: 1, cat: false, action: Action::Space { end: tape, over: SpaceOver::LogicalBlocks, count: -3 } },
+        step(2, false, home),
+    ];
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    assert!(rig.blocks(back) == content);
+}
+
+#[test]
+fn disk_to_disk_keeps_holes_and_clears_what_was_under_them() {
+    let mut rig = Rig::default();
+    let source = rig.disk(&vec![0; 8 * MIB]);
+    rig.files[0].set_len(0).unwrap();
+    rig.files[0].set_len(8 * MIB as u64).unwrap();
+    rig.files[0].write_all_at(&noise(MIB, 9), 3 * MIB as u64).unwrap();
+    let to = rig.disk(&vec![0xDD; 8 * MIB]);
+    let copy = Move {
+        from: Source::Blocks { end: source, at: 0 },
+        to: Destination::Blocks { end: to, at: 0 },
+        process: Some(8 * MIB as u64),
+        output: None,
+        source_pad: false,
+        destination_pad: false,
+    };
+    assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
+    assert!(rig.blocks(to) == rig.blocks(source));
+    let allocated = std::os::unix::fs::MetadataExt::blocks(&rig.files[1].metadata().unwrap()) * 512;
+    assert!(allocated <= 2 * MIB as u64, "{allocated} bytes are allocated for one MiB of data");
+    assert_eq!(rig.seen.grants.lock().unwrap().len(), 1, "one question for the whole segment");
+}
+
+#[test]
+fn a_copy_that_overlaps_itself_moves_the_old_bytes() {
+    for (from, to) in [(0, 3), (3, 0)] {
+        let content = noise(20 * MIB, 4);
+        let mut rig = Rig::default();
+        let disk = rig.disk(&content);
+        let again = rig.ends[0].clone();
+        let end = rig.end(again);
+        let (from, to, len) = (from * 512, to * 512, 19 * MIB);
+        let copy = Move {
+            from: Source::Blocks { end: disk, at: from as u64 },
+            to: Destination::Blocks { end, at: to as u64 },
+            process: Some(len as u64),
+            output: None,
+            source_pad: false,
+            destination_pad: false,
+        };
+        assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
+        assert!(rig.blocks(disk)[to..to + len] == content[from..from + len]);
+    }
+}
+
+#[test]
+fn bytes_around_a_byte_range_stay() {
+    let mut rig = Rig::default();
+    let tape = rig.tape(&vec![Some(noise(700, 1))], 0);
+    let disk = rig.disk(&[0xAB; 2048]);
+    let copy = Move {
+        from: Source::Stream { end: tape, transfer: variable(700) },
+        to: Destination::Bytes { end: disk, at: 301 },
+        process: None,
+        output: Some(700),
+        source_pad: false,
+        destination_pad: false,
+    };
+    assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
+    let blocks = rig.blocks(disk);
+    assert!(blocks[..301].iter().chain(&blocks[1001..]).all(|byte| *byte == 0xAB));
+    assert_eq!(blocks[301..1001], noise(700, 1));
+}
+
+#[test]
+fn a_byte_range_leaves_no_slack_behind_for_the_next_segment() {
+    let content = noise(4096, 6);
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&content), rig.tape(&vec![], 0));
+    let range = |at, len| Source::Bytes { end: disk, at, len };
+    let steps = vec![
+        step(0, true, to_tape(range(100, 900), tape, 1000, 900)),
+        step(1, false, to_tape(range(2000, 100), tape, 1000, 100)),
+    ];
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    assert_eq!(rig.objects(tape), [Some([&content[100..1000], &content[2000..2100]].concat())]);
+}
+
+#[test]
+fn early_warning_stops_behind_a_written_record_and_a_full_tape_in_front_of_one() {
+    let record = 10_000_u64;
+    let on_tape = |count: u64| count * (record + 8);
+    for (early, capacity, written, kind) in [
+        (on_tape(5), u64::MAX, 5, FaultKind::EarlyWarning),
+        (u64::MAX, on_tape(7) + 100, 7, FaultKind::EndOfPartition { residual: record as i64 }),
+    ] {
+        let mut rig = Rig::default();
+        let (disk, tape) = (rig.disk(&noise(512 * 1000, 1)), rig.tape_of(&vec![], 0, capacity, early));
+        let source = Source::Blocks { end: disk, at: 0 };
+        let mut copy = to_tape(source, tape, record as u32, 512 * 1000);
+        copy.source_pad = true;
+        let fault = Fault { segment: 0, side: Some(CopyEnd::Destination), kind, expected: 510_000, written: written * record };
+        assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Fault(fault));
+        assert_eq!(rig.objects(tape).len() as u64, written);
+        assert_eq!(rig.position(tape), written);
+    }
+}
+
+#[test]
+fn a_fault_belongs_to_its_segment_though_records_are_written_in_batches() {
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&noise(512 * 100, 1)), rig.tape_of(&vec![], 0, 3 * 520 + 8, u64::MAX));
+    let steps = (0..6).map(|n| step(n, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 512, 512))).collect();
+    let Outcome::Fault(fault) = rig.run(steps, &[]) else { panic!("the tape is too short") };
+    assert_eq!((fault.segment, fault.expected, fault.written), (3, 512, 0));
+    assert_eq!(rig.objects(tape).len(), 3);
+}
+
+#[test]
+fn a_write_protected_tape_takes_nothing() {
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&noise(512, 1)), rig.tape(&vec![], 0));
+    let End::Cartridge { writable, .. } = &mut rig.ends[1] else { panic!("a tape") };
+    *writable = false;
+    let steps = vec![step(0, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 512, 512))];
+    assert!(matches!(rig.run(steps, &[]), Outcome::Fault(Fault { kind: FaultKind::WriteProtected, .. })));
+    assert_eq!(rig.objects(tape), Objects::new());
+}
+
+#[test]
+fn space_stops_where_the_standard_says() {
+    let objects = vec![Some(vec![1; 10]), None, Some(vec![2; 10]), None];
+    for (over, count, kind, stands) in [
+        (SpaceOver::LogicalBlocks, 3, Some(FaultKind::Filemark { residual: 2 }), 2),
+        (SpaceOver::Filemarks, 2, None, 4),
+        (SpaceOver::Filemarks, 5, Some(FaultKind::EndOfData { residual: 3 }), 4),
+        (SpaceOver::LogicalBlocks, -1, Some(FaultKind::BeginningOfPartition { residual: 1 }), 0),
+        (SpaceOver::EndOfData, 0, None, 4),
+    ] {
+        let mut rig = Rig::default();
+        let end = rig.tape(&objects, 0);
+        let outcome = rig.run(vec![Step { segment: 0, cat: false, action: Action::Space { end, over, count } }], &[]);
+        let found = if let Outcome::Fault(fault) = outcome { Some(fault.kind) } else { None };
+        assert_eq!((found, rig.position(end)), (kind, stands), "{over:?} {count}");
+    }
+}
+
+#[test]
+fn blocks_behind_the_end_are_out_of_range() {
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&noise(1024, 1)), rig.tape(&vec![], 0));
+    let steps = vec![step(0, false, to_tape(Source::Blocks { end: disk, at: 512 }, tape, 512, 1024))];
+    let Outcome::Fault(fault) = rig.run(steps, &[]) else { panic!("must fail") };
+    assert_eq!((fault.side, fault.kind), (Some(CopyEnd::Source), FaultKind::OutOfRange));
+}
+
+#[test]
+fn a_cancelled_job_says_so_and_leaves_whole_records() {
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&noise(4 * MIB, 1)), rig.tape(&vec![], 0));
+    let steps = vec![step(0, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 4096, 4 * MIB as u64))];
+    assert_eq!(rig.run_until(steps, &[], Arc::new(AtomicBool::new(true))), Outcome::Cancelled);
+    assert!(rig.objects(tape).iter().all(|object| object.as_ref().is_some_and(|data| data.len() == 4096)));
+}

@@ -1,0 +1,499 @@
+//! Writes what the engine hands over, in order: asks for grants, batches records behind the commit word, reports.
+//!
+//! The first fault ends it: what was placed on a tape before is committed, what comes behind it in the queue is dropped. Reads
+//! only to copy from disk to disk.
+//!
+//! The order of writes on a tape is [`protocol::cartridge::append`]'s; residuals are counted as SPC-4, "EXTENDED COPY command
+//! errors detected during processing of segment descriptors", (c) tells.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::cartridge::ObjectKind;
+use protocol::cartridge::append::{Durability, Placement};
+use protocol::cartridge::index::SumState;
+use protocol::cartridge::report::{Appended, TapeReport};
+use protocol::cartridge::sums::RecordSum;
+use protocol::mover::{EndIndex, Fault, FaultKind, MAX_GRANT, Question};
+use protocol::scsi::sense::CopyEnd;
+use protocol::units::ByteRange;
+
+use super::direct;
+use super::ends::cartridge::Tape;
+use super::ends::raw::{PARTS_AT_ONCE, Raw};
+use super::ends::{OpenEnd, write_fault};
+use super::job::Shared;
+use super::link::Link;
+
+/// Records are written together up to so many bytes: one system call, and one commit word.
+const BATCH: u64 = 8 << 20;
+/// Progress is told no more often.
+const PROGRESS: Duration = Duration::from_millis(200);
+/// Bytes of a disk copied between two looks whether the job was cancelled.
+const STRETCH: u64 = 8 << 20;
+
+/// What the engine hands over.
+#[derive(Debug)]
+pub enum Op {
+    /// A segment begins.
+    Segment {
+        /// Its number.
+        segment: u32,
+        /// Bytes it writes when nothing fails.
+        expected: u64,
+        /// The stretch of a disk it writes, to ask for as one.
+        run: Option<(EndIndex, ByteRange)>,
+    },
+    /// Bytes of a disk.
+    Blocks {
+        /// The disk.
+        end: EndIndex,
+        /// First byte.
+        at: u64,
+        /// What to write.
+        data: Vec<Bytes>,
+        /// Bytes of `data`.
+        len: u64,
+    },
+    /// Bytes from disk to disk.
+    Range {
+        /// The copy source.
+        from: EndIndex,
+        /// First byte of it.
+        from_at: u64,
+        /// The copy destination.
+        end: EndIndex,
+        /// First byte of it.
+        at: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// One write command of a tape.
+    Records {
+        /// The tape.
+        end: EndIndex,
+        /// Each record with its sums.
+        records: Vec<(Vec<Bytes>, RecordSum)>,
+    },
+    /// WRITE FILEMARKS.
+    Filemarks {
+        /// The tape.
+        end: EndIndex,
+        /// How many.
+        count: u32,
+        /// Not synchronized.
+        immediate: bool,
+    },
+    /// The engine has positioned a tape.
+    Moved {
+        /// The tape.
+        end: EndIndex,
+    },
+    /// Tells the engine when all before is written.
+    Barrier(SyncSender<()>),
+    /// The engine cannot go on; all before counts.
+    Fault {
+        /// In which segment.
+        segment: u32,
+        /// Which side.
+        side: Option<CopyEnd>,
+        /// Why.
+        kind: FaultKind,
+    },
+}
+
+/// What a segment was to write, and what of it is written.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    segment: u32,
+    expected: u64,
+    written: u64,
+}
+
+/// Objects of one tape that are placed and not yet written.
+#[derive(Default)]
+struct Batch {
+    end: Option<EndIndex>,
+    /// Byte of the image at which `parts` begin.
+    at: u64,
+    parts: Vec<Bytes>,
+    bytes: u64,
+    appended: Vec<Appended>,
+    /// Data bytes of the current segment's write commands, that count as written once the batch is committed.
+    data: u64,
+    /// Earlier segments with data in the batch, and how much.
+    earlier: Vec<(Account, u64)>,
+}
+
+/// State of the writing side of a job.
+pub struct Writer<'a> {
+    ends: &'a [OpenEnd],
+    link: &'a dyn Link,
+    shared: &'a Shared,
+    batch: Batch,
+    /// The disk range that may be written now.
+    grant: Option<(EndIndex, ByteRange)>,
+    run: Option<(EndIndex, ByteRange)>,
+    current: Account,
+    total: u64,
+    told: Instant,
+}
+
+type Wrote<T = ()> = Result<T, (Option<CopyEnd>, FaultKind)>;
+
+const fn destination(kind: FaultKind) -> (Option<CopyEnd>, FaultKind) {
+    (Some(CopyEnd::Destination), kind)
+}
+
+impl<'a> Writer<'a> {
+    /// Before the first segment.
+    #[must_use]
+    pub fn new(ends: &'a [OpenEnd], link: &'a dyn Link, shared: &'a Shared) -> Self {
+        let (batch, told) = (Batch::default(), Instant::now());
+        Self { ends, link, shared, batch, grant: None, run: None, current: Account::default(), total: 0, told }
+    }
+
+    /// Works until the engine is gone. Gives whether the job was cancelled before it was done.
+    pub fn run(mut self, queue: Receiver<Op>) -> bool {
+        let mut cancelled = false;
+        loop {
+            // With nothing to do yet, what is placed is written: a waiting engine may need its buffers.
+            let op = match queue.try_recv() {
+                Ok(op) => op,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    self.attempt(Self::flush);
+                    match queue.recv() {
+                        Ok(op) => op,
+                        Err(_) => break,
+                    }
+                }
+            };
+            if self.shared.cancelled.load(Ordering::Relaxed) && !self.stopped() {
+                cancelled = true;
+                self.stop();
+            }
+            if self.stopped() {
+                continue;
+            }
+            self.attempt(|writer| writer.carry_out(op));
+        }
+        self.finish();
+        cancelled || (self.shared.cancelled.load(Ordering::Relaxed) && !self.faulted())
+    }
+
+    fn faulted(&self) -> bool {
+        self.shared.fault.lock().expect("no holder panics").is_some()
+    }
+
+    fn stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Relaxed)
+    }
+
+    fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Does something that may fail; the first failure is the job's.
+    fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Wrote) {
+        if let Err((side, kind)) = work(self) {
+            // What fails because it was told to stop is no fault.
+            if !self.shared.cancelled.load(Ordering::Relaxed) {
+                let Account { segment, expected, written } = self.current;
+                let fault = Fault { segment, side, kind, expected, written };
+                self.shared.fault.lock().expect("no holder panics").get_or_insert(fault);
+            }
+            self.stop();
+        }
+    }
+
+    fn carry_out(&mut self, op: Op) -> Wrote {
+        match op {
+            Op::Segment { segment, expected, run } => {
+                if self.batch.data > 0 {
+                    let data = std::mem::take(&mut self.batch.data);
+                    self.batch.earlier.push((self.current, data));
+                }
+                self.current = Account { segment, expected, written: 0 };
+                self.run = run;
+                self.tell(false);
+                Ok(())
+            }
+            Op::Blocks { end, at, data, len } => {
+                let raw = self.raw(end)?;
+                let mut data = super::fifo::Fifo::from(data);
+                let (mut at, end_at) = (at, at + len);
+                while at < end_at {
+                    let len = self.allowed(end, at, end_at - at)?;
+                    raw.write_at(at, &data.take(len)).map_err(|error| destination(at_end(&error)))?;
+                    at += len;
+                    self.count(len);
+                }
+                Ok(())
+            }
+            Op::Range { from, from_at, end, at, len } => self.copy_range(from, from_at, end, at, len),
+            Op::Records { end, records } => self.append_records(end, records),
+            Op::Filemarks { end, count, immediate } => self.append_filemarks(end, count, immediate),
+            Op::Moved { end } => {
+                let report = self.report(end, Vec::new())?;
+                self.link.tape(end, report);
+                Ok(())
+            }
+            Op::Barrier(reached) => {
+                self.flush()?;
+                // An engine that is gone waits no more.
+                let _ = reached.send(());
+                Ok(())
+            }
+            Op::Fault { segment, side, kind } => {
+                self.flush()?;
+                // A fault found before its segment began has moved nothing.
+                if self.current.segment != segment {
+                    self.current = Account { segment, ..Account::default() };
+                }
+                Err((side, kind))
+            }
+        }
+    }
+
+    fn copy_range(&mut self, from: EndIndex, from_at: u64, end: EndIndex, at: u64, len: u64) -> Wrote {
+        let (source, to) = (self.raw(from)?, self.raw(end)?);
+        let backwards = source.same_blocks(to) && at > from_at && at - from_at < len;
+        let mut done = 0;
+        while done < len {
+            if self.shared.cancelled.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            // Data that overlaps what it is copied to is copied from its end, so that nothing is written before it is read.
+            let stretch = STRETCH.min(len - done);
+            let offset = if backwards { len - done - stretch } else { done };
+            let mut part = 0;
+            while part < stretch {
+                let allowed = self.allowed(end, at + offset + part, stretch - part)?;
+                let place = direct::Stretch { from_at: from_at + offset + part, to_at: at + offset + part, len: allowed };
+                direct::copy(source, to, place)?;
+                part += allowed;
+            }
+            done += stretch;
+            self.count(stretch);
+        }
+        Ok(())
+    }
+
+    /// Asks until bytes from `at` on may be written; gives how many of `len`.
+    fn allowed(&mut self, end: EndIndex, at: u64, len: u64) -> Wrote<u64> {
+        let inside = |(granted, range): &(EndIndex, ByteRange)| *granted == end && range.range().contains(&at);
+        if !self.grant.as_ref().is_some_and(inside) {
+            // All that this segment will write from here on, as far as one grant reaches: the answer is worth waiting for once.
+            let run = self.run.filter(|run| inside(run)).map_or(at + len, |(_, range)| range.end());
+            let range = ByteRange { start: at, len: (run - at).max(len).min(MAX_GRANT) };
+            if let Some((held, _)) = self.grant.take_if(|(held, _)| *held != end) {
+                self.link.give_back(held);
+            }
+            self.link.ask(Question::Grant { end, range }).map_err(destination)?;
+            self.grant = Some((end, range));
+        }
+        let granted = self.grant.map_or(0, |(_, range)| range.end() - at);
+        Ok(len.min(granted))
+    }
+
+    fn append_records(&mut self, end: EndIndex, records: Vec<(Vec<Bytes>, RecordSum)>) -> Wrote {
+        let tape = self.begin_append(end)?;
+        let (mut bytes, mut warned) = (0, false);
+        let count = records.len() as i64;
+        for (index, (data, sum)) in records.into_iter().enumerate() {
+            let length: usize = data.iter().map(Bytes::len).sum();
+            let placed = tape.lock().expect("no holder panics").place_record(length as u32);
+            let placement = match placed {
+                Ok(placement) => placement,
+                Err(kind) => {
+                    self.flush()?;
+                    return Err(destination(in_this_command(kind, count, index as i64)));
+                }
+            };
+            warned |= placement.early_warning;
+            bytes += length as u64;
+            self.batch.add(&placement, data, sum);
+        }
+        self.batch.data += bytes;
+        if warned {
+            self.flush()?;
+            return Err(destination(FaultKind::EarlyWarning));
+        }
+        if self.batch.bytes >= BATCH || self.batch.parts.len() >= PARTS_AT_ONCE - 8 { self.flush() } else { Ok(()) }
+    }
+
+    fn append_filemarks(&mut self, end: EndIndex, count: u32, immediate: bool) -> Wrote {
+        let mut warned = false;
+        if count > 0 {
+            let tape = self.begin_append(end)?;
+            for left in (1..=count).rev() {
+                let placed = tape.lock().expect("no holder panics").place_filemark();
+                let placement = match placed {
+                    Ok(placement) => placement,
+                    Err(kind) => {
+                        self.flush()?;
+                        return Err(destination(in_this_command(kind, i64::from(left), 0)));
+                    }
+                };
+                warned |= placement.early_warning;
+                self.batch.add(&placement, Vec::new(), RecordSum::default());
+                if self.batch.parts.len() >= PARTS_AT_ONCE - 8 {
+                    self.flush()?;
+                }
+            }
+        }
+        if !immediate {
+            self.flush_to(Durability::Power, end)?;
+        }
+        if warned {
+            self.flush()?;
+            return Err(destination(FaultKind::EarlyWarning));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that this tape is the batch's, and that it may be appended to.
+    fn begin_append(&mut self, end: EndIndex) -> Wrote<&'a Mutex<Tape>> {
+        let tape = self.tape(end)?;
+        if self.batch.end.is_some_and(|other| other != end) {
+            self.flush()?;
+        }
+        let mut state = tape.lock().expect("no holder panics");
+        if !state.writable() {
+            return Err(destination(FaultKind::WriteProtected));
+        }
+        if state.needs_leave() {
+            let at = state.at();
+            self.link.ask(Question::Append { end, at }).map_err(destination)?;
+            state.leave_given();
+        }
+        drop(state);
+        self.batch.end = Some(end);
+        Ok(tape)
+    }
+
+    fn flush(&mut self) -> Wrote {
+        match self.batch.end {
+            Some(end) => self.flush_to(Durability::Process, end),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes and commits what is placed, and reports it.
+    fn flush_to(&mut self, durability: Durability, end: EndIndex) -> Wrote {
+        if self.batch.end.is_some_and(|other| other != end) {
+            self.flush()?;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let mut tape = self.tape(end)?.lock().expect("no holder panics");
+        let mut written = Ok(());
+        if !batch.parts.is_empty() {
+            written = tape.write_placed(batch.at, &batch.parts);
+        }
+        if let Err(kind) = written.and_then(|()| tape.commit(durability)) {
+            tape.abandon();
+            // Nothing of the batch counts: the first segment in it is the one that failed.
+            if let Some((account, _)) = batch.earlier.first() {
+                self.current = *account;
+            }
+            return Err(destination(kind));
+        }
+        drop(tape);
+        let report = self.report(end, batch.appended)?;
+        self.link.tape(end, report);
+        self.total += batch.earlier.iter().map(|(_, data)| data).sum::<u64>();
+        self.count(batch.data);
+        Ok(())
+    }
+
+    fn report(&self, end: EndIndex, appended: Vec<Appended>) -> Wrote<TapeReport> {
+        let tape = self.tape(end)?.lock().expect("no holder panics");
+        Ok(TapeReport { appended, position: tape.at(), synced: tape.synced() })
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.current.written += bytes;
+        self.total += bytes;
+        self.tell(false);
+    }
+
+    fn tell(&mut self, now: bool) {
+        if now || self.told.elapsed() >= PROGRESS {
+            self.told = Instant::now();
+            self.link.progress(self.current.segment, self.shared.read.load(Ordering::Relaxed), self.total);
+        }
+    }
+
+    /// Tapes are left synchronized and their position known, grants go back.
+    fn finish(&mut self) {
+        self.attempt(Self::flush);
+        for (index, end) in self.ends.iter().enumerate() {
+            if matches!(end, OpenEnd::Tape(_)) {
+                self.attempt(|writer| writer.flush_to(Durability::Power, EndIndex(index as u16)));
+            }
+        }
+        if let Some((end, _)) = self.grant.take() {
+            self.link.give_back(end);
+        }
+        self.tell(true);
+    }
+
+    fn raw(&self, end: EndIndex) -> Wrote<&'a Raw> {
+        match self.ends.get(usize::from(end.0)) {
+            Some(OpenEnd::Raw(raw)) => Ok(raw),
+            Some(OpenEnd::NullBlock | OpenEnd::NullStream) => Err(destination(FaultKind::Null)),
+            _ => Err((None, FaultKind::BadJob)),
+        }
+    }
+
+    fn tape(&self, end: EndIndex) -> Wrote<&'a Mutex<Tape>> {
+        match self.ends.get(usize::from(end.0)) {
+            Some(OpenEnd::Tape(tape)) => Ok(tape),
+            Some(OpenEnd::NullBlock | OpenEnd::NullStream) => Err(destination(FaultKind::Null)),
+            _ => Err((None, FaultKind::BadJob)),
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, placement: &Placement, data: Vec<Bytes>, sum: RecordSum) {
+        if self.parts.is_empty() {
+            self.at = placement.write_at();
+        }
+        let before = self.parts.len();
+        self.push(Bytes::copy_from_slice(placement.head()));
+        data.into_iter().for_each(|part| self.push(part));
+        self.push(Bytes::copy_from_slice(placement.tail()));
+        self.bytes += self.parts[before..].iter().map(|part| part.len() as u64).sum::<u64>();
+        let sum = if placement.kind == ObjectKind::Record { sum } else { RecordSum::default() };
+        let (at, kind, length) = (placement.at, placement.kind, placement.length);
+        self.appended.push(Appended { at, kind, length, sum_state: SumState::Known, sum });
+    }
+
+    fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.parts.push(part);
+        }
+    }
+}
+
+/// A residual counts what the command that failed was to write: records of a transfer, or filemarks.
+const fn in_this_command(kind: FaultKind, count: i64, done: i64) -> FaultKind {
+    match kind {
+        FaultKind::EndOfPartition { residual } if count == 1 => FaultKind::EndOfPartition { residual },
+        FaultKind::EndOfPartition { .. } => FaultKind::EndOfPartition { residual: count - done },
+        other => other,
+    }
+}
+
+/// A write behind the LUN's end is the segment's fault, not the file's.
+fn at_end(error: &std::io::Error) -> FaultKind {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => FaultKind::OutOfRange,
+        _ => write_fault(error),
+    }
+}
