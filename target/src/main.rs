@@ -1,1 +1,152 @@
-fn main() {}
+//! `offhost-target`: serves disks and tapes over iSCSI, and executes EXTENDED COPY.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use target::config::{Config, ConfigError, Lun, ServeArgs};
+use target::control;
+use target::daemon::Daemon;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// A user-space iSCSI target with disk and tape LUNs that executes SCSI EXTENDED COPY.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 wrong usage, 78 wrong configuration.\n\
+    What is logged is chosen by RUST_LOG (info by default).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve LUNs until SIGTERM or SIGINT
+    Serve(Box<Serve>),
+    /// Print a shell completion script
+    #[command(hide = true)]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    args: ServeArgs,
+    /// Say on one line of JSON where the target listens; log as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// sysexits(3) EX_CONFIG: a supervisor should not try again.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Command::Serve(serve) => {
+            let matches = matches.subcommand_matches("serve").expect("the command is serve");
+            log_to_stderr(serve.json);
+            match serve.args.config(matches) {
+                Ok(config) => run(&config, serve.json),
+                Err(error) => report_config(&error),
+            }
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "offhost-target", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+    }
+}
+
+fn report_config(error: &ConfigError) -> ExitCode {
+    eprintln!("offhost-target: {error}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn log_to_stderr(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+fn run(config: &Config, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
+    let code = match runtime.block_on(serve(config, json)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure:#}");
+            eprintln!("offhost-target: {failure:#}");
+            ExitCode::FAILURE
+        }
+    };
+    // A thread may still sit in a slow disk's system call: what was acknowledged is written, and nothing waits for the rest.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: &Config, json: bool) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(config).await?;
+    let sockets = control::serve(Arc::clone(&daemon), config.control_path(), shutdown.clone()).await?;
+    announce(&daemon, config, json)?;
+    let serving = tokio::spawn(Arc::clone(&daemon).serve(shutdown.clone()));
+    ended_by_signal().await?;
+    info!("ending: no new commands are taken");
+    shutdown.cancel();
+    serving.await??;
+    sockets.await?;
+    daemon.end().await;
+    Ok(())
+}
+
+async fn ended_by_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Says where the target listens: a line of JSON for scripts, the next commands for people.
+fn announce(daemon: &Daemon, config: &Config, json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let (target, portal, control) = (&config.target, daemon.portal(), config.control_path());
+    if json {
+        let said = serde_json::json!({ "portal": portal.to_string(), "target": target, "control": control, "pid": std::process::id() });
+        writeln!(out, "{said}")?;
+        return out.flush();
+    }
+    writeln!(out, "{target} at {portal}, control socket {}", control.display())?;
+    for (number, lun) in config.luns.iter().enumerate() {
+        let (kind, path) = match lun {
+            Lun::Disk(disk) => ("disk", &disk.path),
+            Lun::Tape(tape) => ("tape", &tape.path),
+        };
+        writeln!(out, "  LUN {number}  {kind}  {}", path.display())?;
+    }
+    writeln!(out, "\nFrom a Linux host:")?;
+    writeln!(out, "  iscsiadm -m discovery -t sendtargets -p {portal}")?;
+    writeln!(out, "  iscsiadm -m node -T {target} -p {portal} --login")?;
+    out.flush()
+}

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod foreign;
+pub mod pattern;
 pub mod programs;
 
 use std::io::Write;

@@ -1,1 +1,133 @@
-//! (to be written)
+//! The control socket: HTTP/JSON on a Unix socket, for `offhost`, for scripts and for `curl --unix-socket`.
+//!
+//! Decides nothing: every request is a method of [`Daemon`]. What the bodies look like stands in [`protocol::control`].
+//! Who may connect is the file system's business: the socket is open to its owner only.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use protocol::control::{ErrorKind, Failure, SnapshotEvent, SnapshotRequest, Status};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::daemon::Daemon;
+
+/// Events a slow reader may leave unread before the snapshot waits for it.
+const EVENTS_AHEAD: usize = 16;
+
+/// Serves the socket until `shutdown`; the handle ends when the last request has.
+///
+/// # Errors
+/// When the socket cannot be made: another target serves it, or the folder is not ours.
+pub async fn serve(daemon: Arc<Daemon>, path: PathBuf, shutdown: CancellationToken) -> io::Result<JoinHandle<()>> {
+    let listener = bind(&path).await?;
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/snapshots", get(snapshots).post(make_snapshot))
+        .route("/snapshots/{id}", delete(drop_snapshot))
+        .fallback(|| async { refuse(ErrorKind::NotFound, "no such resource; there are /status and /snapshots") })
+        .with_state(daemon);
+    info!(socket = %path.display(), "control socket open");
+    Ok(tokio::spawn(async move {
+        // Streams of leased snapshots never end by themselves, so requests in flight are not waited for.
+        tokio::select! {
+            ended = async { axum::serve(listener, router).await } => {
+                if let Err(error) = ended {
+                    warn!(%error, "the control socket failed");
+                }
+            }
+            () = shutdown.cancelled() => {}
+        }
+        let _ = std::fs::remove_file(path);
+    }))
+}
+
+/// A socket file that nobody answers on is left over from a target that was killed.
+async fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Err(error) = tokio::net::UnixStream::connect(path).await {
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            std::fs::remove_file(path)?;
+        }
+    } else {
+        let why = format!("{}: another target serves this control socket", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    }
+    let said = |error: io::Error| io::Error::new(error.kind(), format!("control socket {}: {error}", path.display()));
+    let listener = UnixListener::bind(path).map_err(said)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(said)?;
+    Ok(listener)
+}
+
+async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
+    Json(daemon.status())
+}
+
+async fn snapshots(State(daemon): State<Arc<Daemon>>) -> Response {
+    Json(daemon.status().snapshots).into_response()
+}
+
+/// Answers with a line a second while the disk is not quiet. Whoever asked may go away: then the wait ends, and a leased view
+/// with it.
+async fn make_snapshot(State(daemon): State<Arc<Daemon>>, Json(request): Json<SnapshotRequest>) -> Response {
+    let (events, lines) = mpsc::channel::<SnapshotEvent>(EVENTS_AHEAD);
+    tokio::spawn(async move {
+        let asked_and_left = events.clone();
+        let taken = tokio::select! {
+            taken = daemon.snapshot(&request, &events) => taken,
+            () = asked_and_left.closed() => return,
+        };
+        let last = match taken {
+            Ok(snapshots) => SnapshotEvent::Made { snapshots },
+            Err(failure) => SnapshotEvent::Failed { kind: failure.kind, error: failure.error },
+        };
+        let ids: Vec<u64> = match &last {
+            SnapshotEvent::Made { snapshots } => snapshots.iter().map(|snapshot| snapshot.id).collect(),
+            _ => Vec::new(),
+        };
+        let delivered = events.send(last).await.is_ok();
+        if request.lease && delivered {
+            events.closed().await;
+        }
+        if request.lease || !delivered {
+            for id in ids {
+                // Already gone when it was deleted by name.
+                let _ = daemon.drop_snapshot(id).await;
+            }
+        }
+    });
+    let lines = ReceiverStream::new(lines).map(|event| serde_json::to_string(&event).map(|line| line + "\n"));
+    ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+async fn drop_snapshot(State(daemon): State<Arc<Daemon>>, UrlPath(id): UrlPath<u64>) -> Response {
+    match daemon.drop_snapshot(id).await {
+        Ok(()) => Json(serde_json::json!({})).into_response(),
+        Err(failure) => (code(failure.kind), Json(failure)).into_response(),
+    }
+}
+
+fn refuse(kind: ErrorKind, error: &str) -> Response {
+    (code(kind), Json(Failure { kind, error: error.to_owned() })).into_response()
+}
+
+const fn code(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::NeverQuiet | ErrorKind::HoldTooLong => StatusCode::CONFLICT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
