@@ -11,6 +11,7 @@
 pub mod cartridge;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod lun;
 pub mod mover;
 pub mod net;
