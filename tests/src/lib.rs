@@ -3,6 +3,7 @@
 //! Nothing here tests anything. All traffic stays on loopback.
 
 pub mod control;
+pub mod copies;
 pub mod foreign;
 pub mod pattern;
 pub mod programs;

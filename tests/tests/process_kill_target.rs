@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use offhost_tests::control::status;
+use offhost_tests::copies::read_tape;
 use offhost_tests::pattern;
 use offhost_tests::programs::Target;
 use protocol::units::{BlockLength, Lba};
-use sim::client::{Client, Options, TapeRead};
+use sim::client::{Client, Options};
 use sim::url::Url;
 
 const FLAGS: [&str; 4] = ["--disk", "disk.img:64MiB", "--tape", "shelf"];
@@ -28,19 +29,10 @@ fn image(folder: &Path) -> std::path::PathBuf {
     cartridges.find(|path| path.exists()).expect("a cartridge was made")
 }
 
-/// Reads from the beginning until there is nothing: records of the pattern, in order.
+/// Records on the tape, each checked against the pattern.
 async fn count_records(client: &Client, seed: u64) -> u64 {
-    let tape = client.unit();
-    tape.test_unit_ready().await.unwrap();
-    tape.rewind().await.unwrap();
-    for index in 0.. {
-        match tape.read_record(RECORD as u32 * 2).await.unwrap() {
-            TapeRead::Record(data) => assert_eq!(data, pattern::bytes(seed, index, RECORD), "record {index}"),
-            TapeRead::Filemark => panic!("a filemark that nobody wrote, at object {index}"),
-            _ => return index,
-        }
-    }
-    unreachable!()
+    let check = |index, data| assert_eq!(data, pattern::bytes(seed, index, RECORD), "record {index}");
+    read_tape(client, TAPE, check).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

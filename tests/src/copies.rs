@@ -1,0 +1,48 @@
+//! EXTENDED COPY lists as the tests send them, and the tape read back record by record.
+
+use anyhow::Result;
+use bytes::Bytes;
+use protocol::units::Lba;
+use protocol::xcopy::{CscdDescriptor, List, Segment};
+use sim::client::{Client, ClientError, TapeRead};
+
+/// Bytes a record.
+pub const RECORD: u32 = 65_536;
+
+/// Segments that copy `records` records of [`RECORD`] bytes from the start of a 512-byte disk to the tape's position.
+///
+/// # Errors
+/// When a LUN does not say its name.
+pub async fn disk_to_tape(client: &Client, disk: u16, tape: u16, records: u64) -> Result<Bytes> {
+    let mut list = List::new(1);
+    let source = list.cscd(CscdDescriptor::disk(client.lun(disk).cscd_designator().await?, 512));
+    let destination = list.cscd(CscdDescriptor::tape(client.lun(tape).cscd_designator().await?));
+    let per_record = u64::from(RECORD) / 512;
+    // 511 records are the most that a 16-bit block count carries in whole records.
+    let mut done = 0;
+    while done < records {
+        let now = (records - done).min(511);
+        let (blocks, from) = ((now * per_record) as u16, Lba(done * per_record));
+        list.push(Segment::BlockToStream { source, destination, transfer_length: RECORD, blocks, from });
+        done += now;
+    }
+    Ok(list.emit_lid1().into())
+}
+
+/// Records from the beginning of the tape up to where nothing is; `each` gets them with their number.
+///
+/// # Errors
+/// When a command fails, or there is a filemark.
+pub async fn read_tape(client: &Client, tape: u16, mut each: impl FnMut(u64, Bytes)) -> Result<u64, ClientError> {
+    let tape = client.lun(tape);
+    tape.test_unit_ready().await?;
+    tape.rewind().await?;
+    for index in 0.. {
+        match tape.read_record(RECORD * 2).await? {
+            TapeRead::Record(data) => each(index, data),
+            TapeRead::Filemark => panic!("a filemark that nobody wrote, behind {index} records"),
+            _ => return Ok(index),
+        }
+    }
+    unreachable!("a tape has an end")
+}
