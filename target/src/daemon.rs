@@ -24,10 +24,8 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config};
 use crate::lun::Device;
-use crate::lun::common::{Common, CopyService, Identity};
+use crate::lun::common::{Common, CopyService, Identity, LogicalUnit};
 use crate::lun::disk::Disk;
-use crate::lun::tape::Tape;
-use crate::mover::Movers;
 use crate::net::Target;
 use crate::nexus::LunMap;
 use crate::quiet::Waiting;
@@ -35,13 +33,9 @@ use crate::snapshot::{self, SnapshotError, SnapshotService, View};
 use crate::store::BlockStore;
 use crate::store::raw::{RawSpec, RawStore};
 use crate::volume::Volume;
-use crate::xcopy::CopyManager;
 
 /// Snapshots get LUNs from here on, so that a disk added to the configuration does not take the number of one.
 const FIRST_SNAPSHOT_LUN: u16 = 128;
-
-/// How long commands in flight are waited for at the end.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// A target that has opened all it serves.
 #[derive(Debug)]
@@ -49,8 +43,6 @@ pub struct Daemon {
     config: Config,
     target: Arc<Target>,
     luns: Arc<LunMap>,
-    copies: Arc<CopyManager>,
-    movers: Arc<Movers>,
     snapshots: SnapshotService,
     views: Mutex<BTreeMap<u64, ServedView>>,
     listener: Mutex<Option<TcpListener>>,
@@ -73,8 +65,7 @@ impl Daemon {
     pub async fn start(config: &Config) -> anyhow::Result<Arc<Self>> {
         let data = &config.data;
         std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
-        let movers = Movers::start(data, config.mover.as_deref()).context("the mover")?;
-        let copies = CopyManager::new(Arc::clone(&movers));
+        let copies: Option<Arc<dyn CopyService>> = None;
         let luns = Arc::new(LunMap::default());
         for (number, lun) in (0..).zip(&config.luns) {
             let device = open_lun(config, lun, &copies).with_context(|| format!("LUN {number}"))?;
@@ -87,8 +78,6 @@ impl Daemon {
             config: config.clone(),
             target,
             luns,
-            copies,
-            movers,
             snapshots: SnapshotService::new(data.clone()),
             views: Mutex::default(),
             listener: Mutex::new(Some(listener)),
@@ -116,13 +105,10 @@ impl Daemon {
 
     /// Ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
     pub async fn end(&self) {
-        if tokio::time::timeout(DRAIN, self.movers.end()).await.is_err() {
-            warn!("a mover did not end within {DRAIN:?}");
-        }
         for (number, device) in self.luns.all() {
             let synced = tokio::task::spawn_blocking(move || match device {
                 Device::Disk(disk) => disk.volume().sync(),
-                Device::Tape(tape) => tape.sync(),
+                Device::Tape(_) => Ok(()),
             });
             if let Ok(Err(error)) = synced.await {
                 warn!(lun = number, %error, "not synchronized at the end");
@@ -140,8 +126,8 @@ impl Daemon {
             luns: self.luns.all().iter().map(|(number, device)| self.lun_status(*number, device)).collect(),
             sessions: self.target.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
-            copies: self.copies.status(),
-            movers: self.movers.status(),
+            copies: protocol::control::CopyStatus::default(),
+            movers: Vec::new(),
         }
     }
 
@@ -164,9 +150,9 @@ impl Daemon {
                 quiet_for_ms: disk.volume().quiet().quiet_for.map(|time| time.as_millis() as u64),
             },
             Device::Tape(tape) => {
-                let (capacity, tape) = tape.status();
+                let _ = tape;
                 let (kind, block_length, quiet_for_ms) = ("tape".to_owned(), None, None);
-                LunStatus { lun: number, kind, size: capacity, block_length, backing, naa, tape: Some(tape), quiet_for_ms }
+                LunStatus { lun: number, kind, size: 0, block_length, backing, naa, tape: None, quiet_for_ms }
             }
         }
     }
@@ -240,9 +226,8 @@ impl Daemon {
     fn serve_view(&self, source: &Disk, view: &Arc<View>, made: impl FnOnce(u64, u16, ByteRange) -> Snapshot) -> Snapshot {
         let backing = format!("snapshot {} of {}", view.id(), source.common().identity.serial);
         let identity = Identity::new(&self.config.target, &backing, "SNAPSHOT");
-        let copies: Arc<dyn CopyService> = self.copies.clone();
         let volume = Volume::new(Arc::clone(view) as Arc<dyn BlockStore>);
-        let disk = Disk::new(Common::new(identity, Some(copies)), volume, source.block_length());
+        let disk = Disk::new(Common::new(identity, None), volume, source.block_length());
         let mut views = self.views.lock().expect("no holder panics");
         let lun = self.luns.add(FIRST_SNAPSHOT_LUN, Device::Disk(disk));
         let made = made(view.id(), lun, view.range());
@@ -293,12 +278,11 @@ fn waiting_event(waiting: Waiting) -> SnapshotEvent {
     }
 }
 
-fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> anyhow::Result<Device> {
+fn open_lun(config: &Config, lun: &config::Lun, copies: &Option<Arc<dyn CopyService>>) -> anyhow::Result<Device> {
     let common = |path: &Path, product: &str| {
         // The name stays the same whatever folder the target is started from.
         let backing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let service: Arc<dyn CopyService> = copies.clone();
-        Common::new(Identity::new(&config.target, &backing.display().to_string(), product), Some(service))
+        Common::new(Identity::new(&config.target, &backing.display().to_string(), product), copies.clone())
     };
     Ok(match lun {
         config::Lun::Disk(disk) => {
@@ -314,9 +298,7 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
             Device::Disk(Disk::new(common(&disk.path, "DISK"), Volume::new(store), length))
         }
         config::Lun::Tape(tape) => {
-            let capacity = tape.capacity.map(|size| size.as_u64());
-            let opened = Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
-            Device::Tape(opened)
+            anyhow::bail!("{}: no tape is served yet", tape.path.display());
         }
     })
 }

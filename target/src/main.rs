@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use target::config::{Config, ConfigError, Lun, ServeArgs};
-use target::control;
-use target::daemon::Daemon;
+use offhost_target::config::{Config, ConfigError, Lun, ServeArgs};
+use offhost_target::control;
+use offhost_target::daemon::Daemon;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
