@@ -84,6 +84,8 @@ pub struct SetTables {
     pub catalog: Catalog,
     /// The sums.
     pub manifest: Manifest,
+    /// Bytes of the tape that this took.
+    pub bytes: u64,
 }
 
 impl Drive {
@@ -173,7 +175,7 @@ impl Drive {
         contents.end_object = self.position().await?.object;
         if contents.end_object > 0 {
             self.locate(contents.end_object - 1).await?;
-            contents.open_end = self.unit.read_record(0).await.map_or(true, |read| read != TapeRead::Filemark);
+            contents.open_end = self.unit.read_record(1).await? != TapeRead::Filemark;
         }
         Ok(contents)
     }
@@ -221,6 +223,7 @@ impl Drive {
         agree("file catalog", &catalog, &trailer.catalog_blake3)?;
         let parts = sections(&catalog)?;
         let tables = SetTables {
+            bytes: (set.header_record.len() + tables.len() + catalog.len()) as u64,
             correspondence,
             catalog: Catalog::parse(only(&parts, SectionKind::Catalog, "file catalog")?.body)?,
             manifest: Manifest::parse(only(&parts, SectionKind::Manifest, "integrity manifest")?.body)?,

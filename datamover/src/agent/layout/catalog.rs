@@ -1,12 +1,11 @@
 //! The file catalog: every file of the volume, by path, and where its bytes are.
 //!
 //! Written behind the data so that `files` and the restore of one file need no file-system reading of the tape. Addresses are
-//! original ones (A); the block correspondence table leads to the tape. Not here: directories' own indexes, attributes and
+//! bytes of the original disk; the block correspondence table leads to the tape. Not here: directories' own indexes, attributes and
 //! access lists, which are blocks like all others and come back with the volume.
 //!
 //! Text: own format; the body is [postcard](https://postcard.jamesmunns.com/wire-format).
 
-use protocol::units::Lba;
 use serde::{Deserialize, Serialize};
 
 use super::{LayoutError, Section, SectionKind};
@@ -29,7 +28,7 @@ pub struct FileEntry {
     pub sequence: u16,
     /// A directory; it has no unnamed stream.
     pub directory: bool,
-    /// All its paths, `/` between the names, without a leading one; several when it is hard-linked, none when nothing names it.
+    /// All its paths, `/` between the names and none in front; several when it is hard-linked, none when nothing names it.
     pub paths: Vec<String>,
     /// The unnamed stream first, if there is one.
     pub streams: Vec<StreamEntry>,
@@ -53,7 +52,7 @@ pub struct StreamEntry {
 pub enum Content {
     /// In the file record itself.
     Resident(Vec<u8>),
-    /// In blocks: byte of the stream, first block, byte within it, bytes. Ascending; what is between them are zeros.
+    /// In blocks of the disk. Ascending; what is between them are zeros.
     Extents(Vec<Extent>),
     /// In blocks that hold something else than the plain bytes; named so that nobody takes them for it.
     Encoded {
@@ -71,8 +70,8 @@ pub enum Content {
 pub struct Extent {
     /// Byte of the stream.
     pub at: u64,
-    /// First block of the disk.
-    pub lba: Lba,
+    /// Byte of the disk.
+    pub start: u64,
     /// Bytes.
     pub bytes: u64,
 }
@@ -153,7 +152,9 @@ impl FileEntry {
             };
             let mut end = 0;
             for extent in extents {
-                let Some(behind) = extent.at.checked_add(extent.bytes) else {
+                let Some(behind) =
+                    extent.at.checked_add(extent.bytes).filter(|_| extent.start.checked_add(extent.bytes).is_some())
+                else {
                     return wrong(stream, "an extent goes beyond 64 bits");
                 };
                 if extent.at < end {
@@ -173,7 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn example() -> Catalog {
-        let extents = vec![Extent { at: 0, lba: Lba(800), bytes: 4096 }, Extent { at: 8192, lba: Lba(16), bytes: 904 }];
+        let extents = vec![Extent { at: 0, start: 409_600, bytes: 4096 }, Extent { at: 8192, start: 8192, bytes: 904 }];
         Catalog {
             files: vec![FileEntry {
                 record: 64,
@@ -209,7 +210,7 @@ mod tests {
     fn extents_that_overlap_or_overflow_are_refused() {
         for (at, bytes) in [(100, 5000), (u64::MAX, 2)] {
             let mut catalog = example();
-            let second = Extent { at, lba: Lba(1), bytes };
+            let second = Extent { at, start: 512, bytes };
             let Content::Extents(extents) = &mut catalog.files[0].streams[0].content else { unreachable!() };
             extents[1] = second;
             let mut file = Vec::new();

@@ -86,9 +86,3 @@ impl LayoutError {
         Self::Contradiction { part, problem: problem.into() }
     }
 }
-
-/// CRC32C (Castagnoli), the sum of iSCSI digests, used for every checksum of the layout.
-fn crc32c(bytes: &[u8]) -> u32 {
-    // The crate returns every width in a u64; this algorithm is 32 bits wide.
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
