@@ -26,6 +26,7 @@ use crate::config::{self, Config};
 use crate::lun::Device;
 use crate::lun::common::{Common, CopyService, Identity, LogicalUnit};
 use crate::lun::disk::Disk;
+use crate::lun::tape::Tape;
 use crate::net::Target;
 use crate::nexus::LunMap;
 use crate::quiet::Waiting;
@@ -108,7 +109,7 @@ impl Daemon {
         for (number, device) in self.luns.all() {
             let synced = tokio::task::spawn_blocking(move || match device {
                 Device::Disk(disk) => disk.volume().sync(),
-                Device::Tape(_) => Ok(()),
+                Device::Tape(tape) => tape.sync(),
             });
             if let Ok(Err(error)) = synced.await {
                 warn!(lun = number, %error, "not synchronized at the end");
@@ -150,9 +151,9 @@ impl Daemon {
                 quiet_for_ms: disk.volume().quiet().quiet_for.map(|time| time.as_millis() as u64),
             },
             Device::Tape(tape) => {
-                let _ = tape;
+                let (capacity, tape) = tape.status();
                 let (kind, block_length, quiet_for_ms) = ("tape".to_owned(), None, None);
-                LunStatus { lun: number, kind, size: 0, block_length, backing, naa, tape: None, quiet_for_ms }
+                LunStatus { lun: number, kind, size: capacity, block_length, backing, naa, tape: Some(tape), quiet_for_ms }
             }
         }
     }
@@ -298,7 +299,8 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Option<Arc<dyn CopyServ
             Device::Disk(Disk::new(common(&disk.path, "DISK"), Volume::new(store), length))
         }
         config::Lun::Tape(tape) => {
-            anyhow::bail!("{}: no tape is served yet", tape.path.display());
+            let capacity = tape.capacity.map(|size| size.as_u64());
+            Device::Tape(Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity)?)
         }
     })
 }
