@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use protocol::iscsi::keys::NegotiationError;
 use protocol::iscsi::login::LoginError;
 use protocol::iscsi::session::{self, Completion, InitiatorConfig, InitiatorEvent, ProtocolError, Submission};
 use protocol::iscsi::{Attribute, ConnectionId, Initiator, Session, TaskManagementFunction, TaskManagementResponse};
@@ -90,7 +91,7 @@ async fn log_in(
 ) -> Result<(Driver, mpsc::UnboundedSender<Request>), ClientError> {
     for _ in 0..=REDIRECTIONS {
         let connected = TcpStream::connect((portal.host.as_str(), portal.port)).await;
-        let stream = connected.map_err(|source| ClientError::Connect { portal: portal.to_string(), source })?;
+        let stream = connected.map_err(|error| ClientError::Connect { portal: portal.to_string(), error })?;
         stream.set_nodelay(true)?;
         let (sender, requests) = mpsc::unbounded_channel();
         let mut driver = Driver::new(stream, config(target, options), requests, Arc::clone(&counters));
@@ -204,6 +205,10 @@ impl End {
                 detail: status.detail,
                 meaning: status.to_string(),
             },
+            // Digests are the only keys for which the default is not good enough.
+            Self::Protocol(ProtocolError::Login(LoginError::Negotiation(NegotiationError::Answer(
+                key @ ("HeaderDigest" | "DataDigest"),
+            )))) => ClientError::NotAgreed(key),
             Self::Protocol(error) => ClientError::Protocol(error.to_string()),
             end => ClientError::ConnectionLost(Lost { reason: end.to_string(), during: Some("the login".into()) }),
         }
@@ -454,7 +459,10 @@ impl Driver {
                     self.last_word = Some(format!("PDU rejected, reason {reason:#04x}"));
                     if let Some(tag) = tag {
                         self.session.forget(tag);
-                        self.complete(tag, Err(ClientError::Protocol(format!("the target rejects the PDU, reason {reason:#04x}"))));
+                        self.complete(
+                            tag,
+                            Err(ClientError::Protocol(format!("the target rejects the PDU, reason {reason:#04x}"))),
+                        );
                     }
                 }
             }

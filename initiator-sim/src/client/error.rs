@@ -13,13 +13,16 @@ use super::TaskManagement;
 #[non_exhaustive]
 pub enum ClientError {
     /// No TCP connection.
-    #[error("cannot connect to {portal}: {source}")]
+    #[error("cannot connect to {portal}: {error}")]
     Connect {
         /// Host and port.
         portal: String,
         /// What the system says.
-        source: io::Error,
+        error: io::Error,
     },
+    /// The target does not take what [`super::Options`] insist on.
+    #[error("the target does not agree to {0} as asked for")]
+    NotAgreed(&'static str),
     /// The target ended the login. RFC 7143 (11.13.5).
     #[error("{target} refuses the login: {meaning}")]
     Login {

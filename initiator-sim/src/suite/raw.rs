@@ -41,6 +41,8 @@ pub(super) struct LoginHeader {
     pub(super) version_max: u8,
     pub(super) version_min: u8,
     pub(super) transit: bool,
+    /// C bit: the text goes on in the next request.
+    pub(super) goes_on: bool,
     pub(super) current: u8,
     pub(super) next: u8,
     pub(super) cmd_sn: u32,
@@ -57,6 +59,7 @@ impl Default for LoginHeader {
             version_max: 0,
             version_min: 0,
             transit: true,
+            goes_on: false,
             current: OPERATIONAL,
             next: FULL_FEATURE,
             cmd_sn: 1,
@@ -89,7 +92,7 @@ impl RawConnection {
         let stream = timeout(ANSWER_LIMIT, connect)
             .await
             .map_err(|_| Stop::Fail(format!("{portal} takes no connection within {ANSWER_LIMIT:?}")))?
-            .map_err(|source| ClientError::Connect { portal: portal.to_string(), source })?;
+            .map_err(|error| ClientError::Connect { portal: portal.to_string(), error })?;
         stream.set_nodelay(true).map_err(ClientError::from)?;
         Ok(Self { stream })
     }
@@ -102,6 +105,11 @@ impl RawConnection {
         pdu.extend_from_slice(data);
         pdu.resize(pdu.len().next_multiple_of(4), 0);
         Ok(self.stream.write_all(&pdu).await.map_err(ClientError::from)?)
+    }
+
+    /// Sends bytes as they are.
+    pub(super) async fn send_bytes(&mut self, bytes: &[u8]) -> Outcome {
+        Ok(self.stream.write_all(bytes).await.map_err(ClientError::from)?)
     }
 
     /// The next PDU; `None` when the target has closed the connection.
@@ -135,12 +143,12 @@ impl RawConnection {
         Ok(Some((Header::parse(&header), rest.freeze().slice(ahs..ahs + length))))
     }
 
-    /// Sends a login request with these keys.
-    pub(super) async fn send_login(&mut self, login: LoginHeader, keys: &[(&str, &str)]) -> Outcome {
-        let transit = if login.transit { bhs::FINAL } else { 0 };
+    /// Sends a login request with this text.
+    pub(super) async fn send_login(&mut self, login: LoginHeader, text: &[u8]) -> Outcome {
+        let transit = if login.transit { bhs::FINAL | login.next } else { 0 };
         let header = bhs::LoginRequest {
             opcode: 0x03 | bhs::IMMEDIATE,
-            flags: transit | login.current << 2 | if login.transit { login.next } else { 0 },
+            flags: transit | if login.goes_on { bhs::CONTINUE } else { 0 } | login.current << 2,
             version_max: login.version_max,
             version_min: login.version_min,
             isid: login.isid,
@@ -149,17 +157,22 @@ impl RawConnection {
             cmd_sn: login.cmd_sn.into(),
             ..Default::default()
         };
-        self.send(Header::LoginRequest(header).to_bytes(), &text(keys)).await
+        self.send(Header::LoginRequest(header).to_bytes(), text).await
     }
 
-    /// Sends a login request and waits for the response; anything else fails the case.
-    pub(super) async fn login(&mut self, login: LoginHeader, keys: &[(&str, &str)]) -> Outcome<LoginAnswer> {
-        self.send_login(login, keys).await?;
+    /// The next PDU, which has to be a login response.
+    pub(super) async fn login_answer(&mut self) -> Outcome<LoginAnswer> {
         match self.receive().await? {
             Some((Header::LoginResponse(header), data)) => Ok(LoginAnswer { header, keys: keys_of(&data)? }),
             Some((other, _)) => fail(format!("expected a Login Response, got a {}", other.name())),
             None => fail("expected a Login Response, the connection was closed"),
         }
+    }
+
+    /// Sends a login request with these keys and waits for the response; anything else fails the case.
+    pub(super) async fn login(&mut self, login: LoginHeader, keys: &[(&str, &str)]) -> Outcome<LoginAnswer> {
+        self.send_login(login, &text(keys)).await?;
+        self.login_answer().await
     }
 
     /// Goes on with empty requests until the full feature phase or a refusal.
@@ -199,7 +212,7 @@ impl RawConnection {
 }
 
 /// `key=value` pairs, each ended by NUL. RFC 7143 (6.1).
-fn text(keys: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn text(keys: &[(&str, &str)]) -> Vec<u8> {
     keys.iter().flat_map(|(key, value)| format!("{key}={value}\0").into_bytes()).collect()
 }
 
