@@ -1,7 +1,8 @@
 //! Commands of direct access block devices: a row for each, the layout of its CDB, and what its data looks like.
 //!
 //! Protection information is not served: RDPROTECT, WRPROTECT, VRPROTECT and ORPROTECT are kept out of the masks and so refused with
-//! a pointer to their bits, as are GROUP NUMBER and ANCHOR. Nothing is executed here. Follows SBC-4.
+//! a pointer to their bits, as is ANCHOR. GROUP NUMBER is taken and has no effect: it only says under which heading to count.
+//! Nothing is executed here. Follows SBC-4.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -44,6 +45,8 @@ const DPO_FUA: u8 = 0x18;
 /// DPO and BYTCHK.
 const DPO_BYTCHK: u8 = 0x16;
 const IMMED: u8 = 0x02;
+/// GROUP NUMBER.
+const GROUP: u8 = 0x3F;
 
 /// READ(6).
 pub const READ_6: CommandSpec = reads("READ(6)", &[0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0]);
@@ -52,29 +55,30 @@ pub const WRITE_6: CommandSpec = writes("WRITE(6)", &[0x0A, 0x1F, 0xFF, 0xFF, 0x
 /// READ CAPACITY(10).
 pub const READ_CAPACITY_10: CommandSpec = reads("READ CAPACITY(10)", &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 /// READ(10).
-pub const READ_10: CommandSpec = reads("READ(10)", &[0x28, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+pub const READ_10: CommandSpec = reads("READ(10)", &[0x28, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// WRITE(10).
-pub const WRITE_10: CommandSpec = writes("WRITE(10)", &[0x2A, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+pub const WRITE_10: CommandSpec = writes("WRITE(10)", &[0x2A, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// WRITE AND VERIFY(10).
 pub const WRITE_AND_VERIFY_10: CommandSpec =
-    writes("WRITE AND VERIFY(10)", &[0x2E, DPO_BYTCHK, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+    writes("WRITE AND VERIFY(10)", &[0x2E, DPO_BYTCHK, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// VERIFY(10).
-pub const VERIFY_10: CommandSpec = compares("VERIFY(10)", &[0x2F, DPO_BYTCHK, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+pub const VERIFY_10: CommandSpec = compares("VERIFY(10)", &[0x2F, DPO_BYTCHK, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// PRE-FETCH(10).
-pub const PRE_FETCH_10: CommandSpec = moves_nothing("PRE-FETCH(10)", &[0x34, IMMED, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+pub const PRE_FETCH_10: CommandSpec =
+    moves_nothing("PRE-FETCH(10)", &[0x34, IMMED, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// SYNCHRONIZE CACHE(10).
 pub const SYNCHRONIZE_CACHE_10: CommandSpec =
-    moves_nothing("SYNCHRONIZE CACHE(10)", &[0x35, IMMED, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+    moves_nothing("SYNCHRONIZE CACHE(10)", &[0x35, IMMED, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// WRITE SAME(10): UNMAP.
-pub const WRITE_SAME_10: CommandSpec = writes("WRITE SAME(10)", &[0x41, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0]);
+pub const WRITE_SAME_10: CommandSpec = writes("WRITE SAME(10)", &[0x41, 0x08, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0xFF, 0xFF, 0]);
 /// UNMAP.
-pub const UNMAP: CommandSpec = writes("UNMAP", &[0x42, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0]);
+pub const UNMAP: CommandSpec = writes("UNMAP", &[0x42, 0, 0, 0, 0, 0, GROUP, 0xFF, 0xFF, 0]);
 
 /// READ(16).
 pub const READ_16: CommandSpec = reads("READ(16)", &blocks_16(0x88, DPO_FUA));
 /// COMPARE AND WRITE.
 pub const COMPARE_AND_WRITE: CommandSpec =
-    writes("COMPARE AND WRITE", &[0x89, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0, 0]);
+    writes("COMPARE AND WRITE", &[0x89, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, GROUP, 0]);
 /// WRITE(16).
 pub const WRITE_16: CommandSpec = writes("WRITE(16)", &blocks_16(0x8A, DPO_FUA));
 /// ORWRITE(16).
@@ -93,7 +97,8 @@ pub const WRITE_SAME_16: CommandSpec = writes("WRITE SAME(16)", &blocks_16(0x93,
 pub const READ_CAPACITY_16: CommandSpec =
     action("READ CAPACITY(16)", &[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
 /// GET LBA STATUS(16).
-pub const GET_LBA_STATUS: CommandSpec = action("GET LBA STATUS(16)", &blocks_16(0x9E, 0x12));
+pub const GET_LBA_STATUS: CommandSpec =
+    action("GET LBA STATUS(16)", &[0x9E, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
 /// READ(12).
 pub const READ_12: CommandSpec = reads("READ(12)", &blocks_12(0xA8, DPO_FUA));
 /// WRITE(12).
@@ -104,11 +109,11 @@ pub const WRITE_AND_VERIFY_12: CommandSpec = writes("WRITE AND VERIFY(12)", &blo
 pub const VERIFY_12: CommandSpec = compares("VERIFY(12)", &blocks_12(0xAF, DPO_BYTCHK));
 
 const fn blocks_12(opcode: u8, flags: u8) -> [u8; 12] {
-    [opcode, flags, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]
+    [opcode, flags, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0]
 }
 
 const fn blocks_16(opcode: u8, flags: u8) -> [u8; 16] {
-    [opcode, flags, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]
+    [opcode, flags, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0]
 }
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

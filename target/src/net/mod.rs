@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
+use crate::lun::disk::TRANSFER_MAX;
 use crate::nexus::{LunMap, Nexus, NexusCounters};
 use connection::Connection;
 use management::Message;
@@ -137,6 +138,8 @@ impl Target {
             // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
             wishes: self.wishes,
+            // What VPD page B0h promises.
+            max_write_length: TRANSFER_MAX as u32,
             ..Default::default()
         };
         Connection::new(self, stream, config).run(shutdown).await

@@ -59,10 +59,10 @@ pub fn dispatch<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
 fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Response> {
     let common = device.common();
     common.attentions.know(task.nexus.id);
-    if !passes_attentions(task.cdb.opcode()) {
-        if let Some(condition) = common.attentions.take(task.nexus.id) {
-            return Err(condition.into());
-        }
+    if !passes_attentions(task.cdb.opcode())
+        && let Some(condition) = common.attentions.take(task.nexus.id)
+    {
+        return Err(condition.into());
     }
     let command = find::<D>(device, task).inspect_err(|sense| debug!(cdb = ?task.cdb, lun = ?task.lun, %sense, "refused"))?;
     common.reservation.admit(task)?;

@@ -42,9 +42,9 @@ fn compare_and_write_range(disk: &Disk, task: &Task, extent: &Extent) -> Result<
         return Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field()));
     }
     let range = disk.transferred(task, extent)?;
-    match task.data_out_len() >= 2 * range.len {
+    match task.data_out_len() == 2 * range.len {
         true => Ok(range),
-        // Nothing can be done by halves here.
+        // Where the two halves lie would be a guess.
         false => Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field())),
     }
 }

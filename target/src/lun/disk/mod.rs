@@ -33,8 +33,8 @@ use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch};
 use crate::task::{Execution, Response, Task};
 use crate::volume::{Admission, Volume};
 
-/// MAXIMUM TRANSFER LENGTH in bytes: what one READ may make the target hold in memory.
-const TRANSFER_MAX: u64 = 32 << 20;
+/// MAXIMUM TRANSFER LENGTH in bytes: what one READ or WRITE may make the target hold in memory.
+pub const TRANSFER_MAX: u64 = 32 << 20;
 
 /// A disk LUN.
 #[derive(Debug)]

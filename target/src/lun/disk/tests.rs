@@ -1,5 +1,7 @@
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use protocol::scsi::{CommandSpec, DataDirection, FieldPointer, Sense, SenseFormat, SenseKey, Status};
 use protocol::wire::hex;
@@ -8,7 +10,8 @@ use super::Disk;
 use crate::lun::common::LogicalUnit;
 use crate::lun::testing::{MemoryStore, disk_on, finish, nexus, task};
 use crate::nexus::Nexus;
-use crate::task::{Execution, Response};
+use crate::quiet::{Hold, await_quiet};
+use crate::task::{Execution, Response, Task};
 
 /// A disk of 2048 blocks of 512 bytes, and who uses it.
 struct Bench {
@@ -194,7 +197,44 @@ fn compare_and_write_writes_only_what_compared() {
     let miscompare = Sense::MISCOMPARE_DURING_VERIFY_OPERATION.with_information(0);
     assert_eq!(bench.refused(cdb, [vec![0; 512], vec![1; 512]].concat()), miscompare);
     assert_eq!(bench.data("28 00 00000008 00 0001 00"), [9; 512]);
-    assert_eq!(bench.refused(cdb, vec![9; 512]), Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(13)));
+    for length in [512, 1536] {
+        assert_eq!(bench.refused(cdb, vec![9; length]), Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(13)), "{length}");
+    }
+    bench.good("89 00 0000000000000008 000000 00 00 00", Vec::new());
+}
+
+/// A disk whose writes are held, and a write to it that is parked.
+async fn parked(bench: &Bench) -> (Hold, Task, Pin<Box<dyn Future<Output = Response> + Send>>) {
+    let gate = Arc::clone(bench.disk.volume().gate());
+    let hold = await_quiet([gate], Duration::ZERO, Duration::from_secs(1), |_| ()).await.unwrap();
+    let write = task(&bench.nexus, "2a 00 00000000 00 0001 00", vec![1; 512]);
+    let twin = Task { abort: write.abort.clone(), ..task(&bench.nexus, "00", Vec::new()) };
+    let Execution::Async(parked) = bench.disk.start(write) else { panic!("a held write takes no thread") };
+    (hold, twin, parked)
+}
+
+#[tokio::test]
+async fn a_held_write_is_done_when_the_hold_ends() {
+    let bench = Bench::new();
+    let (hold, _, mut parked) = parked(&bench).await;
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut parked).await;
+    assert!(early.is_err(), "the hold is on");
+    assert_eq!(bench.data("28 00 00000000 00 0001 00"), [0; 512], "reads pass");
+    bench.good("35 00 00000000 00 0000 00", Vec::new());
+    drop(hold);
+    assert_eq!(parked.await, Response { transfer_length: Some(512), ..Response::good() });
+    assert_eq!(bench.data("28 00 00000000 00 0001 00"), [1; 512]);
+}
+
+#[tokio::test]
+async fn a_held_write_can_be_aborted_and_then_writes_nothing() {
+    let bench = Bench::new();
+    let (hold, twin, parked) = parked(&bench).await;
+    twin.abort.cancel();
+    assert_eq!(parked.await.status, Status::TaskAborted);
+    drop(hold);
+    assert_eq!(bench.data("28 00 00000000 00 0001 00"), [0; 512]);
+    assert_eq!(bench.disk.volume().quiet().in_flight, 0);
 }
 
 #[test]
