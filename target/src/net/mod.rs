@@ -13,6 +13,8 @@
 mod connection;
 mod hops;
 mod management;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
