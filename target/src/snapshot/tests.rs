@@ -348,9 +348,16 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_happens_to_the_disk_each_view_is_what_it_was(events in events()) {
+    fn whatever_happens_to_the_disk_each_view_is_what_it_was(events in events(), in_files in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let (service, volume) = (memory_service(), Volume::new(Arc::new(MemoryStore::new(UNITS * UNIT))));
+        // In files the holes are the file system's.
+        let folder = tempfile::tempdir().unwrap();
+        let (service, store): (_, Arc<dyn BlockStore>) = if in_files {
+            (SnapshotService::new(folder.path().into()), Arc::new(RawStore::unnamed(folder.path(), UNITS * UNIT).unwrap()))
+        } else {
+            (memory_service(), Arc::new(MemoryStore::new(UNITS * UNIT)))
+        };
+        let volume = Volume::new(store);
         let mut views: Vec<(Arc<View>, Vec<u8>)> = Vec::new();
         for event in events {
             match event {
