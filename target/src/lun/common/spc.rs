@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::scsi::inquiry::{self, StandardInquiry, page};
 use protocol::scsi::mode::{self, ModeForm, ModeSelection, PageControl};
-use protocol::scsi::{FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
+use protocol::scsi::{DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
 
 use super::dispatch::{Command, Reply, Run, commands};
 use super::{CopyService, LogicalUnit};
@@ -132,6 +132,9 @@ const DISABLE_BLOCK_DESCRIPTORS: u8 = 0x08;
 /// LLBAA of MODE SENSE(10): a block descriptor of sixteen bytes may be sent.
 const LONG_LBA_ACCEPTED: u8 = 0x10;
 
+/// Page code 00h is vendor specific. From tapes programs have always got header and block descriptor alone: Linux's st opens with it.
+const NO_PAGE: u8 = 0x00;
+
 fn mode_sense_6<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::ModeSense6Cdb = task.cdb.read();
     let data = mode_sense(device, ModeForm::Six, cdb.flags, cdb.page, cdb.subpage)?;
@@ -151,7 +154,7 @@ fn mode_sense<D: LogicalUnit>(device: &D, form: ModeForm, flags: u8, page: u8, s
     }
     let code = page & 0x3F;
     let pages: Vec<_> = device.mode_pages().into_iter().filter(|page| page.asked_for(code, subpage)).collect();
-    if pages.is_empty() && code != mode::ALL_PAGES {
+    if pages.is_empty() && code != mode::ALL_PAGES && !(code == NO_PAGE && D::DEVICE_TYPE == DeviceType::Tape) {
         let known = device.mode_pages().iter().any(|page| page.code == code);
         let field = if known { FieldPointer::cdb(3) } else { FieldPointer::cdb_bit(2, 5) };
         return Err(Sense::INVALID_FIELD_IN_CDB.at(field));

@@ -152,10 +152,10 @@ impl TapeCopy {
 
 impl Drop for TapeCopy {
     fn drop(&mut self) {
-        if !self.ended {
-            if let Err(error) = self.reopen() {
-                warn!(%error, "the cartridge could not be opened after a copy that did not end");
-            }
+        if !self.ended
+            && let Err(error) = self.reopen()
+        {
+            warn!(%error, "the cartridge could not be opened after a copy that did not end");
         }
     }
 }

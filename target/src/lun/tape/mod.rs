@@ -15,6 +15,8 @@ mod log;
 mod mode;
 mod positioning;
 mod report;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod turns;
 
