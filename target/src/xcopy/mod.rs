@@ -1,1 +1,21 @@
-//! (to be written)
+//! The copy manager: EXTENDED COPY, RECEIVE COPY and what lies between.
+//!
+//! ```text
+//! task → manager → plan (CSCDs in the nexus's LUN map, all checks) → job → crate::mover
+//!           └ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
+//! ```
+//!
+//! Moves no byte itself. A CSCD descriptor names a logical unit of the I_T nexus that sent the command, or nothing. What can be
+//! checked is checked before the first segment; what a mover meets later comes back as data and becomes sense data here.
+//!
+//! Follows SPC-4, "Third-party copies" and the third-party copy commands.
+
+mod jobs;
+mod manager;
+mod plan;
+mod results;
+mod sense;
+#[cfg(test)]
+mod tests;
+
+pub use manager::CopyManager;

@@ -33,7 +33,6 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::MODE_SENSE_10, run: Run::Inline(mode_sense_10) },
         Command { spec: &spc::EXTENDED_COPY, run: Run::Start(extended_copy) },
         Command { spec: &spc::RECEIVE_COPY_STATUS, run: Run::Start(receive_copy) },
-        Command { spec: &spc::RECEIVE_COPY_DATA, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_OPERATING_PARAMETERS, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_FAILURE_DETAILS, run: Run::Start(receive_copy) },
         Command { spec: &spc::REPORT_LUNS, run: Run::Inline(|_, task| report_luns(task)) },

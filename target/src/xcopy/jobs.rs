@@ -1,0 +1,300 @@
+//! One copy job on its way: ends opened, drives held, grants given, reports taken over, and at last one response.
+//!
+//! Grants and drives come back when the mover says that the job is done, or when its process has ended; never before. So an
+//! aborted command ends only when nothing moves any more. The loss of the I_T nexus does not touch a job: it is a task of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use protocol::mover::ends::{Descriptor, End};
+use protocol::mover::{Answer, CopyJob, EndIndex, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover};
+use protocol::scsi::Status;
+use protocol::scsi::sense::{CopyEnd, Sense};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::plan::{Plan, PlannedEnd};
+use super::results::Progress;
+use super::sense::{Notes, abort, is_busy, of_fault, third_party};
+use crate::lun::tape::TapeCopy;
+use crate::mover::{Event, JobHandle, Movers};
+use crate::store::LocalEnd;
+use crate::task::Response;
+use crate::volume::{Volume, WriteGrant};
+
+/// Bytes of buffers a job asks its mover for.
+const BUFFER_BYTES: u64 = 32 << 20;
+
+/// How a job ended, and what it came to.
+#[derive(Debug)]
+pub struct Ended {
+    /// For the initiator.
+    pub response: Response,
+    /// Segments that were begun.
+    pub segments: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+/// The drives of a job, by end.
+type Tapes = BTreeMap<EndIndex, Arc<Mutex<TapeCopy>>>;
+
+/// Ends that are open, and what has to be closed again.
+struct Opened {
+    ends: Vec<End>,
+    files: Vec<OwnedFd>,
+    volumes: BTreeMap<EndIndex, Arc<Volume>>,
+    tapes: Tapes,
+}
+
+/// Carries out a plan to its end.
+pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, cancelled: &CancellationToken) -> Ended {
+    let id = movers.job_id();
+    let notes = plan.notes.clone();
+    let (starting, starter) = (movers.clone(), notes.clone());
+    let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
+    let ended = |response| Ended { response, segments: 0, written: 0 };
+    match started {
+        Ok(Ok((handle, volumes, tapes))) => {
+            let running = Running {
+                id,
+                handle,
+                volumes,
+                tapes,
+                notes,
+                progress: Arc::clone(progress),
+                grants: BTreeMap::new(),
+                told: (0, 0),
+            };
+            running.watch(cancelled).await
+        }
+        Ok(Err(response)) => ended(response),
+        Err(error) => {
+            warn!(%error, "a copy could not be started");
+            ended(Sense::INTERNAL_TARGET_FAILURE.into())
+        }
+    }
+}
+
+/// Opens the ends and hands the job to a mover. Blocks.
+fn start(
+    plan: Plan,
+    id: JobId,
+    movers: &Arc<Movers>,
+    notes: &[Notes],
+) -> Result<(JobHandle, BTreeMap<EndIndex, Arc<Volume>>, Tapes), Response> {
+    let opened = open(&plan, notes)?;
+    if opened.files.len() > MAX_FILES {
+        return Err(Sense::INSUFFICIENT_RESOURCES.into());
+    }
+    let job = CopyJob { id, ends: opened.ends, steps: plan.steps, inline: plan.inline, buffer_bytes: BUFFER_BYTES };
+    let handle = movers.ensure().and_then(|mover| mover.begin(job, &opened.files)).map_err(|error| {
+        warn!(%error, "no mover takes the copy");
+        Response::from(Sense::INTERNAL_TARGET_FAILURE)
+    })?;
+    Ok((handle, opened.volumes, opened.tapes))
+}
+
+fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
+    let mut opened = Opened { ends: Vec::new(), files: Vec::new(), volumes: BTreeMap::new(), tapes: BTreeMap::new() };
+    for (index, planned) in plan.ends.iter().enumerate() {
+        let index = EndIndex(index as u16);
+        let failed = |error: io::Error, end| {
+            warn!(%error, "an end of a copy cannot be opened");
+            refused(plan, notes, index, end, &Sense::INTERNAL_TARGET_FAILURE.into())
+        };
+        let local = match planned {
+            PlannedEnd::Source(disk) => {
+                disk.volume().source(disk.block_length().0).map_err(|error| failed(error, CopyEnd::Source))?
+            }
+            PlannedEnd::Destination(disk) => {
+                opened.volumes.insert(index, Arc::clone(disk.volume()));
+                disk.volume().destination(disk.block_length().0).map_err(|error| failed(error, CopyEnd::Destination))?
+            }
+            PlannedEnd::Tape(tape) => {
+                let copy = tape.begin_copy().map_err(|response| match is_busy(&response) {
+                    true => response,
+                    false => refused(plan, notes, index, CopyEnd::Destination, &response),
+                })?;
+                let local = copy.end().map_err(|error| failed(error, CopyEnd::Destination))?;
+                opened.tapes.insert(index, Arc::new(Mutex::new(copy)));
+                local
+            }
+            PlannedEnd::Null(end) => LocalEnd { end: end.clone(), files: Vec::new() },
+        };
+        let first = opened.files.len() as u16;
+        opened.ends.push(shifted(local.end, first));
+        opened.files.extend(local.files);
+    }
+    Ok(opened)
+}
+
+/// THIRD PARTY DEVICE FAILURE in the first segment that names the end, on the side on which it does.
+fn refused(plan: &Plan, notes: &[Notes], end: EndIndex, side: CopyEnd, response: &Response) -> Response {
+    let names = |step: &protocol::mover::Step| super::plan::side_of(step, end);
+    let found = plan.steps.iter().find_map(|step| Some((step.segment, names(step)?)));
+    let (segment, side) = found.unwrap_or((0, side));
+    let notes = notes.get(segment as usize).copied().unwrap_or_default();
+    third_party(segment, &notes, side, response).into()
+}
+
+/// The end with its files where they stand among all files of the job.
+fn shifted(mut end: End, by: u16) -> End {
+    let shift = |descriptor: &mut Descriptor| descriptor.0 += by;
+    match &mut end {
+        End::Raw { file, .. } => shift(file),
+        End::View { live, copies, table, .. } => [live, copies, table].into_iter().for_each(shift),
+        End::Cartridge { image, .. } => shift(image),
+        End::NullBlock { .. } | End::NullStream => {}
+    }
+    end
+}
+
+/// A job on a mover.
+struct Running {
+    id: JobId,
+    handle: JobHandle,
+    volumes: BTreeMap<EndIndex, Arc<Volume>>,
+    tapes: Tapes,
+    notes: Vec<Notes>,
+    progress: Arc<Progress>,
+    grants: BTreeMap<EndIndex, WriteGrant>,
+    /// Bytes read and written, as last told.
+    told: (u64, u64),
+}
+
+impl Running {
+    async fn watch(mut self, cancelled: &CancellationToken) -> Ended {
+        let mut stopping = false;
+        let outcome = loop {
+            let event = tokio::select! {
+                event = self.handle.event() => event,
+                () = cancelled.cancelled(), if !stopping => {
+                    info!(job = self.id.0, "copy is stopped");
+                    stopping = true;
+                    self.handle.tell(&ToMover::Cancel { job: self.id });
+                    continue;
+                }
+            };
+            match event {
+                Event::Died => break None,
+                Event::Message(FromMover::Done { outcome, .. }) => break Some(outcome),
+                Event::Message(message) => self.hear(message, cancelled).await,
+            }
+        };
+        let tapes = self.close(outcome.is_some()).await;
+        let response = match outcome {
+            Some(outcome) => self.response(outcome, tapes),
+            None => self.abandoned(),
+        };
+        let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
+        Ended { response, segments, written: self.told.1 }
+    }
+
+    async fn hear(&mut self, message: FromMover, cancelled: &CancellationToken) {
+        match message {
+            FromMover::Ask { question, .. } => {
+                let answer = match self.decide(question, cancelled).await {
+                    Ok(()) => Answer::Granted,
+                    Err(error) => {
+                        debug!(job = self.id.0, ?question, %error, "refused");
+                        Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) }
+                    }
+                };
+                self.handle.tell(&ToMover::Answer { job: self.id, answer });
+            }
+            FromMover::GiveBack { end, .. } => drop(self.grants.remove(&end)),
+            FromMover::Tape { end, report, .. } => {
+                let applied = self.with_tape(end, move |tape| tape.apply(&report)).await;
+                if let Err(error) = applied {
+                    warn!(job = self.id.0, %error, "the mover's report of a tape is not borne out");
+                    self.handle.tell(&ToMover::Cancel { job: self.id });
+                }
+            }
+            FromMover::Progress { segment, read, written, .. } => {
+                self.progress.segments.fetch_max(segment.saturating_add(1), Ordering::Relaxed);
+                self.progress.written.store(written, Ordering::Relaxed);
+                self.handle.count(read.saturating_sub(self.told.0), written.saturating_sub(self.told.1));
+                self.told = (read, written);
+            }
+            FromMover::Hello { .. } | FromMover::Done { .. } => {}
+        }
+    }
+
+    async fn decide(&mut self, question: Question, cancelled: &CancellationToken) -> io::Result<()> {
+        match question {
+            Question::Grant { end, range } => {
+                // The last one is given back by asking: it must not be held while a hold is waited for.
+                drop(self.grants.remove(&end));
+                let volume = self.volumes.get(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+                let grant = tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+                    grant = volume.grant(range) => grant?,
+                };
+                self.grants.insert(end, grant);
+                Ok(())
+            }
+            Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await,
+        }
+    }
+
+    async fn with_tape(
+        &self,
+        end: EndIndex,
+        run: impl FnOnce(&mut TapeCopy) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let tape = self.tapes.get(&end).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        spawn_blocking(move || run(&mut tape.lock().expect("no holder panics"))).await.map_err(io::Error::other)?
+    }
+
+    /// Nothing moves any more: drives go back, synchronized or recovered, and grants end.
+    async fn close(&mut self, orderly: bool) -> io::Result<()> {
+        self.grants.clear();
+        let mut closed = Ok(());
+        for (_, tape) in std::mem::take(&mut self.tapes) {
+            let tape = Arc::into_inner(tape).expect("only the job has its drives").into_inner().expect("no holder panics");
+            let ended = spawn_blocking(move || if orderly { tape.finish() } else { tape.recover() }).await;
+            closed = closed.and(ended.map_err(io::Error::other).and_then(|ended| ended));
+        }
+        closed
+    }
+
+    fn response(&self, outcome: Outcome, tapes: io::Result<()>) -> Response {
+        match (outcome, tapes) {
+            (Outcome::Copied { .. }, Ok(())) => Response::good(),
+            // Data may be on the tape and still be lost with the power: that is no success.
+            (Outcome::Copied { .. }, Err(error)) => {
+                warn!(job = self.id.0, %error, "a tape could not be synchronized after a copy");
+                let segment = self.notes.len().saturating_sub(1) as u32;
+                third_party(segment, &self.note(segment), CopyEnd::Destination, &Sense::WRITE_ERROR.into()).into()
+            }
+            (Outcome::Fault(fault), _) => of_fault(&fault, &self.note(fault.segment)).into(),
+            (Outcome::Cancelled, _) => abort(self.segment(), Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into(),
+        }
+    }
+
+    /// The process has ended in the middle.
+    fn abandoned(&self) -> Response {
+        warn!(job = self.id.0, segment = self.segment(), "the mover has ended in the middle of a copy");
+        abort(self.segment(), Sense::INTERNAL_TARGET_FAILURE).into()
+    }
+
+    fn segment(&self) -> u32 {
+        self.progress.segments.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    fn note(&self, segment: u32) -> Notes {
+        self.notes.get(segment as usize).copied().unwrap_or_default()
+    }
+}
+
+/// The status that says "not now" for as many copies as there may be.
+#[must_use]
+pub fn task_set_full() -> Response {
+    Response::status(Status::TaskSetFull)
+}

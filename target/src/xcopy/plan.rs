@@ -1,0 +1,583 @@
+//! From a list to a job: CSCDs become logical units, segments become steps, and what can be checked is checked.
+//!
+//! Resolves only inside the LUN map of the I_T nexus that sent the command. Opens no file and holds no drive. What depends on
+//! data or on a tape's position is left to the mover.
+//!
+//! Follows SPC-4, "CSCD descriptors", "Segment descriptors" and tables 115 and 138.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use protocol::mover::ends::End;
+use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
+use protocol::scsi::designator::Designator;
+use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
+use protocol::units::Lba;
+use protocol::xcopy::{self, CountOf, CscdId, CscdParameters, List, MAX_STREAM_TRANSFER, Segment, SegmentDescriptor};
+
+use super::sense::{Notes, abort, at_cscd, at_list, third_party};
+use crate::lun::Device;
+use crate::lun::disk::Disk;
+use crate::lun::tape::Tape;
+use crate::task::{Response, Task};
+
+/// Who takes part, before any file is open.
+#[derive(Debug, Clone)]
+pub enum PlannedEnd {
+    /// A disk that is read.
+    Source(Arc<Disk>),
+    /// A disk that is written.
+    Destination(Arc<Disk>),
+    /// A tape.
+    Tape(Arc<Tape>),
+    /// A null logical unit.
+    Null(End),
+}
+
+/// A job whose ends are not open yet.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In the order of [`EndIndex`].
+    pub ends: Vec<PlannedEnd>,
+    /// One for each segment.
+    pub steps: Vec<Step>,
+    /// What sense data of a segment has to know; one for each.
+    pub notes: Vec<Notes>,
+    /// Inline data, and embedded data behind it.
+    pub inline: Vec<u8>,
+    /// Ends by the logical unit and what is done with it.
+    known: BTreeMap<(usize, u8), EndIndex>,
+}
+
+/// A logical unit that a segment names.
+#[derive(Debug, Clone)]
+enum Unit {
+    Disk(Arc<Disk>),
+    Tape(Arc<Tape>),
+    NullBlock,
+    NullStream,
+}
+
+/// What a CSCD id stands for.
+#[derive(Debug, Clone)]
+struct Cscd {
+    unit: Unit,
+    pad: bool,
+    /// STREAM BLOCK LENGTH where FIXED is set.
+    fixed: Option<u32>,
+}
+
+/// Makes a plan of a list that `task` brought to `device`.
+///
+/// # Errors
+/// COPY ABORTED with the number of the first segment that cannot be carried out; nothing has moved.
+pub fn plan(list: &List, device: &Device, task: &Task) -> Result<Plan, Sense> {
+    let mut planner =
+        Planner { list, device, task, plan: Plan { inline: list.inline.to_vec(), ..Plan::default() }, residue: false };
+    let mut segment_at = list.segment_at(0);
+    for (index, descriptor) in list.segments.iter().enumerate() {
+        planner.segment(index as u32, segment_at, descriptor)?;
+        segment_at += descriptor.length();
+    }
+    Ok(planner.plan)
+}
+
+struct Planner<'a> {
+    list: &'a List,
+    device: &'a Device,
+    task: &'a Task,
+    plan: Plan,
+    /// Source data of an earlier segment may be left, so that fewer blocks are read than a segment counts.
+    residue: bool,
+}
+
+/// One segment under way through the checks.
+struct Checked<'a> {
+    number: u32,
+    descriptor: &'a SegmentDescriptor,
+    notes: Notes,
+}
+
+impl Checked<'_> {
+    fn abort(&self, sense: Sense) -> Sense {
+        abort(self.number, sense)
+    }
+
+    /// A field of the segment descriptor, pointed at from the start of the list or, where that is too far, of the segment.
+    fn field(&self, sense: Sense, byte: u16) -> Sense {
+        let sense = self.abort(sense);
+        match u16::try_from(self.notes.segment_at + usize::from(byte)) {
+            Ok(byte) => sense.at(FieldPointer::parameter(byte)),
+            Err(_) => sense.at(FieldPointer::segment(byte)),
+        }
+    }
+
+    fn invalid(&self, byte: u16) -> Sense {
+        self.field(Sense::INVALID_FIELD_IN_PARAMETER_LIST, byte)
+    }
+
+    fn wrong_device(&self, byte: u16) -> Sense {
+        self.field(Sense::INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION, byte)
+    }
+
+    fn refused(&self, end: CopyEnd, refusal: impl Into<Response>) -> Sense {
+        third_party(self.number, &self.notes, end, &refusal.into())
+    }
+}
+
+impl Planner<'_> {
+    fn segment(&mut self, number: u32, segment_at: usize, descriptor: &SegmentDescriptor) -> Result<(), Sense> {
+        let mut checked = Checked { number, descriptor, notes: Notes { segment_at, ..Notes::default() } };
+        let source = descriptor.segment.source().map(|id| self.resolve(&mut checked, id, CopyEnd::Source)).transpose()?;
+        let destination =
+            descriptor.segment.destination().map(|id| self.resolve(&mut checked, id, CopyEnd::Destination)).transpose()?;
+        for (cscd, end) in [(&source, CopyEnd::Source), (&destination, CopyEnd::Destination)] {
+            if let Some(cscd) = cscd {
+                self.reserved(&checked, cscd, end)?;
+            }
+        }
+        let action = match (source, destination) {
+            (source, Some(destination)) => self.action(&mut checked, source, destination)?,
+            (Some(source), None) => self.without_destination(&checked, source)?,
+            (None, None) => Action::Nothing,
+        };
+        if let Action::Move(copy) = &action {
+            // Table "PAD and CAT bit definitions": CAT, or PAD of the destination alone, keep source data.
+            self.residue = descriptor.cat || (!copy.source_pad && copy.destination_pad);
+        }
+        self.plan.steps.push(Step { segment: number, cat: descriptor.cat, action });
+        self.plan.notes.push(checked.notes);
+        Ok(())
+    }
+
+    /// The logical unit of a CSCD id, and what the list says of it.
+    fn resolve(&self, checked: &mut Checked<'_>, id: CscdId, end: CopyEnd) -> Result<Cscd, Sense> {
+        let plain = |unit| Ok(Cscd { unit, pad: false, fixed: None });
+        match id {
+            CscdId::NULL_BLOCK => return plain(Unit::NullBlock),
+            CscdId::NULL_STREAM => return plain(Unit::NullStream),
+            CscdId::THIS_LUN => return plain(unit(self.device)),
+            _ => {}
+        }
+        let field = if end == CopyEnd::Source { 4 } else { 6 };
+        let index = id.index().filter(|index| *index < self.list.cscds.len());
+        let index = index.ok_or_else(|| checked.field(Sense::UNREACHABLE_COPY_TARGET, field))?;
+        let at = self.list.cscd_at(index);
+        match end {
+            CopyEnd::Source => checked.notes.source_at = Some(at),
+            CopyEnd::Destination => checked.notes.destination_at = Some(at),
+        }
+        let descriptor = &self.list.cscds[index];
+        let device = self
+            .find(&descriptor.designator)
+            .ok_or_else(|| at_cscd(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &checked.notes, end))?;
+        let unit = unit(&device);
+        let (pad, fixed) = match (&unit, descriptor.parameters) {
+            (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
+                if block_length != 0 && block_length != disk.block_length().0 {
+                    return Err(at_list(checked.abort(Sense::INVALID_FIELD_IN_PARAMETER_LIST), at + 29));
+                }
+                (pad, None)
+            }
+            (Unit::Tape(_), CscdParameters::Tape { pad, fixed, block_length }) => (pad, fixed.then_some(block_length)),
+            _ => return Err(at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end)),
+        };
+        Ok(Cscd { unit, pad, fixed })
+    }
+
+    /// The one logical unit of this nexus that has the designator. One that several have, as a port's, names none of them.
+    fn find(&self, wanted: &xcopy::Designator) -> Option<Device> {
+        let named = |device: &Device| device.common().identity.designators().iter().any(|designator| equal(designator, wanted));
+        let mut found = self.task.nexus.luns.all().into_iter().map(|(_, device)| device).filter(named);
+        let device = found.next()?;
+        found.next().is_none().then_some(device)
+    }
+
+    /// The nexus's own commands would be refused there: so is its copy.
+    fn reserved(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
+        let common = match &cscd.unit {
+            Unit::Disk(disk) => crate::lun::common::LogicalUnit::common(&**disk),
+            Unit::Tape(tape) => crate::lun::common::LogicalUnit::common(&**tape),
+            Unit::NullBlock | Unit::NullStream => return Ok(()),
+        };
+        common.reservation.admit(self.task).map_err(|refusal| checked.refused(end, refusal))
+    }
+
+    /// 06h and 07h.
+    fn without_destination(&mut self, checked: &Checked<'_>, source: Cscd) -> Result<Action, Sense> {
+        match checked.descriptor.segment {
+            // TEST UNIT READY on behalf of a copy is not supported: it would take a unit attention that is for the initiator.
+            Segment::VerifyCscd { test_unit_ready: true, .. } => {
+                let bit = checked.invalid(8);
+                Err(match bit.field {
+                    Some(FieldPointer::Parameter { byte, .. }) => bit.at(FieldPointer::Parameter { byte, bit: Some(0) }),
+                    _ => bit,
+                })
+            }
+            Segment::VerifyCscd { .. } => match source.unit {
+                Unit::NullBlock | Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
+                Unit::Disk(_) | Unit::Tape(_) => Ok(Action::Nothing),
+            },
+            Segment::StreamToDiscard { transfer_length, bytes, .. } => {
+                let from = self.stream_source(checked, &source, transfer_length, 9, bytes > 0)?;
+                Ok(Action::Move(Move {
+                    from,
+                    to: Destination::Discard,
+                    process: Some(u64::from(bytes)),
+                    output: None,
+                    source_pad: source.pad,
+                    destination_pad: false,
+                }))
+            }
+            _ => Ok(Action::Nothing),
+        }
+    }
+
+    fn action(&mut self, checked: &mut Checked<'_>, source: Option<Cscd>, destination: Cscd) -> Result<Action, Sense> {
+        let data = |from, to, process, output| {
+            let source_pad = source.as_ref().is_some_and(|source| source.pad);
+            Action::Move(Move { from, to, process, output, source_pad, destination_pad: destination.pad })
+        };
+        let from = source.as_ref();
+        Ok(match checked.descriptor.segment {
+            Segment::BlockToStream { transfer_length, blocks, from: lba, .. } => {
+                let (source, bytes) = self.block_source(checked, from, lba, blocks)?;
+                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                data(source, to, Some(bytes), None)
+            }
+            Segment::StreamToBlock { transfer_length, blocks, to: lba, .. } => {
+                let (to, bytes) = self.block_destination(checked, &destination, lba, blocks)?;
+                let source = self.stream_source_of(checked, from, transfer_length, 9, bytes > 0)?;
+                data(source, to, None, Some(bytes))
+            }
+            Segment::BlockToBlock { count_of, blocks, from: from_lba, to: to_lba, .. } => {
+                let counts_source = count_of == CountOf::SourceBlocks;
+                let (source, process) = self.block_source(checked, from, from_lba, if counts_source { blocks } else { 0 })?;
+                let (to, output) =
+                    self.block_destination(checked, &destination, to_lba, if counts_source { 0 } else { blocks })?;
+                if counts_source { data(source, to, Some(process), None) } else { data(source, to, None, Some(output)) }
+            }
+            Segment::StreamToStream { source_transfer_length, transfer_length, bytes, .. } => {
+                let source = self.stream_source_of(checked, from, source_transfer_length, 9, bytes > 0)?;
+                let to = self.stream_destination_at(checked, &destination, transfer_length, 13, bytes > 0)?;
+                if let (Source::Stream { end: a, .. }, Destination::Stream { end: b, .. }) = (source, to) {
+                    // One drive cannot stand at two places.
+                    if a == b {
+                        return Err(checked.wrong_device(6));
+                    }
+                }
+                data(source, to, Some(u64::from(bytes)), None)
+            }
+            Segment::InlineToStream { transfer_length, offset, bytes, .. } => {
+                let end = u64::from(offset) + u64::from(bytes);
+                if !offset.is_multiple_of(4) {
+                    return Err(checked.invalid(12));
+                }
+                if end > self.list.inline.len() as u64 {
+                    return Err(checked.field(Sense::INLINE_DATA_LENGTH_EXCEEDED, 16));
+                }
+                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                data(Source::Inline { offset, len: bytes }, to, None, None)
+            }
+            Segment::EmbeddedToStream { transfer_length, data: ref embedded, .. } => {
+                let to = self.stream_destination(checked, &destination, transfer_length, !embedded.is_empty())?;
+                let offset = self.plan.inline.len() as u32;
+                self.plan.inline.extend_from_slice(embedded);
+                data(Source::Inline { offset, len: embedded.len() as u32 }, to, None, None)
+            }
+            Segment::BlockOffsetToStream { transfer_length, bytes, from: lba, offset, .. } => {
+                let source = self.byte_source(checked, from, lba, offset, bytes)?;
+                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                data(source, to, Some(u64::from(bytes)), None)
+            }
+            Segment::StreamToBlockOffset { transfer_length, bytes, to: lba, offset, .. } => {
+                let to = self.byte_destination(checked, &destination, lba, offset, bytes)?;
+                let source = self.stream_source_of(checked, from, transfer_length, 9, bytes > 0)?;
+                data(source, to, None, Some(u64::from(bytes)))
+            }
+            Segment::BlockOffsetToBlockOffset { bytes, from: from_lba, from_offset, to: to_lba, to_offset, .. } => {
+                let source = self.byte_source(checked, from, from_lba, from_offset, bytes)?;
+                let to = self.byte_destination(checked, &destination, to_lba, to_offset, bytes)?;
+                data(source, to, Some(u64::from(bytes)), Some(u64::from(bytes)))
+            }
+            Segment::WriteFilemarks { immediate, count, .. } => {
+                Action::WriteFilemarks { end: self.tape(checked, &destination)?, count, immediate }
+            }
+            Segment::Space { code, count, .. } => {
+                let over = match code {
+                    0x0 => SpaceOver::LogicalBlocks,
+                    0x1 => SpaceOver::Filemarks,
+                    0x3 => SpaceOver::EndOfData,
+                    _ => return Err(checked.invalid(8)),
+                };
+                Action::Space { end: self.tape(checked, &destination)?, over, count }
+            }
+            Segment::Locate { object, .. } => {
+                Action::Locate { end: self.tape(checked, &destination)?, object: u64::from(object) }
+            }
+            Segment::StreamToDiscard { .. } | Segment::VerifyCscd { .. } => Action::Nothing,
+        })
+    }
+
+    /// The tape that 10h, 11h or 12h moves.
+    fn tape(&mut self, checked: &Checked<'_>, cscd: &Cscd) -> Result<EndIndex, Sense> {
+        match &cscd.unit {
+            Unit::Tape(tape) => Ok(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            // "… as if an unreachable CSCD had been encountered."
+            Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
+            Unit::Disk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
+        }
+    }
+
+    /// Whole blocks of a source, and how many bytes they are.
+    fn block_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        lba: Lba,
+        blocks: u16,
+    ) -> Result<(Source, u64), Sense> {
+        match cscd.map(|cscd| &cscd.unit) {
+            Some(Unit::Disk(disk)) => {
+                let bytes = u64::from(blocks) * disk.block_length().bytes();
+                let at = byte_of(disk, lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                if !self.residue {
+                    within(disk, at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                }
+                Ok((Source::Blocks { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at }, bytes))
+            }
+            Some(Unit::NullBlock) => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok((Source::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
+            }
+            _ => Err(checked.wrong_device(4)),
+        }
+    }
+
+    /// Whole blocks of a destination, and how many bytes they are.
+    fn block_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        lba: Lba,
+        blocks: u16,
+    ) -> Result<(Destination, u64), Sense> {
+        match &cscd.unit {
+            Unit::Disk(disk) => {
+                let unit = disk.block_length().bytes();
+                let bytes = u64::from(blocks) * unit;
+                checked.notes.residual_unit = Some(unit);
+                let at = byte_of(disk, lba).and_then(|at| within(disk, at, bytes));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok((Destination::Blocks { end: self.writable(checked, disk)?, at }, bytes))
+            }
+            Unit::NullBlock => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok((Destination::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
+            }
+            _ => Err(checked.wrong_device(6)),
+        }
+    }
+
+    fn byte_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        lba: Lba,
+        offset: u16,
+        bytes: u32,
+    ) -> Result<Source, Sense> {
+        match cscd.map(|cscd| &cscd.unit) {
+            Some(Unit::Disk(disk)) => {
+                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                Ok(Source::Bytes { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at, len: u64::from(bytes) })
+            }
+            Some(Unit::NullBlock) => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok(Source::Bytes { end, at: 0, len: u64::from(bytes) })
+            }
+            _ => Err(checked.wrong_device(4)),
+        }
+    }
+
+    fn byte_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        lba: Lba,
+        offset: u16,
+        bytes: u32,
+    ) -> Result<Destination, Sense> {
+        match &cscd.unit {
+            Unit::Disk(disk) => {
+                checked.notes.residual_unit = Some(disk.block_length().bytes());
+                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok(Destination::Bytes { end: self.writable(checked, disk)?, at })
+            }
+            Unit::NullBlock => Ok(Destination::Bytes { end: self.end(PlannedEnd::Null(null_block())), at: 0 }),
+            _ => Err(checked.wrong_device(6)),
+        }
+    }
+
+    fn writable(&mut self, checked: &Checked<'_>, disk: &Arc<Disk>) -> Result<EndIndex, Sense> {
+        match disk.write_protection() {
+            Some(sense) => Err(checked.refused(CopyEnd::Destination, sense)),
+            None => Ok(self.end(PlannedEnd::Destination(Arc::clone(disk)))),
+        }
+    }
+
+    fn stream_source_of(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Source, Sense> {
+        let cscd = cscd.ok_or_else(|| checked.wrong_device(4))?;
+        self.stream_source(checked, cscd, transfer_length, field, moves)
+    }
+
+    fn stream_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Source, Sense> {
+        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
+        match self.stream(cscd) {
+            Some(end) => Ok(Source::Stream { end, transfer }),
+            None => Err(checked.wrong_device(4)),
+        }
+    }
+
+    fn stream_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        moves: bool,
+    ) -> Result<Destination, Sense> {
+        self.stream_destination_at(checked, cscd, transfer_length, 9, moves)
+    }
+
+    fn stream_destination_at(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Destination, Sense> {
+        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
+        checked.notes.residual_unit = Some(cscd.fixed.map_or(1, u64::from));
+        match self.stream(cscd) {
+            Some(end) => Ok(Destination::Stream { end, transfer }),
+            None => Err(checked.wrong_device(6)),
+        }
+    }
+
+    fn stream(&mut self, cscd: &Cscd) -> Option<EndIndex> {
+        match &cscd.unit {
+            Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
+            Unit::Disk(_) | Unit::NullBlock => None,
+        }
+    }
+
+    /// A logical unit takes part once as what it is, however many CSCD descriptors name it.
+    fn end(&mut self, end: PlannedEnd) -> EndIndex {
+        let key = match &end {
+            PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
+            PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
+            PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
+            PlannedEnd::Null(End::NullStream) => (0, 3),
+            PlannedEnd::Null(_) => (0, 4),
+        };
+        *self.plan.known.entry(key).or_insert_with(|| {
+            self.plan.ends.push(end);
+            EndIndex((self.plan.ends.len() - 1) as u16)
+        })
+    }
+}
+
+/// On which side a step names an end.
+#[must_use]
+pub fn side_of(step: &Step, end: EndIndex) -> Option<CopyEnd> {
+    match &step.action {
+        Action::Move(copy) => {
+            let source = match copy.from {
+                Source::Blocks { end, .. } | Source::Bytes { end, .. } | Source::Stream { end, .. } => Some(end),
+                Source::Inline { .. } => None,
+            };
+            let destination = match copy.to {
+                Destination::Blocks { end, .. } | Destination::Bytes { end, .. } | Destination::Stream { end, .. } => Some(end),
+                Destination::Discard => None,
+            };
+            match () {
+                () if source == Some(end) => Some(CopyEnd::Source),
+                () if destination == Some(end) => Some(CopyEnd::Destination),
+                () => None,
+            }
+        }
+        Action::WriteFilemarks { end: tape, .. } | Action::Space { end: tape, .. } | Action::Locate { end: tape, .. } => {
+            (*tape == end).then_some(CopyEnd::Destination)
+        }
+        Action::Nothing => None,
+    }
+}
+
+/// Table "Stream device transfer lengths". A length of zero moves nothing, so it goes only where nothing is to be moved.
+fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: bool) -> Result<Transfer, Sense> {
+    let transfer = match cscd.fixed {
+        Some(record) => Transfer { record, records: length, fixed: true },
+        None => Transfer { record: length, records: 1, fixed: false },
+    };
+    if transfer.bytes() > u64::from(MAX_STREAM_TRANSFER) || (moves && length == 0) {
+        return Err(checked.invalid(field));
+    }
+    Ok(transfer)
+}
+
+fn unit(device: &Device) -> Unit {
+    match device {
+        Device::Disk(disk) => Unit::Disk(Arc::clone(disk)),
+        Device::Tape(tape) => Unit::Tape(Arc::clone(tape)),
+    }
+}
+
+/// CODE SET, ASSOCIATION, DESIGNATOR TYPE, length and bytes.
+fn equal(designator: &Designator, wanted: &xcopy::Designator) -> bool {
+    designator.code_set as u8 == wanted.code_set
+        && designator.association as u8 == wanted.association
+        && designator.kind as u8 == wanted.designator_type
+        && designator.bytes == wanted.identifier.as_bytes()
+}
+
+/// First byte of a block that may also be the one behind the last.
+fn byte_of(disk: &Disk, lba: Lba) -> Option<u64> {
+    lba.0.checked_mul(disk.block_length().bytes())
+}
+
+/// `at`, when `len` bytes from there on lie on the disk.
+fn within(disk: &Disk, at: u64, len: u64) -> Option<u64> {
+    let size = disk.capacity().0 * disk.block_length().bytes();
+    at.checked_add(len).filter(|end| *end <= size).map(|_| at)
+}
+
+const fn out_of_range() -> Sense {
+    Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
+}
+
+/// A null logical unit has no block length of its own.
+const NULL_BLOCK_LENGTH: u32 = 512;
+
+const fn null_block() -> End {
+    End::NullBlock { block_length: NULL_BLOCK_LENGTH }
+}
