@@ -1,17 +1,25 @@
 //! The target on a real socket, against the session machine of the other side.
 
+use std::sync::Condvar;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use protocol::iscsi::{
     Attribute, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, ProtocolError, Session, Submission,
     TaskManagementFunction, TaskManagementResponse,
 };
 use protocol::scsi::{Cdb, LunAddress, Status};
+use protocol::units::{BlockLength, ByteRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::lun::Device;
+use crate::lun::common::{Common, Identity};
+use crate::lun::disk::Disk;
+use crate::lun::testing::MemoryStore;
+use crate::store::{Allocation, BlockStore, LocalEnd};
+use crate::volume::Volume;
 
 const NAME: &str = "iqn.2026-11.example:test";
 const CID: ConnectionId = ConnectionId(0);
@@ -25,11 +33,85 @@ struct Served {
     serving: JoinHandle<io::Result<()>>,
 }
 
+/// A store that holds up every read of its second half until the gate opens.
+#[derive(Debug)]
+struct Gated {
+    store: MemoryStore,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl BlockStore for Gated {
+    fn size(&self) -> u64 {
+        self.store.size()
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        if at >= self.size() / 2 {
+            drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        }
+        self.store.read_at(at, into)
+    }
+
+    fn write_at(&self, at: u64, data: &[Bytes]) -> io::Result<()> {
+        self.store.write_at(at, data)
+    }
+
+    fn deallocate(&self, range: ByteRange) -> io::Result<()> {
+        self.store.deallocate(range)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allocation(&self, range: ByteRange, limit: usize) -> io::Result<Vec<Allocation>> {
+        self.store.allocation(range, limit)
+    }
+
+    fn source(&self, _block_length: u32) -> io::Result<LocalEnd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn destination(&self, _block_length: u32) -> io::Result<LocalEnd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Blocks of 512 bytes; those from here on are behind the gate.
+const GATED_LBA: u32 = 8192;
+
 impl Served {
     async fn start() -> Self {
+        Self::with(Arc::default()).await
+    }
+
+    /// With a disk of 8 MiB as LUN 0.
+    async fn with_disk() -> (Self, Arc<Gated>) {
+        let store = MemoryStore::new(2 * GATED_LBA as usize * 512);
+        let gate = Arc::new(Gated { store, open: Mutex::new(false), opened: Condvar::new() });
+        let common = Common::new(Identity::new(NAME, "memory", "DISK"), None);
+        let volume = Volume::new(Arc::clone(&gate) as Arc<dyn BlockStore>);
+        let luns = LunMap::default();
+        luns.add(0, Device::Disk(Disk::new(common, volume, BlockLength::B512)));
+        (Self::with(Arc::new(luns)).await, gate)
+    }
+
+    async fn with(luns: Arc<LunMap>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let portal = listener.local_addr().unwrap();
-        let target = Target::new(NAME, Arc::default());
+        let target = Target::new(NAME, luns);
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(Arc::clone(&target).serve(listener, shutdown.clone()));
         Self { target, portal, shutdown, serving }
@@ -88,23 +170,51 @@ impl Client {
         }
     }
 
-    fn submit(&mut self, lun: u16, cdb: &[u8], room: u32) -> u32 {
+    fn submit(&mut self, lun: u16, cdb: &[u8], data: Data) -> u32 {
         self.session.submit(Submission {
             lun: LunAddress::from_number(lun),
             cdb: Cdb::new(cdb).unwrap(),
             attribute: Attribute::Simple,
             immediate: false,
-            data: Data::In(room),
+            data,
         })
     }
 
-    async fn command(&mut self, lun: u16, cdb: &[u8], room: u32) -> Completion {
-        let tag = self.submit(lun, cdb, room);
+    /// READ(10) of `blocks` blocks.
+    fn read(&mut self, lba: u32, blocks: u16) -> u32 {
+        self.submit(0, &cdb_10(0x28, lba, blocks), Data::In(u32::from(blocks) * 512))
+    }
+
+    /// True when nothing comes for a while.
+    async fn is_silent(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(150), self.next_event()).await.is_err()
+    }
+
+    async fn managed(&mut self) -> TaskManagementResponse {
         match self.event().await {
-            Some(InitiatorEvent::Completed { tag: ended, completion }) if ended == tag => completion,
+            Some(InitiatorEvent::TaskManagement { response, .. }) => response,
             event => panic!("{event:?}"),
         }
     }
+
+    async fn completed(&mut self) -> (u32, Completion) {
+        match self.event().await {
+            Some(InitiatorEvent::Completed { tag, completion }) => (tag, completion),
+            event => panic!("{event:?}"),
+        }
+    }
+
+    async fn command(&mut self, lun: u16, cdb: &[u8], room: u32) -> Completion {
+        let tag = self.submit(lun, cdb, Data::In(room));
+        let (ended, completion) = self.completed().await;
+        assert_eq!(ended, tag);
+        completion
+    }
+}
+
+fn cdb_10(opcode: u8, lba: u32, blocks: u16) -> [u8; 10] {
+    let ([a, b, c, d], [high, low]) = (lba.to_be_bytes(), blocks.to_be_bytes());
+    [opcode, 0, a, b, c, d, 0, high, low, 0]
 }
 
 const INQUIRY: [u8; 6] = [0x12, 0, 0, 0, 96, 0];
@@ -156,10 +266,7 @@ async fn task_management_is_answered() {
     let mut client = served.client("iqn.2026-11.example:host").await;
     let mut ask = async |function, lun, referenced| {
         client.session.task_management(function, LunAddress::from_number(lun), referenced);
-        match client.event().await {
-            Some(InitiatorEvent::TaskManagement { response, .. }) => response,
-            event => panic!("{event:?}"),
-        }
+        client.managed().await
     };
     use TaskManagementFunction as Function;
     use TaskManagementResponse as Outcome;
@@ -214,5 +321,95 @@ async fn bytes_that_are_no_login_close_the_connection_and_nothing_else() {
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
     client.command(0, &INQUIRY, 96).await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn three_megabytes_go_to_the_disk_and_come_back() {
+    let (served, _gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    let data: Vec<u8> = (0..3 << 20).map(|at: usize| (at ^ at >> 9) as u8).collect();
+    client.submit(0, &cdb_10(0x2A, 7, 6144), Data::Out(vec![data.clone().into()]));
+    assert_eq!(client.completed().await.1.status, Status::Good as u8);
+    client.read(7, 6144);
+    assert_eq!(client.completed().await.1.data_in.concat(), data);
+    let session = served.target.sessions().remove(0);
+    assert_eq!((session.data_out, session.data_in), (3 << 20, 3 << 20));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn an_aborted_task_is_waited_for_and_never_answered() {
+    let (served, gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    let read = client.read(GATED_LBA, 1);
+    assert!(client.is_silent().await);
+    client.session.task_management(TaskManagementFunction::AbortTask, LunAddress::from_number(0), Some(read));
+    assert!(client.is_silent().await, "the command still runs");
+    gate.open();
+    assert_eq!(client.managed().await, TaskManagementResponse::FunctionComplete);
+    assert!(client.is_silent().await);
+    let next = client.read(GATED_LBA, 1);
+    assert_eq!(client.completed().await.0, next);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_command_that_takes_long_holds_up_no_other() {
+    let (served, gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    let long = client.read(GATED_LBA, 1);
+    let others: Vec<u32> = (0..20).map(|lba| client.read(lba, 1)).collect();
+    for _ in &others {
+        assert!(others.contains(&client.completed().await.0));
+    }
+    client.session.ping(Bytes::from_static(b"still there"));
+    assert!(matches!(client.event().await, Some(InitiatorEvent::Pong { .. })));
+    gate.open();
+    assert_eq!(client.completed().await.0, long);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_reset_reaches_the_tasks_of_others_and_tells_them() {
+    let (served, gate) = Served::with_disk().await;
+    let mut other = served.client("iqn.2026-11.example:other").await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    other.read(GATED_LBA, 1);
+    assert!(other.is_silent().await);
+    client.session.task_management(TaskManagementFunction::LogicalUnitReset, LunAddress::from_number(0), None);
+    assert!(client.is_silent().await, "the other's command still runs");
+    gate.open();
+    assert_eq!(client.managed().await, TaskManagementResponse::FunctionComplete);
+    other.read(0, 1);
+    let (_, told) = other.completed().await;
+    assert_eq!((told.status, told.sense[2], told.sense[12]), (Status::CheckCondition as u8, 6, 0x29));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_new_session_waits_until_the_former_runs_nothing() {
+    let (served, gate) = Served::with_disk().await;
+    let mut former = served.client("iqn.2026-11.example:host").await;
+    former.read(GATED_LBA, 1);
+    assert!(former.is_silent().await);
+    drop(former);
+    let mut latter = Client::dial(served.portal, "iqn.2026-11.example:host", Some(NAME)).await;
+    assert!(latter.is_silent().await, "a command of the former still runs");
+    gate.open();
+    assert!(matches!(latter.event().await, Some(InitiatorEvent::LoggedIn(_))));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn logout_ends_what_runs_before_it_is_answered() {
+    let (served, gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    client.read(GATED_LBA, 1);
+    assert!(client.is_silent().await);
+    client.session.logout();
+    assert!(client.is_silent().await, "the command still runs");
+    gate.open();
+    assert!(matches!(client.event().await, Some(InitiatorEvent::LoggedOut { response: 0, .. })));
     served.end().await;
 }
