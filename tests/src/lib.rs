@@ -5,6 +5,7 @@
 pub mod control;
 pub mod copies;
 pub mod foreign;
+pub mod judges;
 pub mod ntfs;
 pub mod pattern;
 pub mod programs;
