@@ -52,3 +52,44 @@ fn inquiry(task: &Task) -> Reply {
     };
     Ok(data_in(nobody.emit(), cdb.allocation_length.get()))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::scsi::{LunAddress, Status};
+    use protocol::wire::hex;
+
+    use super::*;
+    use crate::lun::Device;
+    use crate::lun::testing::{MemoryStore, disk_on, nexus, task};
+
+    fn ask(lun: LunAddress, cdb: &str) -> Response {
+        let (disk, _) = disk_on(MemoryStore::new(4096).into(), 512);
+        let nexus = nexus(1, &[Device::Disk(disk.clone()), Device::Disk(disk)]);
+        absent(&Task { lun, ..task(&nexus, cdb, Vec::new()) })
+    }
+
+    #[test]
+    fn inquiry_says_that_no_device_can_be_there() {
+        let response = ask(LunAddress::from_number(7), "12 00 00 00ff 00");
+        assert_eq!(response.status, Status::Good);
+        assert_eq!(response.data_in[0][0], 0x7F);
+        let pages = ask(LunAddress::from_number(7), "12 01 00 00ff 00");
+        assert_eq!(pages.sense, Some(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(1))));
+    }
+
+    #[test]
+    fn the_logical_units_that_there_are_are_told_at_lun_0_only() {
+        let luns = ask(LunAddress::from_number(0), "a0 00 00 000000 00000100 00 00");
+        assert_eq!(luns.data_in.concat(), hex("00000010 00000000  0000000000000000 0001000000000000"));
+        let elsewhere = ask(LunAddress::from_number(7), "a0 00 00 000000 00000100 00 00");
+        assert_eq!(elsewhere.sense, Some(Sense::LOGICAL_UNIT_NOT_SUPPORTED));
+    }
+
+    #[test]
+    fn everything_else_is_refused_and_request_sense_tells_why() {
+        let two_levels = LunAddress([0, 1, 0, 2, 0, 0, 0, 0]);
+        assert_eq!(ask(two_levels, "28 00 00000000 00 0001 00").sense, Some(Sense::LOGICAL_UNIT_NOT_SUPPORTED));
+        let told = ask(two_levels, "03 00 0000 ff 00");
+        assert_eq!(told.data_in.concat(), Sense::LOGICAL_UNIT_NOT_SUPPORTED.fixed());
+    }
+}

@@ -148,3 +148,63 @@ pub trait CopyService: Send + Sync + fmt::Debug {
     /// VPD page 8Fh, third-party copy, without its four bytes of header.
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8>;
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::scsi::inquiry;
+    use protocol::units::BlockLength;
+
+    use super::*;
+    use crate::lun::disk::Disk;
+    use crate::lun::testing::{MemoryStore, finish, nexus, task};
+    use crate::volume::Volume;
+
+    /// Answers with what it was asked, so that a test sees what reached it.
+    #[derive(Debug)]
+    struct Echo;
+
+    impl CopyService for Echo {
+        fn extended_copy(self: Arc<Self>, device: Device, task: Task) -> Execution {
+            let naa = device.common().identity.naa;
+            Execution::Async(Box::pin(async move { Response::data([&naa[..], &task.parameter_list()].concat()) }))
+        }
+
+        fn receive_copy(&self, _device: &Device, task: &Task) -> Response {
+            Response::data(task.cdb.as_bytes().to_vec())
+        }
+
+        fn third_party_copy_page(&self, _device: &Device) -> Vec<u8> {
+            vec![0xAB; 4]
+        }
+    }
+
+    fn copier() -> (Arc<Disk>, Arc<crate::nexus::Nexus>) {
+        let common = Common::new(Identity::new("iqn.a:t", "memory", "DISK"), Some(Arc::new(Echo)));
+        let disk = Disk::new(common, Volume::new(Arc::new(MemoryStore::new(1 << 20))), BlockLength::B512);
+        let nexus = nexus(1, &[Device::Disk(Arc::clone(&disk))]);
+        (disk, nexus)
+    }
+
+    #[tokio::test]
+    async fn third_party_copy_commands_reach_the_copy_service_with_their_device() {
+        let (disk, nexus) = copier();
+        let copy = task(&nexus, "83 00 0000000000000000 00000003 00 00", vec![1, 2, 3]);
+        let Execution::Async(copy) = disk.start(copy) else { panic!("a copy waits for a mover") };
+        assert_eq!(copy.await.data_in.concat(), [&disk.common().identity.naa[..], &[1, 2, 3]].concat());
+        for action in ["00", "01", "03", "04"] {
+            let asked = finish(disk.start(task(&nexus, &format!("84 {action} 0000000000000000 00000100 00 00"), Vec::new())));
+            assert_eq!(asked.data_in[0][1], u8::from_str_radix(action, 16).unwrap());
+        }
+        let unknown = finish(disk.start(task(&nexus, "84 1f 0000000000000000 00000100 00 00", Vec::new())));
+        assert_eq!(unknown.sense, Some(Sense::INVALID_FIELD_IN_CDB.at(protocol::scsi::FieldPointer::cdb_bit(1, 4))));
+    }
+
+    #[test]
+    fn a_logical_unit_with_a_copy_service_says_so() {
+        let (disk, nexus) = copier();
+        let ask = |cdb: &str| finish(disk.start(task(&nexus, cdb, Vec::new()))).data_in.concat();
+        assert_eq!(ask("12 00 00 00ff 00")[5], 0x08, "3PC");
+        assert!(ask("12 01 00 00ff 00")[4..].contains(&inquiry::page::THIRD_PARTY_COPY));
+        assert_eq!(ask("12 01 8f 00ff 00"), [0x00, 0x8F, 0, 4, 0xAB, 0xAB, 0xAB, 0xAB]);
+    }
+}
