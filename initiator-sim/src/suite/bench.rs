@@ -208,7 +208,9 @@ pub(super) async fn write_records(tape: &LogicalUnit, records: &[Bytes]) -> Outc
 pub(super) async fn expect_record(tape: &LogicalUnit, what: &str, record: &[u8]) -> Outcome {
     match tape.read_record(record.len() as u32).await? {
         TapeRead::Record(got) => super::check::equal_bytes(what, &got, record),
-        other => super::check::fail(format!("{what}: expected a record of {} bytes, got {}", record.len(), tape_read_text(&other))),
+        other => {
+            super::check::fail(format!("{what}: expected a record of {} bytes, got {}", record.len(), tape_read_text(&other)))
+        }
     }
 }
 

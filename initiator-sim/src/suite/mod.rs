@@ -130,12 +130,7 @@ pub struct Case {
 impl Case {
     /// A row.
     #[must_use]
-    pub const fn new(
-        name: &'static str,
-        clause: &'static str,
-        needs: Needs,
-        run: for<'a> fn(&'a Bench) -> Running<'a>,
-    ) -> Self {
+    pub const fn new(name: &'static str, clause: &'static str, needs: Needs, run: for<'a> fn(&'a Bench) -> Running<'a>) -> Self {
         Self { name, clause, needs, run }
     }
 }

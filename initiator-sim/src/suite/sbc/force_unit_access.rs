@@ -5,9 +5,8 @@ use crate::client::Data;
 use crate::suite::check::{self, Outcome, equal_bytes, skip};
 use crate::suite::{Bench, Case, Needs};
 
-pub const CASES: &[Case] = &[Case::new("dpo-and-fua", "SBC-4, Mode parameter header, DPOFUA", Needs::ScratchDisk, |bench| {
-    Box::pin(dpo_and_fua(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("dpo-and-fua", "SBC-4, Mode parameter header, DPOFUA", Needs::ScratchDisk, |bench| Box::pin(dpo_and_fua(bench)))];
 
 /// DPO and FUA in byte 1.
 const FLAGS: [u8; 3] = [0x10, 0x08, 0x18];

@@ -5,9 +5,10 @@ use crate::client::Data;
 use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, equal_bytes, skip};
 use crate::suite::{Bench, Case, Needs};
 
-pub const CASES: &[Case] = &[Case::new("protect-refused", "SBC-4, RDPROTECT and WRPROTECT fields", Needs::ScratchDisk, |bench| {
-    Box::pin(protect_refused(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("protect-refused", "SBC-4, RDPROTECT and WRPROTECT fields", Needs::ScratchDisk, |bench| {
+        Box::pin(protect_refused(bench))
+    })];
 
 async fn protect_refused(bench: &Bench) -> Outcome {
     let disk = bench.disk().await?;

@@ -21,7 +21,11 @@ async fn read_overflow(bench: &Bench) -> Outcome {
     for read in READS {
         let cdb = read.cdb(0, 0, 2).expect("small numbers fit");
         let reply = disk.command(&cdb, Data::In(disk.block())).await?;
-        equal(&format!("residual of {} of two blocks with room for one", read.name), reply.residual, Residual::Overflow(disk.block()))?;
+        equal(
+            &format!("residual of {} of two blocks with room for one", read.name),
+            reply.residual,
+            Residual::Overflow(disk.block()),
+        )?;
         if reply.status == Status::Good {
             equal_bytes(read.name, &reply.data, &whole[..disk.block() as usize])?;
         }
@@ -35,7 +39,11 @@ async fn read_underflow(bench: &Bench) -> Outcome {
     for read in READS {
         let cdb = read.cdb(0, 0, 1).expect("small numbers fit");
         let reply = disk.command(&cdb, Data::In(2 * disk.block())).await?;
-        equal(&format!("residual of {} of one block with room for two", read.name), reply.residual, Residual::Underflow(disk.block()))?;
+        equal(
+            &format!("residual of {} of one block with room for two", read.name),
+            reply.residual,
+            Residual::Underflow(disk.block()),
+        )?;
         equal_bytes(read.name, &check::good(read.name, reply)?, &whole)?;
     }
     Ok(())
@@ -50,7 +58,11 @@ async fn write_underflow(bench: &Bench) -> Outcome {
         let data = disk.pattern(seed as u8, 2);
         let cdb = write.cdb(0, 4, 1).expect("small numbers fit");
         let reply = disk.command(&cdb, Data::Out(data.clone())).await?;
-        equal(&format!("residual of {} of one block with two sent", write.name), reply.residual, Residual::Underflow(disk.block()))?;
+        equal(
+            &format!("residual of {} of one block with two sent", write.name),
+            reply.residual,
+            Residual::Underflow(disk.block()),
+        )?;
         check::good(write.name, reply)?;
         let (block, got) = (disk.block() as usize, disk.get(4, 2).await?);
         equal_bytes("the block written", &got[..block], &data[..block])?;
@@ -68,7 +80,11 @@ async fn write_overflow(bench: &Bench) -> Outcome {
         let data = disk.pattern(seed as u8, 1);
         let cdb = write.cdb(0, 4, 2).expect("small numbers fit");
         let reply = disk.command(&cdb, Data::Out(data.clone())).await?;
-        equal(&format!("residual of {} of two blocks with one sent", write.name), reply.residual, Residual::Overflow(disk.block()))?;
+        equal(
+            &format!("residual of {} of two blocks with one sent", write.name),
+            reply.residual,
+            Residual::Overflow(disk.block()),
+        )?;
         let (block, got) = (disk.block() as usize, disk.get(4, 2).await?);
         // A block that was not sent must not be made up; the one that was may be written or not.
         equal_bytes("the block that was not sent", &got[block..], &before[block..])?;

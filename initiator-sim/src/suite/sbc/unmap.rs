@@ -67,7 +67,9 @@ async fn reads_zeros(bench: &Bench) -> Outcome {
             equal_bytes(&format!("LBA {lba}, which was not unmapped"), got, before)?;
         } else if zeros {
             // LBPRZ = 1 promises zeros for unmapped blocks; a device that kept one shows its old bytes.
-            check::ensure(got.iter().all(|byte| *byte == 0) || got == before, || format!("LBA {lba} holds neither zeros nor its data"))?;
+            check::ensure(got.iter().all(|byte| *byte == 0) || got == before, || {
+                format!("LBA {lba} holds neither zeros nor its data")
+            })?;
         }
     }
     Ok(())

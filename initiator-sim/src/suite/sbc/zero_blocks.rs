@@ -6,7 +6,9 @@ use crate::suite::check::{self, LBA_OUT_OF_RANGE, Outcome, equal, equal_bytes};
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
-    Case::new("zero-blocks", "SBC-4, READ(10) command, TRANSFER LENGTH", Needs::ScratchDisk, |bench| Box::pin(zero_blocks(bench))),
+    Case::new("zero-blocks", "SBC-4, READ(10) command, TRANSFER LENGTH", Needs::ScratchDisk, |bench| {
+        Box::pin(zero_blocks(bench))
+    }),
     Case::new("zero-blocks-beyond-end", "SBC-4, READ(10) command, LOGICAL BLOCK ADDRESS", Needs::Disk, |bench| {
         Box::pin(beyond_end(bench))
     }),

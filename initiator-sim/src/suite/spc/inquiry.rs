@@ -38,9 +38,7 @@ async fn fields(bench: &Bench) -> Outcome {
     let inquiry = bench.unit().await?.inquiry().await?;
     let raw = &inquiry.raw;
     equal("RESPONSE DATA FORMAT", raw[3] & 0x0F, 2)?;
-    ensure(raw.len() <= usize::from(raw[4]) + 5, || {
-        format!("ADDITIONAL LENGTH is {}, but {} bytes came", raw[4], raw.len())
-    })?;
+    ensure(raw.len() <= usize::from(raw[4]) + 5, || format!("ADDITIONAL LENGTH is {}, but {} bytes came", raw[4], raw.len()))?;
     ensure(raw[8..36].iter().all(|byte| (0x20..0x7F).contains(byte)), || {
         format!("vendor, product and revision are not ASCII: {:02x?}", &raw[8..36])
     })

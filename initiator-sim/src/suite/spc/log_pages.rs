@@ -4,9 +4,10 @@ use crate::client::Data;
 use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, ensure, equal, supported};
 use crate::suite::{Bench, Case, Needs};
 
-pub const CASES: &[Case] = &[Case::new("log-each-answers", "SPC-4, LOG SENSE command, Supported Log Pages", Needs::Unit, |bench| {
-    Box::pin(each_answers(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("log-each-answers", "SPC-4, LOG SENSE command, Supported Log Pages", Needs::Unit, |bench| {
+        Box::pin(each_answers(bench))
+    })];
 
 async fn each_answers(bench: &Bench) -> Outcome {
     let unit = bench.unit().await?;

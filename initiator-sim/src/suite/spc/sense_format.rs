@@ -4,9 +4,8 @@ use crate::client::{ClientError, Data, LogicalUnit};
 use crate::suite::check::{self, INVALID_OPERATION_CODE, Outcome, ensure, equal, skip};
 use crate::suite::{Bench, Case, Needs};
 
-pub const CASES: &[Case] = &[Case::new("sense-format", "SPC-4, Control mode page, D_SENSE", Needs::Unit, |bench| {
-    Box::pin(sense_format(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("sense-format", "SPC-4, Control mode page, D_SENSE", Needs::Unit, |bench| Box::pin(sense_format(bench)))];
 
 /// D_SENSE in byte 2 of the control mode page.
 const D_SENSE: u8 = 0x04;

@@ -6,9 +6,8 @@ use crate::suite::bench::{pattern, run_good};
 use crate::suite::check::{self, Outcome, ensure, skip};
 use crate::suite::{Bench, Case, Needs};
 
-pub const CASES: &[Case] = &[Case::new("block-limits", "SSC-4, READ BLOCK LIMITS command", Needs::ScratchTape, |bench| {
-    Box::pin(block_limits(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("block-limits", "SSC-4, READ BLOCK LIMITS command", Needs::ScratchTape, |bench| Box::pin(block_limits(bench)))];
 
 async fn block_limits(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;

@@ -10,7 +10,9 @@ pub const CASES: &[Case] = &[
     Case::new("filemark-met", "SSC-4, READ(6) command; FILEMARK bit", Needs::ScratchTape, |bench| Box::pin(met(bench))),
     Case::new("filemarks-several", "SSC-4, WRITE FILEMARKS(6) command", Needs::ScratchTape, |bench| Box::pin(several(bench))),
     Case::new("filemarks-none", "SSC-4, WRITE FILEMARKS(6) command, count 0", Needs::ScratchTape, |bench| Box::pin(none(bench))),
-    Case::new("filemarks-in-fixed-read", "SSC-4, READ(6) command, FIXED=1", Needs::ScratchTape, |bench| Box::pin(in_fixed(bench))),
+    Case::new("filemarks-in-fixed-read", "SSC-4, READ(6) command, FIXED=1", Needs::ScratchTape, |bench| {
+        Box::pin(in_fixed(bench))
+    }),
     Case::new("filemarks-reserved-bit", "SSC-4, WRITE FILEMARKS(6) command", Needs::ScratchTape, |bench| {
         Box::pin(setmarks(bench))
     }),

@@ -10,9 +10,12 @@ pub const CASES: &[Case] = &[
     Case::new("fixed-blocks", "SSC-4, WRITE(6) and READ(6) commands, FIXED=1", Needs::ScratchTape, |bench| {
         Box::pin(fixed_blocks(bench))
     }),
-    Case::new("fixed-without-block-length", "SSC-4, READ(6) command, FIXED=1 with block length zero", Needs::ScratchTape, |bench| {
-        Box::pin(without_block_length(bench))
-    }),
+    Case::new(
+        "fixed-without-block-length",
+        "SSC-4, READ(6) command, FIXED=1 with block length zero",
+        Needs::ScratchTape,
+        |bench| Box::pin(without_block_length(bench)),
+    ),
     Case::new("block-length-in-mode-header", "SPC-4, Mode parameter block descriptor; SSC-4", Needs::ScratchTape, |bench| {
         Box::pin(in_mode_header(bench))
     }),

@@ -7,7 +7,9 @@ use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, equal, equal_byte
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
-    Case::new("record-shorter-than-asked", "SSC-4, READ(6) command, SILI=0", Needs::ScratchTape, |bench| Box::pin(shorter(bench))),
+    Case::new("record-shorter-than-asked", "SSC-4, READ(6) command, SILI=0", Needs::ScratchTape, |bench| {
+        Box::pin(shorter(bench))
+    }),
     Case::new("record-longer-than-asked", "SSC-4, READ(6) command, SILI=0", Needs::ScratchTape, |bench| Box::pin(longer(bench))),
     Case::new("record-length-suppressed", "SSC-4, READ(6) command, SILI=1", Needs::ScratchTape, |bench| {
         Box::pin(suppressed(bench))

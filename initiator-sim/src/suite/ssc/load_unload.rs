@@ -7,9 +7,8 @@ use crate::suite::check::{self, Outcome, equal, refused};
 use crate::suite::{Bench, Case, Needs};
 use protocol::scsi::SenseKey;
 
-pub const CASES: &[Case] = &[Case::new("load-and-unload", "SSC-4, LOAD UNLOAD command", Needs::ScratchTape, |bench| {
-    Box::pin(load_and_unload(bench))
-})];
+pub const CASES: &[Case] =
+    &[Case::new("load-and-unload", "SSC-4, LOAD UNLOAD command", Needs::ScratchTape, |bench| Box::pin(load_and_unload(bench)))];
 
 /// MEDIUM NOT PRESENT, its closed-tray form, and INITIALIZING COMMAND REQUIRED.
 const NOT_LOADED: [(u8, u8); 3] = [(0x3A, 0x00), (0x3A, 0x01), (0x04, 0x02)];

@@ -62,7 +62,7 @@ async fn space(tape: &LogicalUnit, code: u8, count: i32) -> Outcome<Reply> {
 }
 
 /// The first 4 bytes of READ POSITION short form that matter: the logical object number, and BOP.
-async fn object(tape: &LogicalUnit) -> Outcome<(u32, bool)> {
+pub(super) async fn object(tape: &LogicalUnit) -> Outcome<(u32, bool)> {
     let data = tape.good("READ POSITION", &[0x34, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::In(20)).await?.data;
     match data.first_chunk::<8>() {
         Some(&[flags, _, _, _, a, b, c, d]) => Ok((u32::from_be_bytes([a, b, c, d]), flags & 0x80 != 0)),
@@ -71,7 +71,7 @@ async fn object(tape: &LogicalUnit) -> Outcome<(u32, bool)> {
 }
 
 /// Fails unless the tape stands before this logical object.
-async fn stands_at(tape: &LogicalUnit, what: &str, expected: u32) -> Outcome {
+pub(super) async fn stands_at(tape: &LogicalUnit, what: &str, expected: u32) -> Outcome {
     equal(&format!("logical object number {what}"), object(tape).await?.0, expected)
 }
 
@@ -119,9 +119,7 @@ impl Stopped {
 impl std::fmt::Debug for Stopped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {:02X}h/{:02X}h", self.key, self.code.0, self.code.1)?;
-        for (set, name) in
-            [(self.filemark, "FILEMARK"), (self.end_of_medium, "EOM"), (self.incorrect_length, "ILI")]
-        {
+        for (set, name) in [(self.filemark, "FILEMARK"), (self.end_of_medium, "EOM"), (self.incorrect_length, "ILI")] {
             write!(f, "{}", if set { format!(", {name}") } else { String::new() })?;
         }
         write!(f, ", information {}", self.information)

@@ -10,9 +10,12 @@ pub const CASES: &[Case] = &[
     Case::new("position-at-beginning", "SSC-4, READ POSITION command, BOP", Needs::ScratchTape, |bench| {
         Box::pin(at_beginning(bench))
     }),
-    Case::new("position-forms-agree", "SSC-4, READ POSITION command, service actions 00h, 06h, 08h", Needs::ScratchTape, |bench| {
-        Box::pin(forms_agree(bench))
-    }),
+    Case::new(
+        "position-forms-agree",
+        "SSC-4, READ POSITION command, service actions 00h, 06h, 08h",
+        Needs::ScratchTape,
+        |bench| Box::pin(forms_agree(bench)),
+    ),
     Case::new("position-unknown-form", "SSC-4, READ POSITION command, SERVICE ACTION", Needs::ScratchTape, |bench| {
         Box::pin(unknown_form(bench))
     }),
