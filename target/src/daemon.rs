@@ -27,6 +27,7 @@ use crate::lun::Device;
 use crate::lun::common::{Common, CopyService, Identity, LogicalUnit};
 use crate::lun::disk::Disk;
 use crate::lun::tape::Tape;
+use crate::mover::Movers;
 use crate::net::Target;
 use crate::nexus::LunMap;
 use crate::quiet::Waiting;
@@ -34,9 +35,13 @@ use crate::snapshot::{self, SnapshotError, SnapshotService, View};
 use crate::store::BlockStore;
 use crate::store::raw::{RawSpec, RawStore};
 use crate::volume::Volume;
+use crate::xcopy::CopyManager;
 
 /// Snapshots get LUNs from here on, so that a disk added to the configuration does not take the number of one.
 const FIRST_SNAPSHOT_LUN: u16 = 128;
+
+/// How long a mover is waited for at the end.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// A target that has opened all it serves.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub struct Daemon {
     config: Config,
     target: Arc<Target>,
     luns: Arc<LunMap>,
+    copies: Arc<CopyManager>,
+    movers: Arc<Movers>,
     snapshots: SnapshotService,
     views: Mutex<BTreeMap<u64, ServedView>>,
     listener: Mutex<Option<TcpListener>>,
@@ -66,7 +73,11 @@ impl Daemon {
     pub async fn start(config: &Config) -> anyhow::Result<Arc<Self>> {
         let data = &config.data;
         std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
-        let copies: Option<Arc<dyn CopyService>> = None;
+        let movers = Movers::new(config.mover.clone());
+        // Started now and not with the first copy: whoever cannot copy is told at once.
+        let first = Arc::clone(&movers);
+        tokio::task::spawn_blocking(move || first.ensure()).await?.context("the mover does not start")?;
+        let copies = CopyManager::new(Arc::clone(&movers));
         let luns = Arc::new(LunMap::default());
         for (number, lun) in (0..).zip(&config.luns) {
             let device = open_lun(config, lun, &copies).with_context(|| format!("LUN {number}"))?;
@@ -79,6 +90,8 @@ impl Daemon {
             config: config.clone(),
             target,
             luns,
+            copies,
+            movers,
             snapshots: SnapshotService::new(data.clone()),
             views: Mutex::default(),
             listener: Mutex::new(Some(listener)),
@@ -106,6 +119,11 @@ impl Daemon {
 
     /// Ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
     pub async fn end(&self) {
+        let movers = Arc::clone(&self.movers);
+        let ended = tokio::task::spawn_blocking(move || movers.end());
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            warn!("a mover did not end within {DRAIN:?}");
+        }
         for (number, device) in self.luns.all() {
             let synced = tokio::task::spawn_blocking(move || match device {
                 Device::Disk(disk) => disk.volume().sync(),
@@ -127,8 +145,8 @@ impl Daemon {
             luns: self.luns.all().iter().map(|(number, device)| self.lun_status(*number, device)).collect(),
             sessions: self.target.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
-            copies: protocol::control::CopyStatus::default(),
-            movers: Vec::new(),
+            copies: self.copies.status(),
+            movers: self.movers.status(),
         }
     }
 
@@ -227,8 +245,9 @@ impl Daemon {
     fn serve_view(&self, source: &Disk, view: &Arc<View>, made: impl FnOnce(u64, u16, ByteRange) -> Snapshot) -> Snapshot {
         let backing = format!("snapshot {} of {}", view.id(), source.common().identity.serial);
         let identity = Identity::new(&self.config.target, &backing, "SNAPSHOT");
+        let copies: Arc<dyn CopyService> = self.copies.clone();
         let volume = Volume::new(Arc::clone(view) as Arc<dyn BlockStore>);
-        let disk = Disk::new(Common::new(identity, None), volume, source.block_length());
+        let disk = Disk::new(Common::new(identity, Some(copies)), volume, source.block_length());
         let mut views = self.views.lock().expect("no holder panics");
         let lun = self.luns.add(FIRST_SNAPSHOT_LUN, Device::Disk(disk));
         let made = made(view.id(), lun, view.range());
@@ -279,11 +298,12 @@ fn waiting_event(waiting: Waiting) -> SnapshotEvent {
     }
 }
 
-fn open_lun(config: &Config, lun: &config::Lun, copies: &Option<Arc<dyn CopyService>>) -> anyhow::Result<Device> {
+fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> anyhow::Result<Device> {
     let common = |path: &Path, product: &str| {
         // The name stays the same whatever folder the target is started from.
         let backing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Common::new(Identity::new(&config.target, &backing.display().to_string(), product), copies.clone())
+        let service: Arc<dyn CopyService> = copies.clone();
+        Common::new(Identity::new(&config.target, &backing.display().to_string(), product), Some(service))
     };
     Ok(match lun {
         config::Lun::Disk(disk) => {
@@ -300,7 +320,8 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Option<Arc<dyn CopyServ
         }
         config::Lun::Tape(tape) => {
             let capacity = tape.capacity.map(|size| size.as_u64());
-            Device::Tape(Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity)?)
+            let opened = Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
+            Device::Tape(opened)
         }
     })
 }
