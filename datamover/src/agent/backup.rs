@@ -16,6 +16,7 @@ use serde::Serialize;
 use sim::client::{Carried, Client, Options};
 use sim::url::Url;
 
+use super::cache::Cache;
 use super::control::{Control, ControlError};
 use super::copy::{Copier, Sent, name_of};
 use super::disk::{Disk, LunSource};
@@ -25,8 +26,8 @@ use super::files;
 use super::layout::header::FORMAT;
 use super::layout::trailer::root_of;
 use super::layout::{
-    Allocation, Catalog, Correspondence, DataSum, FileSystem, Manifest, Moment, SetId, SetKind, Source, Span, Trailer, VERSION,
-    VolumeHeader,
+    Allocation, Catalog, Correspondence, DataSum, FileSystem, Manifest, Moment, SetBytes, SetId, SetKind, Source, Span, Trailer,
+    VERSION, VolumeHeader,
 };
 use super::segments::write::{Item, Part, Plan};
 use super::ui::{Ui, human};
@@ -58,6 +59,8 @@ pub struct BackupOptions {
     pub label: Option<String>,
     /// Bytes that one command moves at most.
     pub command_bytes: u64,
+    /// The local catalog, which keeps a copy of the set's metadata.
+    pub cache: Option<Cache>,
 }
 
 /// Where on a tape a set may go.
@@ -500,11 +503,11 @@ impl Job<'_> {
         let sums = root_of(catalog.chunks(header.record_size as usize).chain([&trailer[..]]));
         let bytes = span.bytes + trailer.len() as u64;
         let items = vec![
-            Item::Records { record: header.record_size, parts: vec![Part::Inline(catalog.into())] },
-            Item::record(trailer),
+            Item::Records { record: header.record_size, parts: vec![Part::Inline(catalog.clone().into())] },
+            Item::record(trailer.clone()),
             Item::Filemarks { count: 1, immediate: false },
         ];
-        let bar = self.ui.bytes("catalog", 0);
+        let bar = self.ui.waiting("writing the catalog");
         for command in Plan::new(copier.limits(), header.source.block_length, items)? {
             copier.run(&command?, &bar).await?;
         }
@@ -515,7 +518,17 @@ impl Job<'_> {
             let whole = Span { end_object: span.end_object + 1, bytes, ..span };
             checked_sum(&written, "catalog", whole, Some(sums))?;
         }
+        self.keep(prepared, catalog, trailer);
         Ok(end)
+    }
+
+    /// The set is on the tape by now; a local catalog that cannot be written is no failure of the backup.
+    fn keep(&self, prepared: &Prepared, catalog: Vec<u8>, trailer: Vec<u8>) {
+        let Some(cache) = &self.options.cache else { return };
+        let (header, tables) = (prepared.header_record.clone(), prepared.tables.clone());
+        if let Err(error) = cache.store(&prepared.header, &SetBytes { header, tables, catalog, trailer }) {
+            self.ui.say(format_args!("the backup is done, but the local catalog could not keep it: {error}"));
+        }
     }
 
     /// A view whose copy store failed has no truth left: the set must not get a trailer.
@@ -596,6 +609,7 @@ mod tests {
             placement,
             label: None,
             command_bytes: 1,
+            cache: None,
         }
     }
 

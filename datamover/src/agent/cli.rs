@@ -14,6 +14,7 @@ use sim::client::{Client, Options};
 use sim::url::Url;
 
 use super::backup::{BackupOptions, BackupReport, Placement};
+use super::cache::Cache;
 use super::control::Control;
 use super::demo::DemoArgs;
 use super::disk::{Disk, LunSource};
@@ -44,8 +45,8 @@ enum Command {
     Backup(BackupArgs),
     /// Bring a whole disk, or one file, back from a tape
     Restore(RestoreArgs),
-    /// The sets on a tape
-    List(TapeArgs),
+    /// The sets on a tape, or those that the local catalog knows
+    List(ListArgs),
     /// The files in a set
     Files(FilesArgs),
     /// Which blocks of a disk are in use, and which files they belong to
@@ -172,10 +173,24 @@ struct TapeArgs {
     json: bool,
 }
 
+/// For what a tape, or the local catalog, can answer.
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Read the tape; without it the local catalog answers
+    #[arg(long, value_name = "URL")]
+    from: Option<Url>,
+    /// iSCSI name to log in under
+    #[arg(long, value_name = "NAME", default_value = INITIATOR)]
+    initiator: String,
+    /// Print facts as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct FilesArgs {
     #[command(flatten)]
-    tape: TapeArgs,
+    list: ListArgs,
     /// The set, by the beginning of its id; the last whole one if not given
     #[arg(long, value_name = "ID")]
     set: Option<String>,
@@ -296,14 +311,23 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let report = restore::restore(&args.options()?, Ui::new(json)).await?;
             print(json, &report, |out| report.print(out))
         }
-        Command::List(args) => {
-            let contents = list::contents(&args.tape, &args.initiator).await?;
-            print(args.json, &contents, |out| list::print_sets(&contents, out))
-        }
+        Command::List(args) => match &args.from {
+            Some(tape) => {
+                let contents = list::contents(tape, &args.initiator).await?;
+                print(args.json, &contents, |out| list::print_sets(&contents, out))
+            }
+            None => {
+                let sets = user_cache()?.sets()?;
+                print(args.json, &sets, |out| list::print_cached(&sets, out))
+            }
+        },
         Command::Files(args) => {
-            let (_, tables) = list::set(&args.tape.tape, args.set.as_deref(), &args.tape.initiator).await?;
+            let tables = match &args.list.from {
+                Some(tape) => list::tables(tape, args.set.as_deref(), &args.list.initiator, Cache::of_user().as_ref()).await?,
+                None => user_cache()?.set(args.set.as_deref())?.tables()?,
+            };
             let facts: Vec<list::FileFacts<'_>> = tables.catalog.files.iter().map(Into::into).collect();
-            print(args.tape.json, &facts, |out| list::print_files(&tables, out))
+            print(args.list.json, &facts, |out| list::print_files(&tables, out))
         }
         Command::Map(args) => print_map(args).await,
         Command::Snapshot(args) => snapshot(args).await,
@@ -319,6 +343,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Man => Ok(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?),
     }
+}
+
+fn user_cache() -> anyhow::Result<Cache> {
+    Cache::of_user().ok_or_else(|| Stop::usage("there is no local catalog without $HOME or $XDG_DATA_HOME: use --from").into())
 }
 
 /// One value as JSON, or as people read it.
@@ -353,6 +381,7 @@ impl BackupArgs {
             placement,
             label: self.label.clone(),
             command_bytes: self.common.command_bytes,
+            cache: Cache::of_user(),
         }
     }
 }

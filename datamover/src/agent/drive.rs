@@ -10,8 +10,7 @@ use serde::Serialize;
 use sim::client::{Client, ClientError, LogicalUnit, SpaceCode, TapePosition, TapeRead};
 
 use super::exit::Stop;
-use super::layout::section::{only, sections};
-use super::layout::{Catalog, Correspondence, LayoutError, MAX_JSON_RECORD, Manifest, SectionKind, Trailer, VolumeHeader};
+use super::layout::{LayoutError, MAX_JSON_RECORD, SetBytes, SetTables, Trailer, VolumeHeader};
 
 /// Peripheral device type of a sequential-access device.
 const TAPE: u8 = 0x01;
@@ -73,19 +72,8 @@ pub struct FoundSet {
     pub trailer: Option<Trailer>,
     #[serde(skip)]
     header_record: Vec<u8>,
-}
-
-/// The metadata of a set, read and checked.
-#[derive(Debug, Clone)]
-pub struct SetTables {
-    /// X → A.
-    pub correspondence: Correspondence,
-    /// The files.
-    pub catalog: Catalog,
-    /// The sums.
-    pub manifest: Manifest,
-    /// Bytes of the tape that this took.
-    pub bytes: u64,
+    #[serde(skip)]
+    trailer_record: Vec<u8>,
 }
 
 impl Drive {
@@ -153,11 +141,12 @@ impl Drive {
                 TapeRead::Longer { .. } => contents.foreign_files += u64::from(!inside_incomplete),
                 TapeRead::Record(record) => match VolumeHeader::from_record(&record, object) {
                     Ok(header) => {
-                        let trailer = self.trailer_of(&header).await?;
+                        let (trailer, trailer_record) = self.trailer_of(&header).await?.unzip();
                         inside_incomplete = trailer.is_none();
                         // An incomplete set may be followed by a whole one: what is behind its header is looked through.
                         self.locate(trailer.as_ref().map_or(object + 1, |trailer| trailer.at_object)).await?;
-                        contents.sets.push(FoundSet { header, trailer, header_record: record.to_vec() });
+                        let (header_record, trailer_record) = (record.to_vec(), trailer_record.unwrap_or_default());
+                        contents.sets.push(FoundSet { header, trailer, header_record, trailer_record });
                     }
                     Err(LayoutError::Foreign { .. }) => contents.foreign_files += u64::from(!inside_incomplete),
                     Err(error) => {
@@ -190,7 +179,7 @@ impl Drive {
     }
 
     /// The trailer is the last record of the tape file that begins at [`VolumeHeader::catalog_object`].
-    async fn trailer_of(&self, header: &VolumeHeader) -> anyhow::Result<Option<Trailer>> {
+    async fn trailer_of(&self, header: &VolumeHeader) -> anyhow::Result<Option<(Trailer, Vec<u8>)>> {
         match self.locate(header.catalog_object()).await {
             Ok(()) => {}
             Err(error) if is_blank_check(&error) => return Ok(None),
@@ -202,34 +191,27 @@ impl Drive {
         let Some(object) = self.position().await?.object.checked_sub(2) else { return Ok(None) };
         self.locate(object).await?;
         let TapeRead::Record(record) = self.unit.read_record(MAX_JSON_RECORD as u32).await? else { return Ok(None) };
-        Ok(Trailer::from_record(&record, object).ok().filter(|trailer| trailer.set == header.set))
+        let trailer = Trailer::from_record(&record, object).ok().filter(|trailer| trailer.set == header.set);
+        Ok(trailer.map(|trailer| (trailer, record.to_vec())))
     }
 
     /// Reads the metadata of a whole set and holds it against the sums in its trailer.
     ///
     /// # Errors
     /// [`LayoutError`] for what is damaged or contradicts itself; what the drive says.
-    pub async fn tables(&self, set: &FoundSet) -> anyhow::Result<SetTables> {
+    pub async fn tables(&self, set: &FoundSet) -> anyhow::Result<(SetBytes, SetTables)> {
         let header = &set.header;
         let trailer = set.trailer.as_ref().ok_or_else(|| {
             Stop::incomplete(format!("set {} has no trailer: its backup did not come to an end", header.set.short()))
         })?;
-        agree("volume header", &set.header_record, &trailer.header_blake3)?;
-        let tables = self.read_records(header.tables.first_object, header.tables.end_object, header.record_size).await?;
-        agree("tables", &tables, &trailer.tables_blake3)?;
-        let correspondence =
-            Correspondence::parse(only(&sections(&tables)?, SectionKind::Correspondence, "block correspondence table")?.body)?;
-        let catalog = self.read_records(header.catalog_object(), trailer.at_object, header.record_size).await?;
-        agree("file catalog", &catalog, &trailer.catalog_blake3)?;
-        let parts = sections(&catalog)?;
-        let tables = SetTables {
-            bytes: (set.header_record.len() + tables.len() + catalog.len()) as u64,
-            correspondence,
-            catalog: Catalog::parse(only(&parts, SectionKind::Catalog, "file catalog")?.body)?,
-            manifest: Manifest::parse(only(&parts, SectionKind::Manifest, "integrity manifest")?.body)?,
+        let bytes = SetBytes {
+            header: set.header_record.clone(),
+            tables: self.read_records(header.tables.first_object, header.tables.end_object, header.record_size).await?,
+            catalog: self.read_records(header.catalog_object(), trailer.at_object, header.record_size).await?,
+            trailer: set.trailer_record.clone(),
         };
-        tables.check(header)?;
-        Ok(tables)
+        let tables = bytes.tables(header, trailer)?;
+        Ok((bytes, tables))
     }
 
     /// All records from one object up to another, one behind the other.
@@ -273,30 +255,6 @@ impl Drive {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-impl SetTables {
-    /// Header, tables and catalog were written by one backup: they agree, or nothing is restored by them.
-    fn check(&self, header: &VolumeHeader) -> Result<(), LayoutError> {
-        let wrong = |problem: &str| Err(LayoutError::Contradiction { part: "set", problem: problem.to_owned() });
-        let block = u64::from(header.source.block_length);
-        if self.correspondence.blocks().checked_mul(block) != Some(header.data.bytes) {
-            return wrong("the block correspondence table does not fit the bytes of the data");
-        }
-        let first = self.correspondence.runs().first().map_or(header.source.first_block, |run| run.a);
-        let end = header.source.first_block.0 + header.source.blocks;
-        if first < header.source.first_block || self.correspondence.end().0 > end {
-            return wrong("the block correspondence table names blocks outside the disk");
-        }
-        Ok(())
-    }
-}
-
-fn agree(part: &'static str, bytes: &[u8], recorded: &str) -> Result<(), LayoutError> {
-    if blake3::hash(bytes).to_string() == recorded {
-        return Ok(());
-    }
-    Err(LayoutError::Contradiction { part, problem: "it is not what the trailer has the BLAKE3 of".to_owned() })
 }
 
 fn is_blank_check(error: &ClientError) -> bool {

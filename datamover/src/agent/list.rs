@@ -8,8 +8,9 @@ use serde::Serialize;
 use sim::client::{Client, LogicalUnit, Options, TapeRead};
 use sim::url::Url;
 
-use super::drive::{Contents, Drive, FoundSet, SetTables};
-use super::layout::{Content, FileEntry, VolumeHeader};
+use super::cache::{Cache, CachedSet};
+use super::drive::{Contents, Drive};
+use super::layout::{Content, FileEntry, SetTables, Trailer, VolumeHeader};
 use super::ui::human;
 
 /// Room for a record when only its length is wanted: the drive tells it in sense data. None at all would be no read.
@@ -26,20 +27,23 @@ pub async fn contents(tape: &Url, initiator: &str) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-/// A set and its metadata, read from the tape.
+/// The metadata of a set, read from the tape, and kept in the local catalog.
 ///
 /// # Errors
 /// What the drive says, and what is wrong with the set.
-pub async fn set(tape: &Url, typed: Option<&str>, initiator: &str) -> anyhow::Result<(FoundSet, SetTables)> {
+pub async fn tables(tape: &Url, typed: Option<&str>, initiator: &str, cache: Option<&Cache>) -> anyhow::Result<SetTables> {
     let client = Client::connect(tape, Options::named(initiator)).await?;
     let drive = Drive::open(&client, tape.lun).await?;
     let stood = drive.position().await?;
     let contents = drive.inspect().await?;
-    let set = contents.set(typed).with_context(|| format!("tape {tape}"))?.clone();
-    let tables = drive.tables(&set).await?;
+    let set = contents.set(typed).with_context(|| format!("tape {tape}"))?;
+    let (bytes, tables) = drive.tables(set).await?;
     drive.locate(stood.object).await?;
     let _ = client.logout().await;
-    Ok((set, tables))
+    if let Some(cache) = cache {
+        cache.store(&set.header, &bytes).context("keeping the set in the local catalog")?;
+    }
+    Ok(tables)
 }
 
 /// The sets of a tape, a line each.
@@ -50,24 +54,45 @@ pub fn print_sets(contents: &Contents, out: &mut dyn Write) -> io::Result<()> {
     if contents.is_blank() {
         return writeln!(out, "the tape is empty");
     }
-    let mut table = plain(&["set", "taken", "disk", "data", "state"]);
+    let mut table = plain(&SET_COLUMNS);
     for set in &contents.sets {
-        let VolumeHeader { source, moment, data, .. } = &set.header;
-        let disk = match source.partition {
-            Some(partition) => format!("{}/{} partition {partition}", source.target, source.lun),
-            None => format!("{}/{}", source.target, source.lun),
-        };
-        let state = match &set.trailer {
-            Some(trailer) => format!("whole, {} files", trailer.files),
-            None => "INCOMPLETE: its backup did not come to an end".to_owned(),
-        };
-        table.add_row([set.header.set.short(), when(moment.taken_unix_ms), disk, human(data.bytes), state]);
+        table.add_row(set_row(&set.header, set.trailer.as_ref()));
     }
     writeln!(out, "{table}")?;
     if contents.foreign_files > 0 {
         writeln!(out, "and {} tape file(s) that offhost did not write, or cannot use", contents.foreign_files)?;
     }
     contents.unusable.iter().try_for_each(|reason| writeln!(out, "unusable: {reason}"))
+}
+
+/// The sets of the local catalog, a line each.
+///
+/// # Errors
+/// Those of the output.
+pub fn print_cached(sets: &[CachedSet], out: &mut dyn Write) -> io::Result<()> {
+    if sets.is_empty() {
+        return writeln!(out, "the local catalog is empty; --from says which tape to read");
+    }
+    let mut table = plain(&SET_COLUMNS);
+    for set in sets {
+        table.add_row(set_row(&set.header, Some(&set.trailer)));
+    }
+    writeln!(out, "{table}")
+}
+
+const SET_COLUMNS: [&str; 5] = ["set", "taken", "disk", "data", "state"];
+
+fn set_row(header: &VolumeHeader, trailer: Option<&Trailer>) -> [String; 5] {
+    let VolumeHeader { source, moment, data, .. } = header;
+    let disk = match source.partition {
+        Some(partition) => format!("{}/{} partition {partition}", source.target, source.lun),
+        None => format!("{}/{}", source.target, source.lun),
+    };
+    let state = match trailer {
+        Some(trailer) => format!("whole, {} files", trailer.files),
+        None => "INCOMPLETE: its backup did not come to an end".to_owned(),
+    };
+    [header.set.short(), when(moment.taken_unix_ms), disk, human(data.bytes), state]
 }
 
 /// The files of a set, a line each path.

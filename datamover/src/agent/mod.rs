@@ -8,6 +8,7 @@
 //! | [`disk`], [`drive`], [`copy`] | a disk LUN, a tape, and the copy manager between them |
 //! | [`files`] | from the map of a disk to the file catalog |
 //! | [`demo`] | `offhost demo` |
+//! | [`cache`] | the local catalog, which a tape does not need |
 //! | [`control`] | the client of the target's control socket |
 //! | [`cli`], [`exit`], [`ui`] | the command line; exit codes; what a person sees meanwhile |
 //!
@@ -16,6 +17,7 @@
 //! process is a restore to a local path, which is asked for by name, counted apart and said.
 
 pub mod backup;
+pub mod cache;
 pub mod cli;
 pub mod control;
 pub mod copy;

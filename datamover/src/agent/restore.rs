@@ -7,6 +7,7 @@
 //! A disk that is too small or has other blocks is refused; one that somebody writes to, or that holds something, is overwritten
 //! only when asked for.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -21,9 +22,9 @@ use sim::url::Url;
 use super::control::Control;
 use super::copy::{Copier, Sent};
 use super::disk::{Disk, LunSource};
-use super::drive::{Drive, FoundSet, SetTables};
+use super::drive::{Drive, FoundSet};
 use super::exit::Stop;
-use super::layout::{Content, SetId, StreamEntry, VolumeHeader};
+use super::layout::{Content, SetId, SetTables, StreamEntry, VolumeHeader};
 use super::segments::read::{Piece, Plan, Stored};
 use super::ui::{Ui, human};
 use crate::map;
@@ -31,7 +32,7 @@ use crate::map;
 /// Writes that ended so recently mean that somebody is at work on a disk.
 const RECENT_MS: u64 = 5_000;
 /// What is looked at, at both ends of the place, to tell whether a disk holds something.
-const LOOK: u64 = 128 << 10;
+const LOOK: u64 = 64 << 10;
 
 /// What is to be restored, from where, and where to.
 #[derive(Debug, Clone)]
@@ -91,7 +92,7 @@ pub struct RestoreReport {
     pub zeros: u64,
     /// What was sent to the copy manager.
     pub sent: Sent,
-    /// Metadata of the set read from the tape: header, tables, catalog.
+    /// Metadata read: header, tables and catalog from the tape, and what was looked at on the disk.
     pub metadata_read: u64,
     /// Payload that came through this process: only with a local path, or for a file that lies in its file record.
     pub payload_through_host: u64,
@@ -111,9 +112,9 @@ pub async fn restore(options: &RestoreOptions, ui: Ui) -> anyhow::Result<Restore
     let drive = Drive::open(&client, options.from.lun).await?;
     let contents = drive.inspect().await?;
     let set = contents.set(options.set.as_deref()).with_context(|| format!("tape {}", options.from))?;
-    let tables = drive.tables(set).await.with_context(|| format!("set {} on {}", set.header.set.short(), options.from))?;
+    let (_, tables) = drive.tables(set).await.with_context(|| format!("set {} on {}", set.header.set.short(), options.from))?;
     ui.say(format_args!("set {} of {}", set.header.set.short(), super::list::when(set.header.moment.taken_unix_ms)));
-    let job = Job { options, ui, client: &client, drive: &drive, set, tables: &tables };
+    let job = Job { options, ui, client: &client, drive: &drive, set, tables: &tables, looked_at: Cell::new(0) };
     let mut report = match &options.what {
         What::Volume { to } => job.volume(to).await?,
         What::FileToLun { path, to } => job.file_to_lun(path, to).await?,
@@ -132,6 +133,8 @@ struct Job<'a> {
     drive: &'a Drive,
     set: &'a FoundSet,
     tables: &'a SetTables,
+    /// Bytes read from the disk to find out whether it holds something.
+    looked_at: Cell<u64>,
 }
 
 impl Job<'_> {
@@ -267,7 +270,9 @@ impl Job<'_> {
                 )));
             }
         }
-        if let Some(what) = holds(&disk, place).await? {
+        let (found, read) = holds(&disk, place).await?;
+        self.looked_at.set(read);
+        if let Some(what) = found {
             bail!(Stop::refused(format!("{to} holds {what}; choose an empty disk, or --overwrite")));
         }
         Ok(disk)
@@ -377,7 +382,7 @@ impl Job<'_> {
             bytes,
             zeros,
             sent,
-            metadata_read: self.tables.bytes,
+            metadata_read: self.tables.bytes + self.looked_at.get(),
             payload_through_host: 0,
             session: Carried::default(),
             elapsed_ms: 0,
@@ -402,26 +407,32 @@ impl Parts<'_> {
     }
 }
 
-/// What is at the ends of a place on a disk, in words; `None` where there are only zeros.
-async fn holds(disk: &Disk, place: ByteRange) -> anyhow::Result<Option<String>> {
+/// What a disk holds, in words, and the bytes read to find out; `None` for one that is empty.
+///
+/// A disk that says of itself that nothing was ever written to it is believed; else both ends of the place are looked at.
+async fn holds(disk: &Disk, place: ByteRange) -> anyhow::Result<(Option<String>, u64)> {
     let block = disk.block_length().bytes();
     let blocks = disk.capacity().blocks.0;
+    if disk.mapped(ByteRange { start: 0, len: disk.capacity().bytes() }).await?.is_some_and(|mapped| mapped.is_empty()) {
+        return Ok((None, 0));
+    }
     let first = place.start / block;
     let last = place.end().div_ceil(block).min(blocks);
     let look = (LOOK / block).min(last - first);
-    for at in [0, first, last - look, blocks.saturating_sub(look)] {
+    let mut places = vec![0, first, last - look, blocks.saturating_sub(look)];
+    places.dedup();
+    let mut read = 0;
+    for at in places {
         let there = disk.read_blocks(Lba(at), look.min(blocks - at)).await?;
+        read += there.len() as u64;
         if there.iter().any(|byte| *byte != 0) {
             let source = LunSource::new(disk.clone());
             let map = tokio::task::spawn_blocking(move || map::probe(&source)).await?;
             let names = map.iter().flat_map(|map| &map.volumes).filter_map(|volume| volume.file_system.clone());
             let names: Vec<String> = names.collect();
-            return Ok(Some(if names.is_empty() {
-                "something".to_owned()
-            } else {
-                format!("a file system ({})", names.join(", "))
-            }));
+            let what = if names.is_empty() { "something".to_owned() } else { format!("a file system ({})", names.join(", ")) };
+            return Ok((Some(what), read));
         }
     }
-    Ok(None)
+    Ok((None, read))
 }

@@ -80,13 +80,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// So many bytes are done.
+    /// So many bytes are done; work without a known end only shows that it goes on.
     pub fn at(&self, bytes: u64) {
         self.bar.set_position(bytes);
-        self.line(false, || {
-            let total = self.bar.length().unwrap_or(0);
-            format!("{}: {} of {}", self.what, human(bytes), human(total))
-        });
+        if let Some(total) = self.bar.length() {
+            self.line(false, || format!("{}: {} of {}", self.what, human(bytes), human(total)));
+        }
     }
 
     /// How it stands. `now` says it at once even where lines are few.

@@ -208,6 +208,7 @@ impl Demo<'_> {
             placement: Placement::Careful,
             label: Some("demo".to_owned()),
             command_bytes: Limits::BYTES,
+            cache: None,
         };
         self.ui.say("writer      goes on writing for a while; the backup waits for 3 s without writes");
         let (give, known) = oneshot::channel();

@@ -225,6 +225,18 @@ impl VolumeHeader {
         Ok(header)
     }
 
+    /// Reads a copy of the record that is kept elsewhere than on its tape.
+    ///
+    /// # Errors
+    /// As [`VolumeHeader::from_record`].
+    pub fn from_copy(record: &[u8]) -> Result<Self, LayoutError> {
+        check_format(record, FORMAT, PART)?;
+        let header: Self =
+            serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
+        header.check(header.at_object)?;
+        Ok(header)
+    }
+
     /// A number of the header that restore relies on must agree with the others before anything is done with it.
     fn check(&self, at_object: u64) -> Result<(), LayoutError> {
         let wrong = |problem: &str| Err(LayoutError::contradiction(PART, problem));

@@ -10,6 +10,8 @@
 //! | data | bytes of the disk | the compact copy: blocks X ascending in records of [`VolumeHeader::record_size`], the last may be short |
 //! | [`catalog`], [`trailer`] | sections, then one JSON record | the files and where their bytes are, the sums of the data, and the mark that the set is whole |
 //!
+//! [`set`] takes all but the data apart and holds the parts against each other.
+//!
 //! Every binary part is a [`section`]: kind, version, length and a CRC32C, so that a part that this version does not know, or
 //! that was damaged, is named and never guessed at. A set without a trailer is incomplete, whatever else is there.
 //!
@@ -20,12 +22,14 @@
 pub mod catalog;
 pub mod header;
 pub mod section;
+pub mod set;
 pub mod table;
 pub mod trailer;
 
 pub use catalog::{Catalog, Content, FileEntry, StreamEntry};
 pub use header::{FileSystem, Moment, SetId, SetKind, Source, Span, VolumeHeader};
 pub use section::{Section, SectionKind};
+pub use set::{SetBytes, SetTables};
 pub use table::{Allocation, Correspondence, Run};
 pub use trailer::{DataSum, Manifest, Trailer};
 

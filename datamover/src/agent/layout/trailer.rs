@@ -116,12 +116,7 @@ impl Trailer {
     /// [`LayoutError::Foreign`] when it is something else; [`LayoutError::Version`], [`LayoutError::Json`] when it cannot be used;
     /// [`LayoutError::Contradiction`] when it stands elsewhere than it says.
     pub fn from_record(record: &[u8], at_object: u64) -> Result<Self, LayoutError> {
-        if record.len() > MAX_JSON_RECORD {
-            return Err(LayoutError::Foreign { part: PART });
-        }
-        check_format(record, FORMAT, PART)?;
-        let trailer: Self =
-            serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })?;
+        let trailer = Self::from_copy(record)?;
         if trailer.at_object != at_object {
             return Err(LayoutError::contradiction(
                 PART,
@@ -129,6 +124,18 @@ impl Trailer {
             ));
         }
         Ok(trailer)
+    }
+
+    /// Reads a copy of the record that is kept elsewhere than on its tape.
+    ///
+    /// # Errors
+    /// As [`Trailer::from_record`].
+    pub fn from_copy(record: &[u8]) -> Result<Self, LayoutError> {
+        if record.len() > MAX_JSON_RECORD {
+            return Err(LayoutError::Foreign { part: PART });
+        }
+        check_format(record, FORMAT, PART)?;
+        serde_json::from_slice(record).map_err(|error| LayoutError::Json { part: PART, problem: error.to_string() })
     }
 
     /// A trailer of this version.
