@@ -63,7 +63,7 @@ pub(super) struct Connection {
     running: HashMap<u64, Running>,
     next_run: u64,
     data_in_running: u64,
-    /// Commands that wait for room, oldest first.
+    /// Commands that wait for room, oldest first; no more than the window lets in, so that pings are read and answered meanwhile.
     deferred: VecDeque<Command>,
     waits: Vec<Wait>,
     logout: Option<u32>,
@@ -136,7 +136,7 @@ impl Connection {
                 return Ok(End::Closed);
             }
             let deadline = self.session.poll_timeout().map(Instant::from_std).into_iter().chain(last_call).min();
-            let reading = backlog < MAX_BACKLOG && self.deferred.is_empty() && !self.session.is_closing() && last_call.is_none();
+            let reading = backlog < MAX_BACKLOG && !self.session.is_closing() && last_call.is_none();
             let step = tokio::select! {
                 readable = self.stream.readable(), if reading => { readable?; self.read() }
                 writable = self.stream.writable(), if backlog > 0 => { writable?; Ok(None) }
@@ -251,9 +251,6 @@ impl Connection {
 
     fn start_deferred(&mut self, batch: &mut Vec<Job>) {
         while let Some(command) = self.deferred.pop_front() {
-            if !self.session.has_task(command.tag) {
-                continue;
-            }
             if !self.has_room(&command) {
                 return self.deferred.push_front(command);
             }
@@ -363,9 +360,11 @@ impl Connection {
     /// Aborts tasks, and tells `done` when none of them runs any more.
     fn abort(&mut self, scope: Scope, done: oneshot::Sender<Aborted>) {
         let tags: HashSet<u32> = self.session.abort_tasks(|tag, lun| scope.hits(tag, lun)).into_iter().collect();
+        // By now, since a tag may come again before there is room.
+        self.deferred.retain(|command| !tags.contains(&command.tag));
         let mut runs = HashSet::new();
         for (run, running) in &mut self.running {
-            // A task of that tag that was aborted before is waited for as well.
+            // A task of the same tag that was aborted before is waited for as well.
             if tags.contains(&running.tag) {
                 running.aborted = true;
                 running.abort.cancel();
