@@ -209,6 +209,7 @@ impl End {
             Self::Protocol(ProtocolError::Login(LoginError::Negotiation(NegotiationError::Answer(
                 key @ ("HeaderDigest" | "DataDigest"),
             )))) => ClientError::NotAgreed(key),
+            Self::Protocol(ProtocolError::LoginTimeout(after)) => ClientError::Timeout { what: "the login".into(), after },
             Self::Protocol(error) => ClientError::Protocol(error.to_string()),
             end => ClientError::ConnectionLost(Lost { reason: end.to_string(), during: Some("the login".into()) }),
         }

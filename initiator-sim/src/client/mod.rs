@@ -13,6 +13,8 @@ mod copy;
 mod discovery;
 mod error;
 mod tape;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::sync::Arc;

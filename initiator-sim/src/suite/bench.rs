@@ -76,17 +76,25 @@ impl Bench {
 
     /// Says what is missing for a case.
     pub(super) fn has(&self, needs: Needs) -> Result<(), String> {
-        let destroy = self.devices.destroy;
+        let wants_disk = !matches!(needs, Needs::Target | Needs::Unit | Needs::ScratchTape);
+        let wants_tape = matches!(needs, Needs::ScratchTape | Needs::CopyDiskAndTape);
+        let wants_copy = matches!(needs, Needs::CopyDisk | Needs::CopyDiskAndTape);
+        let destroys = !matches!(needs, Needs::Target | Needs::Unit | Needs::Disk);
         let together = self.disk.as_ref().zip(self.tape.as_ref()).is_some_and(|(disk, tape)| disk.same_target(tape));
-        let there = match needs {
-            Needs::Target | Needs::Unit => true,
-            Needs::Disk => self.disk.is_some(),
-            Needs::ScratchDisk => destroy && self.disk.is_some(),
-            Needs::ScratchTape => destroy && self.tape.is_some(),
-            Needs::CopyDisk => destroy && self.disk.is_some() && self.third_party_copy,
-            Needs::CopyDiskAndTape => destroy && together && self.third_party_copy,
+        let missing = if wants_disk && self.disk.is_none() {
+            "the address is no disk"
+        } else if wants_tape && self.tape.is_none() {
+            "no tape is named (--tape URL)"
+        } else if wants_copy && !self.third_party_copy {
+            "the disk does not know EXTENDED COPY (3PC=0)"
+        } else if wants_tape && wants_disk && !together {
+            "disk and tape are of different targets"
+        } else if destroys && !self.devices.destroy {
+            "it would destroy data (--destroy)"
+        } else {
+            return Ok(());
         };
-        if there { Ok(()) } else { Err(format!("needs {}", needs.text())) }
+        Err(missing.to_owned())
     }
 
     /// A session to the address under test, unit attentions taken.

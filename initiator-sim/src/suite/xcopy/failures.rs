@@ -24,9 +24,12 @@ pub const CASES: &[Case] = &[
     Case::new("filemarks-to-disk", "SPC-4, Write filemarks operation (10h)", Needs::CopyDiskAndTape, |bench| {
         Box::pin(filemarks_to_disk(bench))
     }),
-    Case::new("tape-ends-too-early", "SPC-4, CSCD command failure; SSC-4, END-OF-DATA DETECTED", Needs::CopyDiskAndTape, |bench| {
-        Box::pin(tape_ends(bench))
-    }),
+    Case::new(
+        "tape-ends-too-early",
+        "SPC-4, CSCD command failure; SSC-4, END-OF-DATA DETECTED",
+        Needs::CopyDiskAndTape,
+        |bench| Box::pin(tape_ends(bench)),
+    ),
 ];
 
 async fn index_unknown(bench: &Bench) -> Outcome {

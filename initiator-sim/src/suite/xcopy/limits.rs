@@ -11,13 +11,19 @@ pub const CASES: &[Case] = &[
     Case::new("operating-parameters", "SPC-4, RECEIVE COPY OPERATING PARAMETERS command", Needs::CopyDisk, |bench| {
         Box::pin(operating_parameters(bench))
     }),
-    Case::new("operating-parameters-cut", "SPC-4, RECEIVE COPY OPERATING PARAMETERS, ALLOCATION LENGTH", Needs::CopyDisk, |bench| {
-        Box::pin(cut(bench))
-    }),
+    Case::new(
+        "operating-parameters-cut",
+        "SPC-4, RECEIVE COPY OPERATING PARAMETERS, ALLOCATION LENGTH",
+        Needs::CopyDisk,
+        |bench| Box::pin(cut(bench)),
+    ),
     Case::new("third-party-copy-page", "SPC-4, Third-party Copy VPD page", Needs::CopyDisk, |bench| Box::pin(page(bench))),
-    Case::new("receive-copy-service-actions", "SPC-4, Supported Commands third-party copy descriptor", Needs::CopyDisk, |bench| {
-        Box::pin(service_actions(bench))
-    }),
+    Case::new(
+        "receive-copy-service-actions",
+        "SPC-4, Supported Commands third-party copy descriptor",
+        Needs::CopyDisk,
+        |bench| Box::pin(service_actions(bench)),
+    ),
 ];
 
 async fn operating_parameters(bench: &Bench) -> Outcome {

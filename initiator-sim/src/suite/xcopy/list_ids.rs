@@ -47,7 +47,9 @@ async fn status(bench: &Bench) -> Outcome {
         units => return check::fail(format!("TRANSFER COUNT UNITS {units:02X}h")),
     };
     let bytes = 12 * u64::from(copy.disk.block());
-    ensure(count * unit <= bytes && (count + 1) * unit > bytes, || format!("TRANSFER COUNT {count} x {unit}, {bytes} bytes moved"))
+    ensure(count * unit <= bytes && (count + 1) * unit > bytes, || {
+        format!("TRANSFER COUNT {count} x {unit}, {bytes} bytes moved")
+    })
 }
 
 async fn unknown_list(bench: &Bench) -> Outcome {

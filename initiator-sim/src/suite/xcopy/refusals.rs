@@ -28,9 +28,12 @@ pub const CASES: &[Case] = &[
     Case::new("tape-fixed-without-length", "SPC-4, Stream device transfer lengths", Needs::CopyDiskAndTape, |bench| {
         Box::pin(fixed_without_length(bench))
     }),
-    Case::new("refused-list-moves-nothing", "SPC-4, errors detected before segment descriptor processing", Needs::CopyDisk, |bench| {
-        Box::pin(moves_nothing(bench))
-    }),
+    Case::new(
+        "refused-list-moves-nothing",
+        "SPC-4, errors detected before segment descriptor processing",
+        Needs::CopyDisk,
+        |bench| Box::pin(moves_nothing(bench)),
+    ),
 ];
 
 /// ILLEGAL REQUEST, VALID=0, and the pointer, where there is one, at `byte`.

@@ -25,9 +25,12 @@ pub const CASES: &[Case] = &[
     Case::new("discard-then-restore", "SPC-4, Stream device to discard (06h) with CAT", Needs::CopyDiskAndTape, |bench| {
         Box::pin(discard_then_restore(bench))
     }),
-    Case::new("edge-blocks-leave-no-residue", "SPC-4, Block device with offset to stream device (08h)", Needs::CopyDiskAndTape, |bench| {
-        Box::pin(no_slack(bench))
-    }),
+    Case::new(
+        "edge-blocks-leave-no-residue",
+        "SPC-4, Block device with offset to stream device (08h)",
+        Needs::CopyDiskAndTape,
+        |bench| Box::pin(no_slack(bench)),
+    ),
 ];
 
 async fn devices(bench: &Bench, codes: &[u8]) -> Outcome<DiskAndTape> {
@@ -128,10 +131,14 @@ async fn discard_then_restore(bench: &Bench) -> Outcome {
     let around = disk.pattern(0x70, 24);
     disk.put(50, &around).await?;
     // The last segment's source residue is dropped by CAT: 5000 bytes end in the middle of the second record.
-    let list = devices
-        .list()
-        .with(stream_to_discard(CAT, TAPE, 4096, 1001))
-        .with(bytes_and_stream(0x09, CAT, (TAPE, DISK), 4096, 5000, (50, 3)));
+    let list = devices.list().with(stream_to_discard(CAT, TAPE, 4096, 1001)).with(bytes_and_stream(
+        0x09,
+        CAT,
+        (TAPE, DISK),
+        4096,
+        5000,
+        (50, 3),
+    ));
     devices.copy("06h of 1001 bytes, then 09h of 5000", &list).await?;
     let tape = records.concat();
     let mut expected = around.to_vec();
@@ -146,10 +153,14 @@ async fn no_slack(bench: &Bench) -> Outcome {
     let data = disk.pattern(9, 16);
     disk.put(80, &data).await?;
     let block = disk.block() as usize;
-    let list = devices
-        .list()
-        .with(bytes_and_stream(0x08, CAT, (DISK, TAPE), 1000, 700, (80, 11)))
-        .with(bytes_and_stream(0x08, 0, (DISK, TAPE), 1000, 300, (85, 22)));
+    let list = devices.list().with(bytes_and_stream(0x08, CAT, (DISK, TAPE), 1000, 700, (80, 11))).with(bytes_and_stream(
+        0x08,
+        0,
+        (DISK, TAPE),
+        1000,
+        300,
+        (85, 22),
+    ));
     devices.copy("08h twice, CAT on the first", &list).await?;
     let second = 5 * block + 22;
     read_expecting(&devices, &[&[&data[11..711], &data[second..second + 300]].concat()]).await

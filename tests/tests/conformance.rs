@@ -1,0 +1,73 @@
+//! The conformance suites of `offhost-sim` find nothing wrong with our own target.
+
+use std::path::Path;
+use std::process::Command;
+
+use offhost_tests::programs::{Target, program};
+
+/// Runs all suites with `flags`, and gives what did not pass.
+fn not_passed(target: &Target, folder: &Path, flags: &[&str]) -> Vec<String> {
+    let junit = folder.join("junit.xml");
+    let output = Command::new(program("offhost-sim"))
+        .args(["conformance", &target.url(0), "--destroy", "--json", "--junit"])
+        .arg(&junit)
+        .args(flags)
+        .output()
+        .expect("offhost-sim starts");
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    });
+    let reports = reports.as_array().expect("a list of verdicts");
+    assert!(reports.len() > 100, "only {} cases", reports.len());
+    assert!(std::fs::read_to_string(junit).unwrap().contains(&format!("tests=\"{}\"", reports.len())));
+    let failed: Vec<String> = reports
+        .iter()
+        .filter(|report| report["result"] != "pass")
+        .map(|report| format!("{}/{} {}: {}", report["suite"], report["name"], report["result"], report["reason"]))
+        .collect();
+    assert_eq!(output.status.code(), Some(i32::from(failed.iter().any(|line| line.contains("\"fail\"")))));
+    failed
+}
+
+/// Cases that this target cannot be asked, by name.
+fn unexpected(not_passed: &[String], excused: &[&str]) -> Vec<String> {
+    not_passed.iter().filter(|line| !excused.iter().any(|name| line.contains(name))).cloned().collect()
+}
+
+#[test]
+fn disk_and_tape_pass_every_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::start(folder.path(), &["--disk", "a.img:64MiB", "--tape", "shelf"]).unwrap();
+    let not_passed = not_passed(&target, folder.path(), &["--tape", &target.url(1)]);
+    // A disk that can be written has no refusals of a read-only one; a drive that takes 2^24 - 1 bytes cannot be asked for more.
+    let unexpected = unexpected(&not_passed, &["read-only-refusals", "\"block-limits\""]);
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+}
+
+#[test]
+fn a_disk_of_4096_byte_blocks_passes_every_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::start(folder.path(), &["--disk", "a.img:64MiB,block=4096", "--tape", "shelf"]).unwrap();
+    let not_passed = not_passed(&target, folder.path(), &["--tape", &target.url(1)]);
+    let unexpected = unexpected(&not_passed, &["read-only-refusals", "\"block-limits\""]);
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+}
+
+#[test]
+fn nothing_is_overwritten_without_being_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("a.img");
+    let content = vec![0xA5; 8 << 20];
+    std::fs::write(&disk, &content).unwrap();
+    let mut target = Target::start(folder.path(), &["--disk", "a.img", "--tape", "shelf"]).unwrap();
+    let sim = |arguments: &[&str]| Command::new(program("offhost-sim")).args(arguments).output().unwrap();
+    let (disk_url, tape_url) = (target.url(0), target.url(1));
+    let output = sim(&["conformance", &disk_url, "--tape", &tape_url, "--suite", "spc,sbc,ssc,xcopy"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = sim(&["load", &disk_url, "--workload", "rand-write", "--seconds", "0.1"]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--destroy"));
+    let output = sim(&["conformance", &disk_url, "--suite", "ssc"]);
+    assert_eq!(output.status.code(), Some(77), "every tape case is skipped without a tape");
+    target.stop().unwrap();
+    assert!(std::fs::read(&disk).unwrap() == content, "the disk is as it was");
+}
