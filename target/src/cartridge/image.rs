@@ -11,9 +11,9 @@ use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, lseek};
 use protocol::cartridge::ObjectKind;
 use protocol::cartridge::append::Placement;
-use protocol::cartridge::frame::{self, END_OF_MEDIUM, WORD, Word};
+use protocol::cartridge::frame::{self, END_OF_MEDIUM, FILEMARK, WORD, Word};
 use protocol::cartridge::index::Entry;
-use protocol::cartridge::scan;
+use protocol::cartridge::scan::{self, Image as _};
 use tracing::warn;
 
 use super::ReadError;
@@ -73,6 +73,17 @@ impl Image {
             scan::Found::Filemark { .. } => entry.kind == ObjectKind::Filemark,
             _ => false,
         })
+    }
+
+    /// True when as much of this object's first word as there is in the image is the object's.
+    pub fn begins(&self, entry: &Entry) -> io::Result<bool> {
+        let word = match entry.kind {
+            ObjectKind::Record => frame::record_word(entry.length),
+            ObjectKind::Filemark => FILEMARK.to_le_bytes(),
+        };
+        let mut found = [0; WORD as usize];
+        let read = self.reader().read_at(entry.at.offset, &mut found)?;
+        Ok(found[..read] == word[..read])
     }
 
     /// True when the byte at `at` lies in a hole of the file: it was never written, so its zero is no filemark.

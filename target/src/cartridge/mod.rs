@@ -248,7 +248,9 @@ impl Cartridge {
         if !self.writable {
             return Err(io::Error::other("what was written is in doubt after an earlier error"));
         }
-        self.perform(Durability::Power).and_then(|()| self.index.flush()).map_err(|error| self.in_doubt(error))?;
+        self.perform(Durability::Power).map_err(|error| self.in_doubt(error))?;
+        // The index is not the truth: without room for it, its entries wait in memory for the next sync point.
+        self.index.flush()?;
         self.dirty = false;
         Ok(())
     }

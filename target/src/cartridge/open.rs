@@ -145,6 +145,8 @@ impl Inspection {
             for entry in &entries {
                 if entry.next().offset > size || !self.image.frames(entry)? {
                     good = entry.at.object;
+                    // A record that is the index's own but for its missing end was torn off, not damaged.
+                    self.cut_allowed = entry.next().offset > size && self.image.begins(entry)?;
                     break 'compare;
                 }
             }
@@ -152,7 +154,6 @@ impl Inspection {
         }
         if good < whole {
             index.distrust(good);
-            self.cut_allowed = false;
             self.notes.push(format!("the index does not fit the image from object {good} on: {} entries dropped", whole - good));
         }
         if !had_header && size > WORD {
