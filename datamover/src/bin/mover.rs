@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Owned before anything else is opened, so that the number cannot be something else's.
     let socket = sys::inherited_socket(arguments.socket_fd);
-    let filter = EnvFilter::try_from_env("OFFHOST_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let served = socket.and_then(|socket| {
         process::confine();

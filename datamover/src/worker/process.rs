@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::{
     Answer, CopyJob, EndIndex, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover, VERSION, frame,

@@ -31,7 +31,7 @@ use super::link::Link;
 /// Records are written together up to so many bytes: one system call, and one commit word.
 const BATCH: u64 = 8 << 20;
 /// Progress is told no more often.
-const PROGRESS: Duration = Duration::from_millis(200);
+const PROGRESS: Duration = Duration::from_millis(20);
 /// Bytes of a disk copied between two looks whether the job was cancelled.
 const STRETCH: u64 = 8 << 20;
 

@@ -48,12 +48,6 @@ impl Raw {
         self.block_length
     }
 
-    /// Bytes of the LUN.
-    #[must_use]
-    pub const fn size(&self) -> u64 {
-        self.within.len
-    }
-
     /// True when both are the same bytes of one file, so that an address means the same in both.
     #[must_use]
     pub fn same_blocks(&self, other: &Self) -> bool {
