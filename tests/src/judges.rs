@@ -129,8 +129,7 @@ pub fn join(runs: &[(u64, Option<u64>, u64)]) -> Vec<(u64, Option<u64>, u64)> {
 
 /// Sleuthkit's offset of a partition, in its own sectors.
 fn at(start: u64, sector: u32) -> [String; 6] {
-    let flags = ["-f", "ntfs", "-b", &sector.to_string(), "-o", &(start / u64::from(sector)).to_string()].map(str::to_owned);
-    flags
+    ["-f", "ntfs", "-b", &sector.to_string(), "-o", &(start / u64::from(sector)).to_string()].map(str::to_owned)
 }
 
 /// All names that sleuthkit finds: record number and path without a leading slash.

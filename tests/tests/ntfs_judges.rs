@@ -23,16 +23,18 @@ struct Case {
     volume: PathBuf,
     sector: u32,
     map: DiskMap,
+    /// Names that must be there at least: an empty comparison proves nothing.
+    names: usize,
 }
 
 impl Case {
-    fn new(folder: tempfile::TempDir, disk: PathBuf, sector: u32) -> Self {
+    fn new(folder: tempfile::TempDir, disk: PathBuf, sector: u32, names: usize) -> Self {
         let map = probe(&FileSource::open(&disk, sector).unwrap()).unwrap();
         assert_eq!(map.notes, [], "a volume as mkntfs and ntfs-3g leave it has nothing to say");
         assert_eq!(map.volumes[0].whole, None);
         let volume = folder.path().join("volume.img");
         judges::cut_partition(&disk, map.volumes[0].partition.range.start, &volume).unwrap();
-        Self { folder, disk, volume, sector, map }
+        Self { folder, disk, volume, sector, map, names }
     }
 
     fn ntfs(&self) -> &NtfsVolume {
@@ -52,10 +54,12 @@ impl Case {
     }
 
     fn judge(&self) {
-        self.names_are_those_of_fls();
         self.attributes_are_those_of_ntfsinfo();
-        self.clusters_are_those_of_istat();
-        self.owners_are_those_of_ifind();
+        if self.ntfs().geometry.cluster <= SLEUTHKIT_CLUSTER {
+            self.names_are_those_of_fls();
+            self.clusters_are_those_of_istat();
+            self.owners_are_those_of_ifind();
+        }
         self.used_clusters_are_those_of_ntfsclone();
         self.a_copy_of_the_used_blocks_mounts_and_holds_the_same();
     }
@@ -67,7 +71,7 @@ impl Case {
             .filter(|(_, link)| link.path != "/")
             .map(|(record, link)| (record, link.path.trim_start_matches('/').to_owned()))
             .collect();
-        assert!(mapped.len() > 1600);
+        assert!(mapped.len() >= self.names);
         assert_eq!(mapped.symmetric_difference(&told).collect::<Vec<_>>(), Vec::<&(u64, String)>::new());
     }
 
@@ -92,7 +96,7 @@ impl Case {
             }
         }
         println!("{compared} attributes as ntfsinfo tells them");
-        assert!(compared > 5000);
+        assert!(compared >= 3 * self.names);
     }
 
     fn clusters_are_those_of_istat(&self) {
@@ -123,7 +127,7 @@ impl Case {
             }
         }
         println!("{compared} attributes in clusters as istat tells them");
-        assert!(compared > 60);
+        assert!(compared >= 10);
     }
 
     fn owners_are_those_of_ifind(&self) {
@@ -132,10 +136,11 @@ impl Case {
         let mut asked = 0;
         for file in self.ntfs().files().filter(|file| !misread_by_sleuthkit(file)).step_by(7) {
             for attribute in &file.attributes {
-                let Place::NonResident { extents, .. } = &attribute.place else { continue };
-                // A cluster in the middle of the last extent that is none.
-                let Some((extent, at)) = extents.iter().rev().find_map(|extent| Some((extent, extent.at?))) else { continue };
-                let inside = extent.len / cluster / 2 * cluster;
+                let Place::NonResident { extents, valid_data_length, .. } = &attribute.place else { continue };
+                // A cluster in the middle of the last extent that sleuthkit reads: it stops at the valid data length.
+                let last = extents.iter().rev().filter(|extent| extent.offset < *valid_data_length);
+                let Some((extent, at)) = last.into_iter().find_map(|extent| Some((extent, extent.at?))) else { continue };
+                let inside = extent.len.min(valid_data_length - extent.offset) / cluster / 2 * cluster;
                 let told = judges::ifind(&self.disk, self.start(), self.sector, (at + inside - self.start()) / cluster).unwrap();
                 let owners = self.map.at_lba((at + inside) / block);
                 let of_stream = owners.iter().find(|owner| !owner.resident).unwrap();
@@ -144,7 +149,7 @@ impl Case {
                 asked += 1;
             }
         }
-        assert!(asked >= 10, "{asked}");
+        assert!(asked >= 3, "{asked}");
         let free = self.map.volumes[0].used.runs()[0].end().max(self.start());
         let free_lba = free.div_ceil(cluster.max(block)) * cluster.max(block) / block;
         if !self.map.used.covers(protocol::units::ByteRange { start: free_lba * block, len: 1 }) {
@@ -180,7 +185,7 @@ impl Case {
         let original = Mounted::new(&self.volume, self.folder.path().join("original")).unwrap();
         let restored = Mounted::new(&copied_volume, self.folder.path().join("restored")).unwrap();
         let tree = original.tree().unwrap();
-        assert!(tree.len() > 1600);
+        assert!(tree.len() + 20 >= self.names);
         assert_eq!(tree, restored.tree().unwrap());
         let mut streams = 0;
         for file in self.ntfs().files().filter(|file| file.record >= 24) {
@@ -190,7 +195,7 @@ impl Case {
                 streams += 1;
             }
         }
-        assert!(streams > 40);
+        assert!(self.names < FIXTURE_NAMES || streams > 40);
     }
 }
 
@@ -199,6 +204,15 @@ impl Case {
 fn misread_by_sleuthkit(file: &File) -> bool {
     file.path.ends_with("/all-hole.bin") || file.path.ends_with("/many.txt")
 }
+
+/// Sleuthkit calls larger clusters invalid.
+const SLEUTHKIT_CLUSTER: u64 = 64 << 10;
+
+/// Name space of short names, which sleuthkit leaves out where there is a long one.
+const DOS: u8 = 2;
+
+/// Names in a volume of the fixture's files.
+const FIXTURE_NAMES: usize = 1600;
 
 /// Only used blocks, in a new sparse file of the same length.
 fn copy_used(disk: &Path, map: &DiskMap, copy: &Path) {
@@ -222,7 +236,7 @@ fn copy_used(disk: &Path, map: &DiskMap, copy: &Path) {
 fn judge_shape(sector: u32, cluster: u32) {
     let folder = tempfile::tempdir().unwrap();
     let disk = judges::make_disk(folder.path(), Shape { sector, cluster }).unwrap();
-    let case = Case::new(folder, disk, sector);
+    let case = Case::new(folder, disk, sector, FIXTURE_NAMES);
     assert_eq!(case.ntfs().geometry.cluster, u64::from(cluster));
     case.judge();
 }
@@ -247,7 +261,7 @@ fn the_fixture_is_mapped_as_sleuthkit_and_ntfs_3g_read_it() {
         let (offset, bytes) = piece.unwrap();
         file.write_all_at(&bytes, offset).unwrap();
     }
-    let case = Case::new(folder, disk, 512);
+    let case = Case::new(folder, disk, 512, FIXTURE_NAMES);
     let fill: u64 = fixture::files_to_fill(&case.map).flat_map(|(_, places)| places).map(|(_, len)| len).sum();
     assert!(fill >= 256 << 20, "{fill} bytes to be filled");
     let fragmented = case.ntfs().file("/fill/fragmented.bin").unwrap();
@@ -272,4 +286,25 @@ fn clusters_of_64_kib_are_mapped_as_sleuthkit_and_ntfs_3g_read_them() {
 fn sectors_of_4096_bytes_are_mapped_as_sleuthkit_and_ntfs_3g_read_them() {
     need_judges!();
     judge_shape(4096, 4096);
+}
+
+/// Raw images named `*.raw` in the folder that OFFHOST_NTFS_SAMPLES names; they are others' work and are not kept here.
+#[test]
+fn volumes_that_windows_wrote_are_mapped_as_sleuthkit_and_ntfs_3g_read_them() {
+    need_judges!();
+    let Some(samples) = std::env::var_os("OFFHOST_NTFS_SAMPLES") else {
+        skip!("OFFHOST_NTFS_SAMPLES names no folder with NTFS images that Windows wrote (as those of msuhanov/ntfs-samples)");
+    };
+    let images = std::fs::read_dir(samples).unwrap().map(|entry| entry.unwrap().path());
+    let (small, large): (Vec<_>, Vec<_>) = images
+        .filter(|path| path.extension().is_some_and(|end| end == "raw"))
+        .partition(|path| std::fs::metadata(path).is_ok_and(|about| about.len() <= 2 << 30));
+    assert!(!small.is_empty(), "no *.raw in OFFHOST_NTFS_SAMPLES");
+    for disk in large {
+        offhost_tests::say_skipped(&format!("{}: too large to be cut into partitions here", disk.display()));
+    }
+    for disk in small {
+        println!("{}", disk.display());
+        Case::new(tempfile::tempdir().unwrap(), disk, 512, 20).judge();
+    }
 }
