@@ -4,7 +4,7 @@
 //! all have been seen, and are joined by what the list says. Nothing found in a damaged record leaves the set of used clusters:
 //! what such a record seems to hold counts as used, though it is no file's data.
 
-use super::catalog::{AttributeRow, Catalog, NameRow, Overflow, RecordRow, StreamRow, index};
+use super::catalog::{AttributeRow, Catalog, Label, NameRow, Overflow, RecordRow, StreamRow, index};
 use super::device::{Device, Stream};
 use super::mft::{Mft, check_sum};
 use super::record::{
@@ -34,7 +34,8 @@ pub struct Scanned {
 /// # Errors
 /// Those of the source, and [`Failure::Broken`] when the volume is too large for the catalog.
 pub fn build(device: &Device<'_>, mft: &Mft, notes: &mut Notes) -> Result<Scanned, Failure> {
-    let mut builder = Builder { device, mft, notes, found: Scanned::default(), spread: BTreeMap::new(), list_bytes: 0 };
+    let mut builder =
+        Builder { device, mft, notes, found: Scanned::default(), spread: BTreeMap::new(), list_bytes: 0, labels: HashMap::new() };
     mft.scan(device, |number, bytes| builder.take(number, bytes))?;
     builder.join()?;
     let mut found = builder.found;
@@ -51,6 +52,8 @@ struct Builder<'a> {
     spread: BTreeMap<u64, Spread>,
     /// Bytes of attribute lists read so far.
     list_bytes: u64,
+    /// Type, form, flags and name of an attribute, as bytes, to its row in the catalog's labels.
+    labels: HashMap<Vec<u8>, u32>,
 }
 
 /// A file whose attributes are in several records.
@@ -95,19 +98,13 @@ enum OwnedBody {
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     size: u64,
-    allocated: u64,
     initialized: u64,
     compression_unit: u8,
 }
 
 impl From<&NonResident<'_>> for Sizes {
     fn from(value: &NonResident<'_>) -> Self {
-        Self {
-            size: value.data_size,
-            allocated: value.allocated_size,
-            initialized: value.initialized_size,
-            compression_unit: value.compression_unit,
-        }
+        Self { size: value.data_size, initialized: value.initialized_size, compression_unit: value.compression_unit }
     }
 }
 
@@ -412,21 +409,9 @@ impl Builder<'_> {
         if keep {
             catalog.values.extend_from_slice(value);
         }
-        let (name, name_units) = self.add_text(attribute.name)?;
-        self.add_row(
-            row,
-            AttributeRow {
-                type_code: attribute.type_code,
-                name,
-                name_units,
-                non_resident: false,
-                flags: attribute.flags,
-                holder: u32::try_from(holder).map_err(|_| Overflow)?,
-                offset: at,
-                length_or_stream: index(value.len())?,
-                value: place,
-            },
-        )
+        let length = u16::try_from(value.len()).map_err(|_| Overflow)?;
+        let label = self.label(attribute.type_code, attribute.name, attribute.flags, false)?;
+        self.add_row(row, holder, AttributeRow { label, place, offset: at, length })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -444,37 +429,43 @@ impl Builder<'_> {
         let stream = index(catalog.streams.len())?;
         catalog.streams.push(StreamRow {
             size: sizes.size,
-            allocated: sizes.allocated,
             initialized: sizes.initialized,
             first_run: index(first_run)?,
             runs: index(catalog.runs.len() - first_run)?,
             compression_unit: sizes.compression_unit,
         });
         index(catalog.runs.len())?;
-        let (name, name_units) = self.add_text(name)?;
-        let holder = u32::try_from(holder).map_err(|_| Overflow)?;
-        let value = AttributeRow::NO_VALUE;
-        self.add_row(
-            row,
-            AttributeRow {
-                type_code,
-                name,
-                name_units,
-                non_resident: true,
-                flags,
-                holder,
-                offset: 0,
-                length_or_stream: stream,
-                value,
-            },
-        )
+        let label = self.label(type_code, name, flags, true)?;
+        self.add_row(row, holder, AttributeRow { label, place: stream, offset: 0, length: 0 })
     }
 
-    fn add_row(&mut self, row: usize, attribute: AttributeRow) -> Result<(), Failure> {
-        self.found.catalog.attributes.push(attribute);
-        index(self.found.catalog.attributes.len())?;
-        self.found.catalog.records[row].attributes += 1;
+    fn add_row(&mut self, row: usize, holder: u64, attribute: AttributeRow) -> Result<(), Failure> {
+        let catalog = &mut self.found.catalog;
+        let place = index(catalog.attributes.len())?;
+        let record = &mut catalog.records[row];
+        record.attributes += 1;
+        if holder != u64::from(record.number) {
+            catalog.elsewhere.push((place, u32::try_from(holder).map_err(|_| Overflow)?));
+        }
+        catalog.attributes.push(attribute);
         Ok(())
+    }
+
+    fn label(&mut self, type_code: u32, name: &[u8], flags: u16, non_resident: bool) -> Result<u32, Failure> {
+        let mut key = [0; 7 + 510];
+        key[..4].copy_from_slice(&type_code.to_le_bytes());
+        key[4..6].copy_from_slice(&flags.to_le_bytes());
+        key[6] = non_resident.into();
+        key[7..7 + name.len()].copy_from_slice(name);
+        let key = &key[..7 + name.len()];
+        if let Some(label) = self.labels.get(key) {
+            return Ok(*label);
+        }
+        let label = index(self.found.catalog.labels.len())?;
+        let (name, name_units) = self.add_text(name)?;
+        self.found.catalog.labels.push(Label { type_code, name, name_units, non_resident, flags });
+        self.labels.insert(key.to_vec(), label);
+        Ok(label)
     }
 
     fn add_standard_information(&mut self, row: usize, value: &[u8]) {

@@ -1,4 +1,6 @@
-//! What the scan found, in tables of fixed rows: compact in memory (about 200 bytes for a plain file) and on tape.
+//! What the scan found, in tables of fixed rows: compact in memory (about 180 bytes for a plain file, and twice its
+//! name) and on
+//! tape.
 //!
 //! Rows point at each other by index; [`super::view`] turns them into paths, streams and extents. A catalog read from a tape
 //! is checked by [`Catalog::check`] before anything follows an index.
@@ -14,6 +16,10 @@ pub struct Catalog {
     pub(super) records: Vec<RecordRow>,
     pub(super) names: Vec<NameRow>,
     pub(super) attributes: Vec<AttributeRow>,
+    /// What many attributes have in common.
+    pub(super) labels: Vec<Label>,
+    /// Attributes that another record than the file's own holds, and which one; ascending.
+    pub(super) elsewhere: Vec<(u32, u32)>,
     pub(super) streams: Vec<StreamRow>,
     pub(super) runs: Vec<Run>,
     /// UTF-16 units of all names.
@@ -69,31 +75,35 @@ impl NameRow {
 /// One attribute, all its pieces joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AttributeRow {
-    pub type_code: u32,
-    pub name: u32,
-    pub name_units: u8,
-    pub non_resident: bool,
-    /// As on disk.
-    pub flags: u16,
-    /// Record that holds it, or its first piece.
-    pub holder: u32,
-    /// Resident: where the value begins in the holder.
+    /// Row in `labels`.
+    pub label: u32,
+    /// Non-resident: row in `streams`. Resident: place in `values`, or [`AttributeRow::NO_VALUE`].
+    pub place: u32,
+    /// Resident: where the value begins in the record that holds it.
     pub offset: u16,
-    /// Resident: length of the value. Else the row in `streams`.
-    pub length_or_stream: u32,
-    /// Resident: place in `values`, or [`AttributeRow::NO_VALUE`].
-    pub value: u32,
+    /// Resident: length of the value.
+    pub length: u16,
 }
 
 impl AttributeRow {
     pub const NO_VALUE: u32 = u32::MAX;
 }
 
+/// Type, name, form and flags of attributes: few on a volume, whatever the number of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Label {
+    pub type_code: u32,
+    pub name: u32,
+    pub name_units: u8,
+    pub non_resident: bool,
+    /// As on disk.
+    pub flags: u16,
+}
+
 /// A value in clusters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StreamRow {
     pub size: u64,
-    pub allocated: u64,
     pub initialized: u64,
     pub first_run: u32,
     pub runs: u32,
@@ -133,6 +143,8 @@ impl Catalog {
         size_of_val(&*self.records)
             + size_of_val(&*self.names)
             + size_of_val(&*self.attributes)
+            + size_of_val(&*self.labels)
+            + size_of_val(&*self.elsewhere)
             + size_of_val(&*self.streams)
             + size_of_val(&*self.runs)
             + size_of_val(&*self.text)
@@ -151,16 +163,14 @@ impl Catalog {
                 && inside(span(row.first_attribute, row.attributes), self.attributes.len())
         });
         let names = self.names.iter().all(|row| inside(span(row.text, row.units.into()), self.text.len()));
-        let attributes = self.attributes.iter().all(|row| {
-            inside(span(row.name, row.name_units.into()), self.text.len())
-                && if row.non_resident {
-                    (row.length_or_stream as usize) < self.streams.len()
-                } else {
-                    row.value == AttributeRow::NO_VALUE || inside(span(row.value, row.length_or_stream), self.values.len())
-                }
+        let labels = self.labels.iter().all(|label| inside(span(label.name, label.name_units.into()), self.text.len()));
+        let attributes = self.attributes.iter().all(|row| match self.labels.get(row.label as usize) {
+            None => false,
+            Some(label) if label.non_resident => (row.place as usize) < self.streams.len(),
+            Some(_) => row.place == AttributeRow::NO_VALUE || inside(span(row.place, row.length.into()), self.values.len()),
         });
         let streams = self.streams.iter().all(|row| inside(span(row.first_run, row.runs), self.runs.len()));
-        match (ascending, files, names, attributes, streams) {
+        match (ascending, files, names && labels, attributes, streams) {
             (false, ..) => Err("the records of the catalog do not ascend"),
             (_, false, ..) => Err("a record of the catalog points outside"),
             (_, _, false, ..) => Err("a name of the catalog points outside"),
@@ -191,21 +201,38 @@ impl Catalog {
         &self.text[span(first, units.into())]
     }
 
+    pub(super) fn label(&self, attribute: &AttributeRow) -> &Label {
+        &self.labels[attribute.label as usize]
+    }
+
+    pub(super) fn name_of(&self, attribute: &AttributeRow) -> &[u16] {
+        let label = self.label(attribute);
+        self.text_of(label.name, label.name_units)
+    }
+
+    /// Attributes of a record with the record that holds each.
+    pub(super) fn held_attributes(&self, row: &RecordRow) -> impl Iterator<Item = (u32, &AttributeRow)> {
+        let number = row.number;
+        (row.first_attribute..).zip(self.attributes_of(row)).map(move |(index, attribute)| {
+            let found = self.elsewhere.binary_search_by_key(&index, |(attribute, _)| *attribute);
+            (found.map_or(number, |found| self.elsewhere[found].1), attribute)
+        })
+    }
+
     pub(super) fn stream_of(&self, attribute: &AttributeRow) -> Option<&StreamRow> {
-        attribute.non_resident.then(|| &self.streams[attribute.length_or_stream as usize])
+        self.label(attribute).non_resident.then(|| &self.streams[attribute.place as usize])
     }
 
     /// A resident value, if it was kept.
     pub(super) fn value_of(&self, attribute: &AttributeRow) -> Option<&[u8]> {
-        let kept = !attribute.non_resident && attribute.value != AttributeRow::NO_VALUE;
-        kept.then(|| &self.values[span(attribute.value, attribute.length_or_stream)])
+        let kept = !self.label(attribute).non_resident && attribute.place != AttributeRow::NO_VALUE;
+        kept.then(|| &self.values[span(attribute.place, attribute.length.into())])
     }
 
     /// An attribute of a file, by type and ASCII name.
     pub(super) fn attribute(&self, row: &RecordRow, type_code: u32, name: &str) -> Option<&AttributeRow> {
         self.attributes_of(row).iter().find(|attribute| {
-            attribute.type_code == type_code
-                && name.encode_utf16().eq(self.text_of(attribute.name, attribute.name_units).iter().copied())
+            self.label(attribute).type_code == type_code && name.encode_utf16().eq(self.name_of(attribute).iter().copied())
         })
     }
 
@@ -219,6 +246,8 @@ impl Catalog {
         self.records.shrink_to_fit();
         self.names.shrink_to_fit();
         self.attributes.shrink_to_fit();
+        self.labels.shrink_to_fit();
+        self.elsewhere.shrink_to_fit();
         self.streams.shrink_to_fit();
         self.runs.shrink_to_fit();
         self.text.shrink_to_fit();

@@ -83,8 +83,11 @@ impl Iterator for RunList<'_> {
     }
 }
 
-/// Length and delta as they stand; `None` for the zero that ends the list.
-fn pair(input: &[u8]) -> IResult<&[u8], Option<(&[u8], &[u8])>> {
+/// Length and delta of a run, as they stand.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// `None` for the zero that ends the list.
+fn pair(input: &[u8]) -> IResult<&[u8], Option<Pair<'_>>> {
     let (input, header) = byte(input)?;
     if header == 0 {
         return Ok((input, None));

@@ -182,7 +182,7 @@ impl NtfsVolume {
         let parts: Vec<Vec<u16>> =
             path.split(['/', '\\']).filter(|part| !part.is_empty()).map(|part| part.encode_utf16().collect()).collect();
         let Some(last) = parts.last() else { return self.record(ROOT) };
-        let spellings: [fn(&[u16], &[u16]) -> bool; 2] = [|a, b| a == b, same_but_for_case];
+        let spellings: [Same; 2] = [|a, b| a == b, same_but_for_case];
         spellings
             .into_iter()
             .find_map(|same| {
@@ -208,7 +208,7 @@ impl NtfsVolume {
                     if run.start().is_some_and(|start| start <= lcn && lcn - start < run.clusters) {
                         let offset = vcn.saturating_add(lcn - run.lcn).saturating_mul(self.geometry.cluster).saturating_add(rest);
                         owners.push(self.owner(row, attribute, offset));
-                        if row.number == 0 && attribute.type_code == kind::DATA {
+                        if row.number == 0 && self.catalog.label(attribute).type_code == kind::DATA {
                             owners.extend(self.in_record(offset));
                         }
                     }
@@ -236,8 +236,8 @@ impl NtfsVolume {
         Owner {
             record: row.number.into(),
             path: String::from_utf16_lossy(&self.path_of(row).0),
-            kind: kind::name(attribute.type_code),
-            stream: String::from_utf16_lossy(self.catalog.text_of(attribute.name, attribute.name_units)),
+            kind: kind::name(self.catalog.label(attribute).type_code),
+            stream: String::from_utf16_lossy(self.catalog.name_of(attribute)),
             offset,
             resident: false,
         }
@@ -261,7 +261,7 @@ impl NtfsVolume {
         let (raw_path, orphan) = self.path_of(row);
         let [created, modified, changed, accessed] = row.times;
         let attributes: Vec<Attribute> =
-            self.catalog.attributes_of(row).iter().map(|attribute| self.attribute(attribute)).collect();
+            self.catalog.held_attributes(row).map(|(holder, attribute)| self.attribute(holder, attribute)).collect();
         let data = attributes.iter().find(|attribute| attribute.is_data() && attribute.name.is_empty());
         File {
             path: String::from_utf16_lossy(&raw_path),
@@ -285,14 +285,20 @@ impl NtfsVolume {
         Link { path: String::from_utf16_lossy(&raw_path), raw_path, name_space: name.name_space, listed: name.indexed }
     }
 
-    fn attribute(&self, row: &AttributeRow) -> Attribute {
+    fn attribute(&self, holder: u32, row: &AttributeRow) -> Attribute {
+        let label = self.catalog.label(row);
         let place = match self.catalog.stream_of(row) {
             None => Place::Resident {
-                at: self.in_mft(row.holder.into(), row.offset.into(), row.length_or_stream.into()),
+                at: self.in_mft(holder.into(), row.offset.into(), row.length.into()),
                 value: self.catalog.value_of(row).map(<[u8]>::to_vec),
             },
             Some(stream) => Place::NonResident {
-                allocated: stream.allocated,
+                allocated: self
+                    .catalog
+                    .runs_of(stream)
+                    .iter()
+                    .fold(0u64, |sum, run| sum.saturating_add(run.clusters))
+                    .saturating_mul(self.geometry.cluster),
                 valid_data_length: stream.initialized,
                 compression_unit: match stream.compression_unit {
                     0 => 0,
@@ -302,14 +308,14 @@ impl NtfsVolume {
             },
         };
         Attribute {
-            type_code: row.type_code,
-            kind: kind::name(row.type_code),
-            name: String::from_utf16_lossy(self.catalog.text_of(row.name, row.name_units)),
-            size: self.catalog.stream_of(row).map_or(row.length_or_stream.into(), |stream| stream.size),
-            compressed: row.flags & flag::COMPRESSED != 0,
-            encrypted: row.flags & flag::ENCRYPTED != 0,
-            sparse: row.flags & flag::SPARSE != 0,
-            holder: row.holder.into(),
+            type_code: label.type_code,
+            kind: kind::name(label.type_code),
+            name: String::from_utf16_lossy(self.catalog.name_of(row)),
+            size: self.catalog.stream_of(row).map_or(row.length.into(), |stream| stream.size),
+            compressed: label.flags & flag::COMPRESSED != 0,
+            encrypted: label.flags & flag::ENCRYPTED != 0,
+            sparse: label.flags & flag::SPARSE != 0,
+            holder: holder.into(),
             place,
         }
     }
@@ -383,7 +389,7 @@ impl NtfsVolume {
     }
 
     /// True when the name's directories are those before it in `parts`.
-    fn leads(&self, name: &NameRow, parts: &[Vec<u16>], same: fn(&[u16], &[u16]) -> bool) -> bool {
+    fn leads(&self, name: &NameRow, parts: &[Vec<u16>], same: Same) -> bool {
         let mut parent = FileReference(name.parent);
         for part in parts.iter().rev().skip(1) {
             let row = self.catalog.find(parent.number()).filter(|(_, row)| row.sequence == parent.sequence());
@@ -394,6 +400,9 @@ impl NtfsVolume {
         parent.number() == ROOT
     }
 }
+
+/// Whether two names are taken for one.
+type Same = fn(&[u16], &[u16]) -> bool;
 
 fn same_but_for_case(a: &[u16], b: &[u16]) -> bool {
     let fold = |unit: u16| match char::from_u32(unit.into()) {
