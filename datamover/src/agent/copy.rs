@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use protocol::units::Lba;
 use protocol::xcopy::results::{CopyStatus, OperatingParameters};
-use protocol::xcopy::{CountOf, CscdDescriptor, CscdId, Designator, List, Segment};
+use protocol::xcopy::{CscdDescriptor, Designator, List};
 use sim::client::LogicalUnit;
 
 use super::segments::{Command, Limits};
@@ -89,33 +88,6 @@ impl Copier {
         self.send(list, progress).await.with_context(|| format!("EXTENDED COPY number {} failed", self.commands))?;
         self.moved += command.moved;
         progress.at(self.moved);
-        Ok(())
-    }
-
-    /// Fills blocks of the disk with zeros out of the null logical unit, so that a hole of any size costs a few descriptors.
-    ///
-    /// # Errors
-    /// As [`Copier::run`].
-    pub async fn zero(&mut self, mut lba: Lba, mut blocks: u64, block_length: u32, progress: &Progress) -> anyhow::Result<()> {
-        let most = (self.limits.bytes / u64::from(block_length)).max(1);
-        while blocks > 0 {
-            let mut list = List::new(self.next_identifier());
-            let destination = list.cscd(self.disk_descriptor.clone());
-            let mut room = blocks.min(most);
-            while room > 0 && list.segments.len() < self.limits.segments {
-                let now = room.min(u16::MAX.into());
-                list.push(Segment::BlockToBlock {
-                    source: CscdId::NULL_BLOCK,
-                    destination,
-                    count_of: CountOf::DestinationBlocks,
-                    blocks: now as u16,
-                    from: Lba(0),
-                    to: lba,
-                });
-                (room, blocks, lba) = (room - now, blocks - now, Lba(lba.0 + now));
-            }
-            self.send(list, progress).await.context("filling holes with zeros failed")?;
-        }
         Ok(())
     }
 

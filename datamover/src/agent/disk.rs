@@ -27,8 +27,10 @@ const TRANSFER: u32 = 1 << 20;
 pub struct Disk {
     unit: LogicalUnit,
     capacity: Capacity,
-    /// Of one command.
+    /// Of one READ or WRITE.
     transfer_blocks: u32,
+    /// Of one WRITE SAME.
+    same_blocks: u64,
 }
 
 impl Disk {
@@ -44,9 +46,9 @@ impl Disk {
         }
         unit.test_unit_ready().await.with_context(|| format!("the disk at LUN {lun} is not ready"))?;
         let capacity = unit.read_capacity().await?;
-        let most = maximum_transfer(&unit).await?.unwrap_or(u32::MAX);
-        let transfer_blocks = (TRANSFER / capacity.block_length.0).clamp(1, most.max(1));
-        Ok(Self { unit, capacity, transfer_blocks })
+        let (transfer, same_blocks) = block_limits(&unit).await?;
+        let transfer_blocks = (TRANSFER / capacity.block_length.0).clamp(1, transfer);
+        Ok(Self { unit, capacity, transfer_blocks, same_blocks })
     }
 
     /// The logical unit.
@@ -112,6 +114,27 @@ impl Disk {
         self.write_blocks(Lba(first), around.into()).await
     }
 
+    /// Makes blocks read as zeros by WRITE SAME(16), which may unmap them, so that a hole of any size costs one block of data each
+    /// gibibyte.
+    ///
+    /// # Errors
+    /// What the unit says. SBC-4, "WRITE SAME (16) command".
+    pub async fn write_zeros(&self, mut lba: Lba, mut blocks: u64) -> Result<(), ClientError> {
+        const UNMAP: u8 = 0x08;
+        let block = self.block_length().bytes();
+        let zeros = Bytes::from(vec![0; block as usize]);
+        while blocks > 0 {
+            let now = blocks.min(self.same_blocks).min(ZEROS_AT_ONCE / block);
+            let mut cdb = [0; 16];
+            (cdb[0], cdb[1]) = (0x93, if self.capacity.provisioned { UNMAP } else { 0 });
+            cdb[2..10].copy_from_slice(&lba.0.to_be_bytes());
+            cdb[10..14].copy_from_slice(&(now as u32).to_be_bytes());
+            self.unit.good("WRITE SAME(16)", &cdb, Data::Out(zeros.clone())).await?;
+            (lba, blocks) = (Lba(lba.0 + now), blocks - now);
+        }
+        Ok(())
+    }
+
     /// The parts of a range that are mapped. `None` where the unit cannot tell.
     ///
     /// # Errors
@@ -156,20 +179,26 @@ impl Disk {
     }
 }
 
+/// Bytes of one WRITE SAME: what no disk takes too long for.
+const ZEROS_AT_ONCE: u64 = 1 << 30;
 /// Room for some thousand LBA status descriptors.
 const STATUS_ALLOCATION: u32 = 64 << 10;
 /// PROVISIONING STATUS 1h. SBC-4, "LBA status descriptor".
 const DEALLOCATED: u8 = 1;
 
-/// MAXIMUM TRANSFER LENGTH of VPD page B0h, in blocks; `None` where there is no limit or no page.
-async fn maximum_transfer(unit: &LogicalUnit) -> Result<Option<u32>, ClientError> {
-    match unit.vpd(0xB0).await {
-        Ok(page) => {
-            Ok(page.get(8..12).map(|field| u32::from_be_bytes([field[0], field[1], field[2], field[3]])).filter(|most| *most > 0))
-        }
-        Err(ClientError::Status { .. } | ClientError::Reply { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// MAXIMUM TRANSFER LENGTH and MAXIMUM WRITE SAME LENGTH of VPD page B0h, in blocks; as much as fits where there is no limit.
+async fn block_limits(unit: &LogicalUnit) -> Result<(u32, u64), ClientError> {
+    let page = match unit.vpd(0xB0).await {
+        Ok(page) => page,
+        Err(ClientError::Status { .. } | ClientError::Reply { .. }) => Bytes::new(),
+        Err(error) => return Err(error),
+    };
+    let field = |range: std::ops::Range<usize>| {
+        page.get(range).unwrap_or_default().iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
+    };
+    let unless_0 = |value: u64, none: u64| if value == 0 { none } else { value };
+    let transfer = unless_0(field(8..12), u32::MAX.into()) as u32;
+    Ok((transfer, unless_0(field(36..44), u64::MAX)))
 }
 
 /// A disk for the map, which is not async. To be used on a thread made by `spawn_blocking`.

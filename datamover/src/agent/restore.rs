@@ -278,7 +278,7 @@ impl Job<'_> {
         Ok(disk)
     }
 
-    /// Pieces by EXTENDED COPY, zeros too, then SYNCHRONIZE CACHE.
+    /// Pieces by EXTENDED COPY, zeros between them, then SYNCHRONIZE CACHE.
     async fn copy(&self, disk: &Disk, pieces: Vec<Piece>, zeros: &[ByteRange]) -> anyhow::Result<Sent> {
         let block_length = disk.block_length().0;
         let mut copier = Copier::new(self.drive.unit(), disk.unit(), block_length, self.options.command_bytes).await?;
@@ -294,15 +294,15 @@ impl Job<'_> {
             begun = true;
         }
         for range in zeros {
-            self.zero(disk, &mut copier, *range, &bar).await.map_err(|error| incomplete(true, error))?;
+            self.zero(disk, *range).await.map_err(|error| incomplete(true, error))?;
         }
         bar.done();
         disk.unit().synchronize_cache().await.map_err(|error| incomplete(true, error.into()))?;
         Ok(copier.sent())
     }
 
-    /// Whole blocks by the copy manager, their edges from here: a few zeros.
-    async fn zero(&self, disk: &Disk, copier: &mut Copier, range: ByteRange, bar: &super::ui::Progress) -> anyhow::Result<()> {
+    /// Whole blocks by one command that carries one of them, the edges with what is beside them.
+    async fn zero(&self, disk: &Disk, range: ByteRange) -> anyhow::Result<()> {
         let block = disk.block_length().bytes();
         let (first, end) = (range.start.div_ceil(block), range.end() / block);
         if first >= end {
@@ -310,7 +310,7 @@ impl Job<'_> {
             return Ok(());
         }
         disk.write_bytes(range.start, &vec![0; (first * block - range.start) as usize]).await?;
-        copier.zero(Lba(first), end - first, block as u32, bar).await?;
+        disk.write_zeros(Lba(first), end - first).await?;
         disk.write_bytes(end * block, &vec![0; (range.end() - end * block) as usize]).await?;
         Ok(())
     }
