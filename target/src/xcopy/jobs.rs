@@ -55,6 +55,7 @@ struct Opened {
 pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, cancelled: &CancellationToken) -> Ended {
     let id = movers.job_id();
     let notes = plan.notes.clone();
+    let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
     let (starting, starter) = (movers.clone(), notes.clone());
     let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
     let ended = |response| Ended { response, segments: 0, written: 0 };
@@ -70,7 +71,14 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
                 grants: BTreeMap::new(),
                 told: (0, 0),
             };
-            running.watch(cancelled).await
+            let ended = running.watch(cancelled).await;
+            match refused {
+                Some(sense) if ended.response.status == Status::Good => {
+                    let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
+                    Ended { response: sense.into(), segments: begun.into(), ..ended }
+                }
+                _ => ended,
+            }
         }
         Ok(Err(response)) => ended(response),
         Err(error) => {

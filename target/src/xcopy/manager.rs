@@ -90,7 +90,7 @@ impl CopyManager {
             debug!(%error, "EXTENDED COPY list refused");
             error.sense()
         })?;
-        let plan = plan(&list, device, &task)?;
+        let plan = plan(&list, device, &task);
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
             return Ok(Execution::Done(jobs::task_set_full()));
         };
@@ -100,10 +100,12 @@ impl CopyManager {
             None => Arc::new(Progress::default()),
         };
         if plan.steps.is_empty() {
+            progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
+            let response = plan.refused.map_or_else(Response::good, Response::from);
             if let Some(id) = named {
-                self.results.end(task.nexus.id, id, &Response::good(), device.common().sense_format());
+                self.results.end(task.nexus.id, id, &response, device.common().sense_format());
             }
-            return Ok(Execution::Done(Response::good()));
+            return Ok(Execution::Done(response));
         }
         let (movers, turns, counters) = (Arc::clone(&self.movers), Arc::clone(&self.turns), Arc::clone(&self.counters));
         let (results, nexus, abort) = (Arc::clone(&self.results), task.nexus.id, task.abort.clone());

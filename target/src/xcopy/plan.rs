@@ -45,6 +45,9 @@ pub struct Plan {
     pub notes: Vec<Notes>,
     /// Inline data, and embedded data behind it.
     pub inline: Vec<u8>,
+    /// What the first segment that cannot be carried out says. The steps are those before it: segments are processed in order,
+    /// and who is told that one was aborted may rely on all before it.
+    pub refused: Option<Sense>,
     /// Ends by the logical unit and what is done with it.
     known: BTreeMap<(usize, u8), EndIndex>,
 }
@@ -67,19 +70,22 @@ struct Cscd {
     fixed: Option<u32>,
 }
 
-/// Makes a plan of a list that `task` brought to `device`.
-///
-/// # Errors
-/// COPY ABORTED with the number of the first segment that cannot be carried out; nothing has moved.
-pub fn plan(list: &List, device: &Device, task: &Task) -> Result<Plan, Sense> {
+/// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out.
+pub fn plan(list: &List, device: &Device, task: &Task) -> Plan {
     let mut planner =
         Planner { list, device, task, plan: Plan { inline: list.inline.to_vec(), ..Plan::default() }, residue: false };
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
-        planner.segment(index as u32, segment_at, descriptor)?;
+        let ends = planner.plan.ends.len();
+        if let Err(sense) = planner.segment(index as u32, segment_at, descriptor) {
+            // Nobody is to be opened for a segment that is not carried out.
+            planner.plan.ends.truncate(ends);
+            planner.plan.refused = Some(sense);
+            break;
+        }
         segment_at += descriptor.length();
     }
-    Ok(planner.plan)
+    planner.plan
 }
 
 struct Planner<'a> {

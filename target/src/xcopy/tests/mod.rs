@@ -72,7 +72,8 @@ impl World {
     }
 
     fn plan(&self, list: &List) -> Result<Plan, Sense> {
-        plan(list, &self.devices[0], &self.task())
+        let plan = plan(list, &self.devices[0], &self.task());
+        plan.refused.clone().map_or(Ok(plan), Err)
     }
 
     fn refusal(&self, cscds: &[CscdDescriptor], segments: &[Segment]) -> Sense {
