@@ -78,7 +78,6 @@ pub enum Action {
 pub enum SpaceOver {
     LogicalBlocks,
     Filemarks,
-    SequentialFilemarks,
     EndOfData,
 }
 

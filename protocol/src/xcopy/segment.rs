@@ -427,7 +427,7 @@ impl SegmentDescriptor {
         let dc = matches!(self.segment, Segment::BlockToBlock { count_of: CountOf::DestinationBlocks, .. });
         Header {
             code: self.segment.code(),
-            flags: u8::from(self.cat) * CAT | u8::from(dc) * DC,
+            flags: (u8::from(self.cat) * CAT) | (u8::from(dc) * DC),
             descriptor_length: U16::new((self.length() - 4) as u16),
             source: U16::new(self.segment.source().map_or(0, |id| id.0)),
             destination: U16::new(self.segment.destination().map_or(0, |id| id.0)),

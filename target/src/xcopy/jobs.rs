@@ -20,11 +20,12 @@ use tracing::{debug, info, warn};
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
+use crate::lun::disk::Disk;
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
 use crate::store::LocalEnd;
 use crate::task::Response;
-use crate::volume::{Volume, WriteGrant};
+use crate::volume::WriteGrant;
 
 /// Bytes of buffers a job asks its mover for.
 const BUFFER_BYTES: u64 = 32 << 20;
@@ -43,11 +44,15 @@ pub struct Ended {
 /// The drives of a job, by end.
 type Tapes = BTreeMap<EndIndex, Arc<Mutex<TapeCopy>>>;
 
+/// The disks that a job writes, by end.
+type Disks = BTreeMap<EndIndex, Arc<Disk>>;
+
 /// Ends that are open, and what has to be closed again.
+#[derive(Default)]
 struct Opened {
     ends: Vec<End>,
     files: Vec<OwnedFd>,
-    volumes: BTreeMap<EndIndex, Arc<Volume>>,
+    disks: Disks,
     tapes: Tapes,
 }
 
@@ -60,17 +65,10 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
     let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
     let ended = |response| Ended { response, segments: 0, written: 0 };
     match started {
-        Ok(Ok((handle, volumes, tapes))) => {
-            let running = Running {
-                id,
-                handle,
-                volumes,
-                tapes,
-                notes,
-                progress: Arc::clone(progress),
-                grants: BTreeMap::new(),
-                told: (0, 0),
-            };
+        Ok(Ok((handle, disks, tapes))) => {
+            let grants = BTreeMap::new();
+            let watched = Arc::clone(progress);
+            let running = Running { id, handle, disks, tapes, notes, progress: watched, grants, told: (0, 0), doubted: false };
             let ended = running.watch(cancelled).await;
             match refused {
                 Some(sense) if ended.response.status == Status::Good => {
@@ -89,12 +87,7 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
 }
 
 /// Opens the ends and hands the job to a mover. Blocks.
-fn start(
-    plan: Plan,
-    id: JobId,
-    movers: &Arc<Movers>,
-    notes: &[Notes],
-) -> Result<(JobHandle, BTreeMap<EndIndex, Arc<Volume>>, Tapes), Response> {
+fn start(plan: Plan, id: JobId, movers: &Arc<Movers>, notes: &[Notes]) -> Result<(JobHandle, Disks, Tapes), Response> {
     let opened = open(&plan, notes)?;
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
@@ -104,11 +97,11 @@ fn start(
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
-    Ok((handle, opened.volumes, opened.tapes))
+    Ok((handle, opened.disks, opened.tapes))
 }
 
 fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
-    let mut opened = Opened { ends: Vec::new(), files: Vec::new(), volumes: BTreeMap::new(), tapes: BTreeMap::new() };
+    let mut opened = Opened::default();
     for (index, planned) in plan.ends.iter().enumerate() {
         let index = EndIndex(index as u16);
         let failed = |error: io::Error, end| {
@@ -120,7 +113,7 @@ fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
                 disk.volume().source(disk.block_length().0).map_err(|error| failed(error, CopyEnd::Source))?
             }
             PlannedEnd::Destination(disk) => {
-                opened.volumes.insert(index, Arc::clone(disk.volume()));
+                opened.disks.insert(index, Arc::clone(disk));
                 disk.volume().destination(disk.block_length().0).map_err(|error| failed(error, CopyEnd::Destination))?
             }
             PlannedEnd::Tape(tape) => {
@@ -166,13 +159,15 @@ fn shifted(mut end: End, by: u16) -> End {
 struct Running {
     id: JobId,
     handle: JobHandle,
-    volumes: BTreeMap<EndIndex, Arc<Volume>>,
+    disks: Disks,
     tapes: Tapes,
     notes: Vec<Notes>,
     progress: Arc<Progress>,
     grants: BTreeMap<EndIndex, WriteGrant>,
     /// Bytes read and written, as last told.
     told: (u64, u64),
+    /// A report of a tape was not borne out by its image.
+    doubted: bool,
 }
 
 impl Running {
@@ -194,9 +189,9 @@ impl Running {
                 Event::Message(message) => self.hear(message, cancelled).await,
             }
         };
-        let tapes = self.close(outcome.is_some()).await;
+        let closed = self.close(outcome.is_some()).await;
         let response = match outcome {
-            Some(outcome) => self.response(outcome, tapes),
+            Some(outcome) => self.response(outcome, closed),
             None => self.abandoned(),
         };
         let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
@@ -220,6 +215,7 @@ impl Running {
                 let applied = self.with_tape(end, move |tape| tape.apply(&report)).await;
                 if let Err(error) = applied {
                     warn!(job = self.id.0, %error, "the mover's report of a tape is not borne out");
+                    self.doubted = true;
                     self.handle.tell(&ToMover::Cancel { job: self.id });
                 }
             }
@@ -238,11 +234,11 @@ impl Running {
             Question::Grant { end, range } => {
                 // The last one is given back by asking: it must not be held while a hold is waited for.
                 drop(self.grants.remove(&end));
-                let volume = self.volumes.get(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+                let disk = self.disks.get(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
                 let grant = tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-                    grant = volume.grant(range) => grant?,
+                    grant = disk.volume().grant(range) => grant?,
                 };
                 self.grants.insert(end, grant);
                 Ok(())
@@ -260,10 +256,14 @@ impl Running {
         spawn_blocking(move || run(&mut tape.lock().expect("no holder panics"))).await.map_err(io::Error::other)?
     }
 
-    /// Nothing moves any more: drives go back, synchronized or recovered, and grants end.
+    /// Nothing moves any more: grants end, disks without a write cache are synchronized, drives go back, synchronized or recovered.
     async fn close(&mut self, orderly: bool) -> io::Result<()> {
         self.grants.clear();
         let mut closed = Ok(());
+        for disk in std::mem::take(&mut self.disks).into_values().filter(|disk| orderly && !disk.write_cache()) {
+            let synced = spawn_blocking(move || disk.volume().sync()).await;
+            closed = closed.and(synced.map_err(io::Error::other).and_then(|synced| synced));
+        }
         for (_, tape) in std::mem::take(&mut self.tapes) {
             let tape = Arc::into_inner(tape).expect("only the job has its drives").into_inner().expect("no holder panics");
             let ended = spawn_blocking(move || if orderly { tape.finish() } else { tape.recover() }).await;
@@ -272,12 +272,15 @@ impl Running {
         closed
     }
 
-    fn response(&self, outcome: Outcome, tapes: io::Result<()>) -> Response {
-        match (outcome, tapes) {
+    fn response(&self, outcome: Outcome, closed: io::Result<()>) -> Response {
+        if self.doubted {
+            return abort(self.segment(), Sense::INTERNAL_TARGET_FAILURE).into();
+        }
+        match (outcome, closed) {
             (Outcome::Copied { .. }, Ok(())) => Response::good(),
-            // Data may be on the tape and still be lost with the power: that is no success.
+            // Data may be where it should be and still be lost with the power: that is no success.
             (Outcome::Copied { .. }, Err(error)) => {
-                warn!(job = self.id.0, %error, "a tape could not be synchronized after a copy");
+                warn!(job = self.id.0, %error, "not synchronized after a copy");
                 let segment = self.notes.len().saturating_sub(1) as u32;
                 third_party(segment, &self.note(segment), CopyEnd::Destination, &Sense::WRITE_ERROR.into()).into()
             }

@@ -185,7 +185,6 @@ impl Tape {
                 }
                 Ok(())
             }
-            SpaceOver::SequentialFilemarks => Err(FaultKind::BadJob),
         }
     }
 

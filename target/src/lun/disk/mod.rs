@@ -88,6 +88,12 @@ impl Disk {
         BlockCount(self.volume.store().size() / self.block_length.bytes())
     }
 
+    /// WCE: a write may end before it is durable.
+    #[must_use]
+    pub fn write_cache(&self) -> bool {
+        self.write_cache.load(Ordering::Relaxed)
+    }
+
     /// Why nothing may be written, if so: the store is read-only, or SWP is set.
     #[must_use]
     pub fn write_protection(&self) -> Option<Sense> {
