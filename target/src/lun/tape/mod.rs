@@ -25,6 +25,8 @@ pub use copy::TapeCopy;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use protocol::control::TapeStatus;
 use protocol::scsi::inquiry::version;
@@ -72,7 +74,7 @@ impl Tape {
     /// # Errors
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
     pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
-        let drive = Drive::with(shelf::cartridge_of(path, capacity)?)?;
+        let drive = Drive::with(released(|| shelf::cartridge_of(path, capacity))?)?;
         Ok(Arc::new(Self {
             common,
             shown: Mutex::new(drive.shown()),
@@ -141,6 +143,20 @@ impl Tape {
         TapeCopy::begin(self)
     }
 }
+
+/// Opens a cartridge; one that is in use is waited for a while, since a mover of a target that died may still end its last write.
+fn released<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let give_up = Instant::now() + LOCK_WAIT;
+    loop {
+        match open() {
+            Err(OpenError::InUse(_)) if Instant::now() < give_up => thread::sleep(Duration::from_millis(50)),
+            opened => return opened,
+        }
+    }
+}
+
+/// As long as a disk's file is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 impl LogicalUnit for Tape {
     const DEVICE_TYPE: DeviceType = DeviceType::Tape;
