@@ -74,7 +74,8 @@ impl Tape {
     /// # Errors
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
     pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
-        let drive = Drive::with(released(|| shelf::cartridge_of(path, capacity))?)?;
+        let cartridge = shelf::cartridge_of(path, capacity)?;
+        let drive = released(|| Drive::with(cartridge.clone()))?;
         Ok(Arc::new(Self {
             common,
             shown: Mutex::new(drive.shown()),
