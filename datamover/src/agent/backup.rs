@@ -533,11 +533,9 @@ impl Job<'_> {
 
     /// A view whose copy store failed has no truth left: the set must not get a trailer.
     async fn still_live(&self) -> anyhow::Result<()> {
-        let status = self.options.control.status().await.or_else(|error| match error {
-            ControlError::Unreachable { .. } => {
-                Err(anyhow::Error::new(error).context("the target is gone, and the snapshot with it"))
-            }
-            other => Err(other.into()),
+        let status = self.options.control.status().await.map_err(|error| match error {
+            ControlError::Unreachable { .. } => anyhow::Error::new(error).context("the target is gone, and the snapshot with it"),
+            other => other.into(),
         })?;
         match status.snapshots.iter().find(|snapshot| snapshot.id == self.taken.id) {
             Some(snapshot) if snapshot.live => Ok(()),

@@ -25,6 +25,8 @@ const MARK: &str = "made-by-offhost-demo";
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What the target logs goes here.
 const LOG: &str = "target.log";
+/// Process id of the target, for whoever finds it running later.
+const PID: &str = "target.pid";
 
 /// A running target.
 #[derive(Debug)]
@@ -53,11 +55,11 @@ pub async fn folder(path: &Path) -> anyhow::Result<()> {
                 bail!(Stop::refused(format!("{} exists and no demo made it: choose another with --dir", path.display())));
             }
             if control(path).status().await.is_ok() {
+                let pid = fs::read_to_string(path.join(PID)).unwrap_or_default();
                 bail!(Stop::refused(format!(
-                    "the target of an earlier `offhost demo --keep` still runs in {}: end it (its process id is in `offhost status`'s \
-                     log, {}), or choose another --dir",
+                    "the target of an earlier `offhost demo --keep` still runs in {}: end it (kill {}), or choose another --dir",
                     path.display(),
-                    path.join(LOG).display()
+                    pid.trim()
                 )));
             }
             for entry in fs::read_dir(path)? {
@@ -94,12 +96,14 @@ impl Target {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let output = child.stdout.take().context("the target's output is a pipe")?;
+        let output = child.stdout.take();
         let mut target = Self {
             child: Some(child),
             folder: folder.to_owned(),
             said: Announcement { portal: String::new(), target: String::new() },
         };
+        fs::write(folder.join(PID), format!("{}\n", target.pid()))?;
+        let output = output.context("the target's output is a pipe")?;
         let mut lines = BufReader::new(tokio::process::ChildStdout::from_std(output)?).lines();
         let line = match tokio::time::timeout(PATIENCE, lines.next_line()).await {
             Ok(Ok(Some(line))) => line,
