@@ -87,7 +87,7 @@ pub async fn copy(arguments: CopyArguments, options: Options) -> anyhow::Result<
     if arguments.json {
         return print_json(&copied);
     }
-    println!(
+    say!(
         "{} bytes copied by {commands} commands; this session carried {} bytes",
         copied.bytes,
         session.data_in + session.data_out

@@ -89,7 +89,7 @@ pub async fn write(arguments: WriteArguments, options: Options) -> anyhow::Resul
         if data.is_empty() {
             break;
         }
-        if data.len() as u64 % length.bytes() != 0 {
+        if !(data.len() as u64).is_multiple_of(length.bytes()) {
             bail!("the input ends in the middle of a block of {} bytes; {written} bytes are written", length.0);
         }
         let blocks = data.len() as u64 / length.bytes();

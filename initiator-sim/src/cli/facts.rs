@@ -13,7 +13,7 @@ pub async fn discover(portal: &Portal, options: &Options, json: bool) -> anyhow:
         return print_json(&targets);
     }
     for target in targets {
-        println!("{}\t{}", target.name, target.addresses.join(" "));
+        say!("{}\t{}", target.name, target.addresses.join(" "));
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ pub async fn inquiry(arguments: InquiryArguments, options: Options) -> anyhow::R
     let unit = unit(&arguments.url, options).await?;
     if let Some(page) = arguments.vpd {
         let page = unit.vpd(page).await?;
-        print!("{}", hex_dump(&page, usize::MAX / 16));
+        say!("{}", hex_dump(&page, usize::MAX / 16).trim_end());
         unit.client().logout().await.ok();
         return Ok(());
     }
@@ -70,18 +70,18 @@ pub async fn inquiry(arguments: InquiryArguments, options: Options) -> anyhow::R
         return print_json(&facts);
     }
     let inquiry = &facts.inquiry;
-    println!("{} {} {}", inquiry.vendor, inquiry.product, inquiry.revision);
-    println!("device type   {:#04x}{}", inquiry.device_type, if inquiry.removable { ", removable" } else { "" });
-    println!("EXTENDED COPY {}", if inquiry.third_party_copy { "yes" } else { "no" });
+    say!("{} {} {}", inquiry.vendor, inquiry.product, inquiry.revision);
+    say!("device type   {:#04x}{}", inquiry.device_type, if inquiry.removable { ", removable" } else { "" });
+    say!("EXTENDED COPY {}", if inquiry.third_party_copy { "yes" } else { "no" });
     for designator in &facts.designators {
-        println!("designator    {designator}");
+        say!("designator    {designator}");
     }
     if let Some(capacity) = facts.capacity {
         let (blocks, length) = (capacity.blocks.0, capacity.block_length.0);
-        println!("capacity      {blocks} blocks of {length} bytes ({})", bytes_short(capacity.bytes()));
+        say!("capacity      {blocks} blocks of {length} bytes ({})", bytes_short(capacity.bytes()));
     }
     if let Some(position) = facts.tape_position {
-        println!("position      object {}, file {}, partition {}", position.object, position.file, position.partition);
+        say!("position      object {}, file {}, partition {}", position.object, position.file, position.partition);
     }
     Ok(())
 }

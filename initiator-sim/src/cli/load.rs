@@ -74,11 +74,17 @@ pub fn load(arguments: LoadArguments, options: &Options) -> anyhow::Result<()> {
 
 fn print(report: &LoadReport) -> anyhow::Result<()> {
     let latency = report.latency;
-    println!("{:>12.1} MB/s", report.megabytes_per_second);
-    println!("{:>12.0} commands/s ({} in {:.2} s)", report.commands_per_second, report.commands, report.elapsed_seconds);
-    println!(
+    say!("{:>12.1} MB/s", report.megabytes_per_second);
+    say!("{:>12.0} commands/s ({} in {:.2} s)", report.commands_per_second, report.commands, report.elapsed_seconds);
+    say!(
         "latency us: min {:.0}, mean {:.0}, p50 {:.0}, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
-        latency.min_us, latency.mean_us, latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us, latency.max_us
+        latency.min_us,
+        latency.mean_us,
+        latency.p50_us,
+        latency.p90_us,
+        latency.p99_us,
+        latency.p999_us,
+        latency.max_us
     );
     Ok(())
 }

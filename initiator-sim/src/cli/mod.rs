@@ -1,5 +1,13 @@
 //! Arguments and what they lead to. Facts go to standard output, progress and complaints to standard error.
 
+/// Prints a line of facts, and ends the command (without complaint, see `main`) when nobody reads them any more.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout().lock(), $($text)*)?
+    }};
+}
+
 mod conformance;
 mod copy;
 mod disk;
@@ -108,7 +116,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Conformance(arguments) => return block_on(conformance::conformance(arguments, options)),
         Command::Load(arguments) => load::load(arguments, &options)?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "offhost-sim", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "offhost-sim", &mut script);
+            say!("{}", String::from_utf8_lossy(&script));
         }
         Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), folder)?,
     }
@@ -130,7 +140,8 @@ async fn unit(url: &Url, options: Options) -> anyhow::Result<LogicalUnit> {
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    let text = serde_json::to_string_pretty(value)?;
+    say!("{text}");
     Ok(())
 }
 

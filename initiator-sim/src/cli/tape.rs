@@ -112,12 +112,12 @@ async fn status(tape: &LogicalUnit, json: bool) -> anyhow::Result<()> {
     if json {
         return print_json(&position);
     }
-    println!("partition {}, object {}, file {}", position.partition, position.object, position.file);
+    say!("partition {}, object {}, file {}", position.partition, position.object, position.file);
     if position.beginning {
-        println!("at the beginning");
+        say!("at the beginning");
     }
     if position.end {
-        println!("past early warning");
+        say!("past early warning");
     }
     Ok(())
 }

@@ -177,7 +177,7 @@ async fn prepare(url: &Url, options: &Options, workload: Workload, number: u32) 
     unit.test_unit_ready().await?;
     let capacity = unit.read_capacity().await?;
     let block_length = capacity.block_length;
-    if workload.transfer_bytes == 0 || workload.transfer_bytes % block_length.0 != 0 {
+    if workload.transfer_bytes == 0 || !workload.transfer_bytes.is_multiple_of(block_length.0) {
         let text = format!("{} bytes are not whole blocks of {}", workload.transfer_bytes, block_length.0);
         return Err(LoadError::Workload(text));
     }

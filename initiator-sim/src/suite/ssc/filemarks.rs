@@ -21,9 +21,9 @@ pub const CASES: &[Case] = &[
 async fn met(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
     let (one, two) = (pattern(1, 600), pattern(2, 700));
-    write_records(&tape, &[one.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&one)).await?;
     tape.write_filemarks(1).await?;
-    write_records(&tape, &[two.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&two)).await?;
     tape.rewind().await?;
     expect_record(&tape, "the record before the filemark", &one).await?;
     let reply = read(&tape, 0, 4096, 4096).await?;

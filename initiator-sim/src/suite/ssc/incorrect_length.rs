@@ -25,7 +25,7 @@ const FIXED: u8 = 0x01;
 async fn shorter(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
     let record = pattern(5, 1000);
-    write_records(&tape, &[record.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&record)).await?;
     tape.rewind().await?;
     let reply = read(&tape, 0, 4096, 4096).await?;
     Stopped::WRONG_LENGTH.left(3096).check("READ(6) of 4096 bytes at a record of 1000", &reply)?;
@@ -37,7 +37,7 @@ async fn shorter(bench: &Bench) -> Outcome {
 async fn longer(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
     let record = pattern(6, 1000);
-    write_records(&tape, &[record.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&record)).await?;
     tape.rewind().await?;
     let reply = read(&tape, 0, 300, 300).await?;
     Stopped::WRONG_LENGTH.left(-700).check("READ(6) of 300 bytes at a record of 1000", &reply)?;
@@ -48,7 +48,7 @@ async fn longer(bench: &Bench) -> Outcome {
 async fn suppressed(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
     let record = pattern(7, 1000);
-    write_records(&tape, &[record.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&record)).await?;
     tape.rewind().await?;
     let reply = read(&tape, SILI, 4096, 4096).await?;
     equal("residual", reply.residual, Residual::Underflow(3096))?;

@@ -24,7 +24,7 @@ async fn record_truncates(bench: &Bench) -> Outcome {
         expect_record(&tape, "a record before", record).await?;
     }
     let other = pattern(0x77, 333);
-    write_records(&tape, &[other.clone()]).await?;
+    write_records(&tape, std::slice::from_ref(&other)).await?;
     ends_here(&tape).await?;
     tape.rewind().await?;
     for record in records[..2].iter().chain([&other]) {

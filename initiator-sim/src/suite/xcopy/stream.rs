@@ -122,7 +122,7 @@ async fn tape_to_bytes(bench: &Bench) -> Outcome {
     devices.wants(&[0x09]).await?;
     let disk = &devices.disk;
     let record = pattern(0x09, 3000);
-    write_records(&devices.tape, &[record.clone()]).await?;
+    write_records(&devices.tape, std::slice::from_ref(&record)).await?;
     devices.tape.rewind().await?;
     let around = disk.pattern(0x90, 16);
     disk.put(30, &around).await?;
