@@ -2,6 +2,7 @@
 //!
 //! Nothing here tests anything. All traffic stays on loopback.
 
+pub mod agent;
 pub mod control;
 pub mod copies;
 pub mod foreign;
@@ -9,6 +10,7 @@ pub mod judges;
 pub mod ntfs;
 pub mod pattern;
 pub mod programs;
+pub mod small;
 
 use std::io::Write;
 

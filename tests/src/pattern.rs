@@ -14,3 +14,15 @@ pub fn bytes(seed: u64, index: u64, len: usize) -> Vec<u8> {
     }
     data
 }
+
+/// A disk image of so many MiB with the pattern of `seed` in all of it, MiB by MiB.
+///
+/// # Errors
+/// Those of the file.
+pub fn image(path: &std::path::Path, seed: u64, mib: u64) -> std::io::Result<()> {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    for index in 0..mib {
+        std::io::Write::write_all(&mut file, &bytes(seed, index, 1 << 20))?;
+    }
+    std::io::Write::flush(&mut file)
+}

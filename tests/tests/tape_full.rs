@@ -1,10 +1,8 @@
 //! A full file system under a cartridge: the drive says that the volume is full, and what it had accepted is there.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use bytes::Bytes;
 use offhost_tests::programs::Target;
+use offhost_tests::small::Small;
 use offhost_tests::{copies, pattern, skip};
 use protocol::scsi::SenseKey;
 use sim::client::{Client, Options};
@@ -12,23 +10,6 @@ use sim::client::{Client, Options};
 const TAPE: u16 = 1;
 const RECORD: usize = 65_536;
 const SEED: u64 = 11;
-
-/// A file system of 4 MiB that is gone with the test.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).ok()?;
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).output().ok()?;
-        mounted.status.success().then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 async fn client(target: &Target) -> Client {
     let url = target.url(TAPE).parse().unwrap();
@@ -38,7 +19,7 @@ async fn client(target: &Target) -> Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_file_system_is_a_full_volume_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_small) = Small::mount(&folder.path().join("shelf")) else {
+    let Some(_small) = Small::mount(&folder.path().join("shelf"), 4) else {
         skip!("no small file system could be mounted (needs root)");
     };
     let flags = ["--disk", "disk.img:1MiB", "--tape", "shelf"];
