@@ -40,6 +40,8 @@ pub enum End {
     Cartridge {
         /// The tape image; read-write when it may be written.
         image: Descriptor,
+        /// Sums of what is on the tape, where there are any: what is read is held against them.
+        index: Option<Index>,
         /// Where the drive stands.
         at: TapePosition,
         /// Where the committed data ends.
@@ -58,6 +60,15 @@ pub enum End {
     },
     /// CSCD id C001h.
     NullStream,
+}
+
+/// The index beside a tape image. See [`crate::cartridge::index`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Read-only.
+    pub file: Descriptor,
+    /// Entries of the first so many objects lie in it; what stands behind them may be of former data.
+    pub objects: u64,
 }
 
 /// A place on a tape.

@@ -193,6 +193,8 @@ pub enum FaultKind {
     WriteProtected,
     /// The image has no whole object here.
     Torn,
+    /// A record's data is not what was written: its CRC32C differs from the index's.
+    WrongSum,
     /// A static view lost its truth.
     ViewLost,
     /// Blocks behind the end's last.

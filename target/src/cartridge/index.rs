@@ -42,6 +42,16 @@ impl Index {
         Ok((index, header.is_some()))
     }
 
+    /// The file opened anew and read-only, and of how many objects it holds the entries.
+    ///
+    /// # Errors
+    /// For want of descriptors.
+    pub fn share(&self) -> io::Result<Option<(File, u64)>> {
+        use std::os::fd::AsRawFd;
+        let Some(file) = &self.file else { return Ok(None) };
+        Ok(Some((File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?, self.on_file)))
+    }
+
     /// Reads the entries from the first on, as far as they are whole, of the right generation and follow one on the other.
     /// Returns how many the file has room for, to tell whether all of them were believed.
     pub fn load(&mut self) -> io::Result<u64> {

@@ -159,6 +159,14 @@ impl Cartridge {
         self.image.share()
     }
 
+    /// The index, read-only, and of how many objects it holds the sums; `None` for a cartridge that has none.
+    ///
+    /// # Errors
+    /// For want of descriptors.
+    pub fn share_index(&self) -> io::Result<Option<(File, u64)>> {
+        self.index.share()
+    }
+
     /// The object with this logical object number; `None` at the end of data.
     ///
     /// # Errors

@@ -149,7 +149,10 @@ fn shifted(mut end: End, by: u16) -> End {
     match &mut end {
         End::Raw { file, .. } => shift(file),
         End::View { live, copies, table, .. } => [live, copies, table].into_iter().for_each(shift),
-        End::Cartridge { image, .. } => shift(image),
+        End::Cartridge { image, index, .. } => {
+            shift(image);
+            index.iter_mut().for_each(|index| shift(&mut index.file));
+        }
         End::NullBlock { .. } | End::NullStream => {}
     }
     end

@@ -101,7 +101,7 @@ fn answer(kind: FaultKind) -> Sense {
             .with_information(residual as u64),
         FaultKind::WriteProtected | FaultKind::Refused(libc::EROFS) => Sense::WRITE_PROTECTED,
         FaultKind::OutOfRange => Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
-        FaultKind::Torn | FaultKind::ViewLost | FaultKind::Read(_) => Sense::UNRECOVERED_READ_ERROR,
+        FaultKind::Torn | FaultKind::WrongSum | FaultKind::ViewLost | FaultKind::Read(_) => Sense::UNRECOVERED_READ_ERROR,
         FaultKind::Write(libc::ENOSPC | libc::EDQUOT) => Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
         FaultKind::Write(_) | FaultKind::Refused(_) => Sense::WRITE_ERROR,
         FaultKind::Inexact | FaultKind::Null | FaultKind::BadJob => Sense::INTERNAL_TARGET_FAILURE,

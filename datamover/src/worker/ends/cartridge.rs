@@ -1,7 +1,7 @@
 //! A cartridge in a drive: reads forward, positions, appends behind the commit word.
 //!
-//! Believes framing, not the index, which stays with the target. Reads have SILI = 0: a record of another length than asked for
-//! is a fault. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
+//! Goes by framing; of the index it takes the sums alone, and holds every record that it reads against them. Reads have SILI = 0:
+//! a record of another length than asked for is a fault. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
 //!
 //! Follows SSC-4, "READ(6)", "SPACE(6)", "LOCATE(10)"; SPC-4, "Stream device transfer lengths".
 
@@ -16,16 +16,19 @@ use nix::unistd::fdatasync;
 use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Placement, Step};
 use protocol::cartridge::frame::{self, Word};
 use protocol::cartridge::scan::{self, Found};
+use protocol::cartridge::sums::crc32c_of_parts;
 use protocol::cartridge::{ObjectKind, TapePosition};
 use protocol::mover::{FaultKind, SpaceOver};
 
 use super::raw::write_parts;
+use super::sums::Sums;
 use super::{read_fault, write_fault};
 
 /// A tape image and where the drive stands.
 #[derive(Debug)]
 pub struct Tape {
     file: File,
+    sums: Option<Sums>,
     at: TapePosition,
     end_of_data: TapePosition,
     limits: Limits,
@@ -41,8 +44,15 @@ pub type Positioned = Result<(), FaultKind>;
 impl Tape {
     /// A drive that stands at `at`.
     #[must_use]
-    pub const fn new(file: File, at: TapePosition, end_of_data: TapePosition, limits: Limits, writable: bool) -> Self {
-        Self { file, at, end_of_data, limits, writable, appender: None, synced: true }
+    pub const fn new(
+        file: File,
+        sums: Option<Sums>,
+        at: TapePosition,
+        end_of_data: TapePosition,
+        limits: Limits,
+        writable: bool,
+    ) -> Self {
+        Self { file, sums, at, end_of_data, limits, writable, appender: None, synced: true }
     }
 
     /// Where it stands.
@@ -70,7 +80,10 @@ impl Tape {
     }
 
     /// The target has cut the tape here, and lets it be written.
-    pub const fn leave_given(&mut self) {
+    pub fn leave_given(&mut self) {
+        if let Some(sums) = &mut self.sums {
+            sums.end_at(self.at.object);
+        }
         self.end_of_data = self.at;
         self.appender = Some(Appender::new(self.at, self.limits));
     }
@@ -78,7 +91,8 @@ impl Tape {
     /// Reads the record that follows, which must have just the length of `into`.
     ///
     /// # Errors
-    /// Residuals are in bytes. After a record of another length or a filemark the tape stands behind it.
+    /// Residuals are in bytes. After a record of another length or a filemark the tape stands behind it; before one whose data is
+    /// not what was written.
     pub fn read_record(&mut self, into: &mut [IoSliceMut<'_>]) -> Result<(), FaultKind> {
         let length: u64 = into.iter().map(|part| part.len() as u64).sum();
         let wanted = u32::try_from(length).ok().filter(|length| *length > 0).ok_or(FaultKind::BadJob)?;
@@ -91,6 +105,11 @@ impl Tape {
         let closing: [u8; 4] = *tail.last_chunk().expect("the tail ends with a word");
         let whole = read == frame::record_size(wanted);
         if whole && head == closing && Word::parse(head) == (Word::Record { class: 0, length: wanted }) {
+            if let Some(stored) = self.sums.as_mut().and_then(|sums| sums.of(self.at, wanted))
+                && stored != crc32c_of_parts(into.iter().map(|part| &part[..]))
+            {
+                return Err(FaultKind::WrongSum);
+            }
             self.at = self.at.after(ObjectKind::Record, wanted);
             return Ok(());
         }

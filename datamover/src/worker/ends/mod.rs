@@ -2,6 +2,7 @@
 
 pub mod cartridge;
 pub mod raw;
+pub mod sums;
 
 use std::fs::File;
 use std::io;
@@ -16,6 +17,7 @@ use protocol::mover::table::ReadError;
 use super::view::ViewReader;
 use cartridge::Tape;
 use raw::Raw;
+use sums::Sums;
 
 /// One end of a job.
 #[derive(Debug)]
@@ -50,9 +52,10 @@ impl OpenEnd {
             End::Raw { file: descriptor, within, block_length } => {
                 Self::Raw(Raw::new(file(*descriptor)?, *within, *block_length).map_err(|error| read_fault(&error))?)
             }
-            End::Cartridge { image, at, end_of_data, capacity, early_warning, writable } => {
+            End::Cartridge { image, index, at, end_of_data, capacity, early_warning, writable } => {
                 let limits = Limits { capacity: *capacity, early_warning: *early_warning };
-                Self::Tape(Mutex::new(Tape::new(file(*image)?, *at, *end_of_data, limits, *writable)))
+                let sums = index.map(|index| Ok(Sums::new(file(index.file)?, index.objects))).transpose()?;
+                Self::Tape(Mutex::new(Tape::new(file(*image)?, sums, *at, *end_of_data, limits, *writable)))
             }
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,

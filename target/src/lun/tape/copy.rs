@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use protocol::cartridge::TapePosition;
 use protocol::cartridge::report::TapeReport;
-use protocol::mover::ends::{Descriptor, End};
+use protocol::mover::ends::{Descriptor, End, Index};
 use protocol::scsi::Status;
 use tracing::{info, warn};
 
@@ -41,7 +41,7 @@ impl TapeCopy {
         })
     }
 
-    /// The cartridge as an end of a copy. Its one file carries the image's lock: as long as the mover lives, nobody else opens the
+    /// The cartridge as an end of a copy. The image's file carries its lock: as long as the mover lives, nobody else opens the
     /// cartridge, not even a target that was started anew.
     ///
     /// # Errors
@@ -49,15 +49,21 @@ impl TapeCopy {
     pub fn end(&self) -> io::Result<LocalEnd> {
         self.with_medium(|drive, position| {
             let limits = drive.limits();
+            let mut files = vec![OwnedFd::from(drive.share_image()?)];
+            let index = drive.share_index()?.map(|(file, objects)| {
+                files.push(file.into());
+                Index { file: Descriptor(1), objects }
+            });
             let end = End::Cartridge {
                 image: Descriptor(0),
+                index,
                 at: position,
                 end_of_data: drive.end(),
                 capacity: limits.capacity,
                 early_warning: limits.early_warning,
                 writable: drive.writable(),
             };
-            Ok(LocalEnd { end, files: vec![OwnedFd::from(drive.share_image()?)] })
+            Ok(LocalEnd { end, files })
         })
     }
 
