@@ -213,12 +213,18 @@ impl<'a> Writer<'a> {
     fn carry_out(&mut self, op: Op) -> Wrote {
         match op {
             Op::Segment { segment, expected, run } => {
-                if self.batch.data > 0 {
+                // Filemarks have no data, and are their segment's all the same.
+                if !self.batch.appended.is_empty() {
                     let data = std::mem::take(&mut self.batch.data);
                     self.batch.earlier.push((self.current, data));
                 }
                 self.current = Account { segment, expected, written: 0 };
                 self.run = run;
+                // A grant counts as a write in flight: one that this segment does not need would keep that disk from being quiet.
+                let needed = |held: EndIndex| run.is_some_and(|(end, _)| end == held);
+                if let Some((held, _)) = self.grant.take_if(|(held, _)| !needed(*held)) {
+                    self.link.give_back(held);
+                }
                 self.tell(false);
                 Ok(())
             }
@@ -270,6 +276,11 @@ impl<'a> Writer<'a> {
             // Data that overlaps what it is copied to is copied from its end, so that nothing is written before it is read.
             let stretch = STRETCH.min(len - done);
             let offset = if backwards { len - done - stretch } else { done };
+            if backwards {
+                // Parts of a stretch are copied forward, so a grant that ends inside it would have a part written over before
+                // it is read.
+                self.grant = self.grant.filter(|(_, range)| range.end() >= at + offset + stretch);
+            }
             let mut part = 0;
             while part < stretch {
                 let allowed = self.allowed(end, at + offset + part, stretch - part)?;
@@ -316,7 +327,7 @@ impl<'a> Writer<'a> {
             };
             warned |= placement.early_warning;
             bytes += length as u64;
-            self.batch.add(&placement, data, sum);
+            self.batch.add(end, &placement, data, sum);
         }
         self.batch.data += bytes;
         if warned {
@@ -340,7 +351,7 @@ impl<'a> Writer<'a> {
                     }
                 };
                 warned |= placement.early_warning;
-                self.batch.add(&placement, Vec::new(), RecordSum::default());
+                self.batch.add(end, &placement, Vec::new(), RecordSum::default());
                 if self.batch.parts.len() >= PARTS_AT_ONCE - 8 {
                     self.flush()?;
                 }
@@ -372,7 +383,6 @@ impl<'a> Writer<'a> {
             state.leave_given();
         }
         drop(state);
-        self.batch.end = Some(end);
         Ok(tape)
     }
 
@@ -460,7 +470,9 @@ impl<'a> Writer<'a> {
 }
 
 impl Batch {
-    fn add(&mut self, placement: &Placement, data: Vec<Bytes>, sum: RecordSum) {
+    fn add(&mut self, end: EndIndex, placement: &Placement, data: Vec<Bytes>, sum: RecordSum) {
+        // Here and not where an append begins: a long one is flushed in its midst, and what follows must be seen as well.
+        self.end = Some(end);
         if self.parts.is_empty() {
             self.at = placement.write_at();
         }

@@ -34,6 +34,8 @@ struct Rig {
 struct Seen {
     grants: Mutex<Vec<(EndIndex, ByteRange)>>,
     reports: Mutex<Vec<(EndIndex, TapeReport)>>,
+    /// What was asked and given back.
+    order: Mutex<Vec<&'static str>>,
     /// Files of the tapes, to be cut when they are appended to.
     tapes: Mutex<Vec<(EndIndex, File)>>,
 }
@@ -44,18 +46,22 @@ impl Link for Seen {
             Question::Grant { end, range } => {
                 assert!(range.len > 0 && range.len <= MAX_GRANT, "{range:?}");
                 self.grants.lock().unwrap().push((end, range));
+                self.order.lock().unwrap().push("grant");
             }
             Question::Append { end, at } => {
                 let tapes = self.tapes.lock().unwrap();
                 let (_, file) = tapes.iter().find(|(tape, _)| *tape == end).unwrap();
                 file.set_len(at.offset).unwrap();
                 file.write_all_at(&[0xFF; 4], at.offset).unwrap();
+                self.order.lock().unwrap().push("append");
             }
         }
         Ok(())
     }
 
-    fn give_back(&self, _end: EndIndex) {}
+    fn give_back(&self, _end: EndIndex) {
+        self.order.lock().unwrap().push("give back");
+    }
 
     fn tape(&self, end: EndIndex, report: TapeReport) {
         self.reports.lock().unwrap().push((end, report));

@@ -111,6 +111,75 @@ fn a_copy_that_overlaps_itself_moves_the_old_bytes() {
     }
 }
 
+/// The grant of an earlier segment ends in the midst of what the second one copies.
+#[test]
+fn a_copy_that_overlaps_itself_moves_the_old_bytes_across_the_end_of_a_grant() {
+    let content = noise(24 * MIB, 6);
+    let mut rig = Rig::default();
+    let disk = rig.disk(&content);
+    let again = rig.ends[0].clone();
+    let end = rig.end(again);
+    let copy = |from: usize, to: usize, len: usize| Move {
+        from: Source::Blocks { end: disk, at: from as u64 },
+        to: Destination::Blocks { end, at: to as u64 },
+        process: Some(len as u64),
+        output: None,
+        source_pad: false,
+        destination_pad: false,
+    };
+    let steps = vec![step(0, false, copy(0, 8 * MIB, 8 * MIB)), step(1, false, copy(11 * MIB, 12 * MIB, 8 * MIB))];
+    let mut wanted = content.clone();
+    wanted.copy_within(..8 * MIB, 8 * MIB);
+    wanted.copy_within(11 * MIB..19 * MIB, 12 * MIB);
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    assert!(rig.blocks(disk) == wanted);
+}
+
+#[test]
+fn a_grant_goes_back_with_the_first_segment_that_has_no_use_for_it() {
+    let mut rig = Rig::default();
+    let (disk, other, tape) = (rig.disk(&noise(4096, 1)), rig.disk(&[0; 4096]), rig.tape(&vec![], 0));
+    let copy = Move {
+        from: Source::Blocks { end: disk, at: 0 },
+        to: Destination::Blocks { end: other, at: 0 },
+        process: Some(4096),
+        output: None,
+        source_pad: false,
+        destination_pad: false,
+    };
+    let steps = vec![step(0, false, copy), step(1, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 512, 4096))];
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    let seen = rig.seen.order.lock().unwrap();
+    assert_eq!(*seen, ["grant", "give back", "append"], "the disk may be quiet while the tape is written");
+}
+
+/// More than one write of the image takes.
+#[test]
+fn many_filemarks_are_all_there_before_the_tape_is_moved() {
+    let mut rig = Rig::default();
+    let tape = rig.tape(&vec![], 0);
+    let marks = Action::WriteFilemarks { end: tape, count: 2500, immediate: true };
+    let steps = vec![
+        Step { segment: 0, cat: false, action: marks },
+        Step { segment: 1, cat: false, action: Action::Locate { end: tape, object: 2000 } },
+    ];
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    assert_eq!(rig.objects(tape), vec![None; 2500]);
+    assert_eq!(rig.position(tape), 2000);
+}
+
+#[test]
+fn filemarks_that_cannot_be_written_are_the_fault_of_their_own_segment() {
+    let mut rig = Rig::default();
+    let tape = rig.tape(&vec![], 0);
+    rig.files[0] = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&rig.files[0]))).unwrap();
+    let marks = |immediate| Action::WriteFilemarks { end: tape, count: 1, immediate };
+    let mut steps = vec![Step { segment: 0, cat: false, action: marks(true) }];
+    steps.extend((1..100).map(|segment| Step { segment, cat: false, action: Action::Nothing }));
+    let Outcome::Fault(fault) = rig.run(steps, &[]) else { panic!("the image cannot be written") };
+    assert_eq!((fault.segment, fault.side), (0, Some(CopyEnd::Destination)));
+}
+
 #[test]
 fn bytes_around_a_byte_range_stay() {
     let mut rig = Rig::default();
