@@ -32,6 +32,9 @@ pub const MAX_DESCRIPTOR_LIST_LENGTH: usize = MAX_CSCDS * CSCD_LENGTH + MAX_SEGM
 pub const MAX_INLINE_DATA_LENGTH: usize = 1 << 20;
 /// MAXIMUM STREAM DEVICE TRANSFER SIZE: the longest record a drive here takes (READ BLOCK LIMITS has 24 bits).
 pub const MAX_STREAM_TRANSFER: u32 = 0xFF_FFFF;
+/// Records of one transfer with FIXED=1: as many as blocks of 512 bytes are in the longest. Every record has framing and sums of its
+/// own, so bytes alone do not bound what a transfer costs.
+pub const MAX_TRANSFER_RECORDS: u32 = 1 << 15;
 /// MAXIMUM CONCURRENT COPIES, and also TOTAL CONCURRENT COPIES.
 pub const MAX_CONCURRENT_COPIES: u8 = 64;
 

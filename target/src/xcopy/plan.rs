@@ -13,7 +13,9 @@ use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, St
 use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
 use protocol::units::Lba;
-use protocol::xcopy::{self, CountOf, CscdId, CscdParameters, List, MAX_STREAM_TRANSFER, Segment, SegmentDescriptor};
+use protocol::xcopy::{
+    self, CountOf, CscdId, CscdParameters, List, MAX_STREAM_TRANSFER, MAX_TRANSFER_RECORDS, Segment, SegmentDescriptor,
+};
 
 use super::sense::{Notes, abort, at_cscd, at_list, third_party};
 use crate::lun::Device;
@@ -545,7 +547,8 @@ fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: 
         Some(record) => Transfer { record, records: length, fixed: true },
         None => Transfer { record: length, records: 1, fixed: false },
     };
-    if transfer.bytes() > u64::from(MAX_STREAM_TRANSFER) || (moves && length == 0) {
+    let too_long = transfer.bytes() > u64::from(MAX_STREAM_TRANSFER) || transfer.records > MAX_TRANSFER_RECORDS;
+    if too_long || (moves && length == 0) {
         return Err(checked.invalid(field));
     }
     Ok(transfer)

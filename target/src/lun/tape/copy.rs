@@ -109,10 +109,12 @@ impl TapeCopy {
     /// The mover has closed the image after its last report. A sync point; then commands have the drive again.
     ///
     /// # Errors
-    /// The file system's own; the drive is back, but what the copy wrote may not survive a power loss.
+    /// The file system's own; the drive is back, but what the copy wrote may not survive a power loss. Also after a report that could
+    /// not be taken over, however well the cartridge opens anew: whatever was lost then, a second look does not bring it back.
     pub fn finish(mut self) -> io::Result<()> {
         if self.in_doubt {
-            return self.recover();
+            self.recover()?;
+            return Err(io::Error::other("a report of the mover could not be taken over"));
         }
         let synced = self.tape.with_drive(Drive::sync);
         self.release();

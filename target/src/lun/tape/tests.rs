@@ -509,7 +509,7 @@ mod copies {
         let at = setup.tape.with_drive(|drive| drive.position());
         let report = mover_writes(&copy, at, b"moved", false);
         assert_eq!(copy.apply(&report).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        drop(copy);
+        copy.finish().expect_err("a mover that says all is well does not make it so");
         assert_eq!(setup.position(), (1, 0));
         setup.write("next");
     }

@@ -235,6 +235,21 @@ fn inline_data_beyond_its_length_and_odd_offsets_are_refused() {
 }
 
 #[test]
+fn a_transfer_of_too_many_small_records_is_refused() {
+    let world = World::new();
+    let one_byte = CscdParameters::Tape { pad: true, fixed: true, block_length: 1 };
+    let tape = CscdDescriptor::new(world.designator(3), one_byte);
+    let segment =
+        |transfer_length| Segment::BlockToStream { source: A, destination: B, transfer_length, blocks: 1, from: Lba(0) };
+    let sense = world.refusal(&[world.disk(0), tape.clone()], &[segment((1 << 15) + 1)]);
+    assert_eq!(sense.code, Sense::INVALID_FIELD_IN_PARAMETER_LIST.code);
+    let mut list = List::new(1);
+    list.cscds = vec![world.disk(0), tape];
+    list.segments = vec![segment(1 << 15).into()];
+    world.plan(&list).unwrap();
+}
+
+#[test]
 fn a_wrong_block_length_points_at_the_field() {
     let world = World::new();
     let wrong = CscdDescriptor::disk(world.designator(1), 4096);
