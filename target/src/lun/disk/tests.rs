@@ -83,6 +83,20 @@ fn what_any_write_wrote_any_read_reads() {
 }
 
 #[test]
+fn a_read_takes_no_more_memory_than_the_initiator_has_room_for() {
+    let bench = Bench::new();
+    for cached in [true, false] {
+        bench.store.cached.store(cached, Ordering::Relaxed);
+        for (room, blocks) in [(0, 0), (1, 1), (512, 1), (1000, 2), (u64::MAX, 2048)] {
+            let read = Task { data_in_limit: room, ..task(&bench.nexus, "28 00 00000000 00 0800 00", Vec::new()) };
+            let response = finish(bench.disk.start(read));
+            assert_eq!((response.status, response.data_in.concat().len()), (Status::Good, blocks * 512), "room for {room}");
+            assert_eq!(response.transfer_length, Some(2048 * 512), "the residual is still told");
+        }
+    }
+}
+
+#[test]
 fn a_read_that_is_not_cached_goes_to_a_thread() {
     let bench = Bench::new();
     bench.store.cached.store(false, Ordering::Relaxed);

@@ -23,24 +23,28 @@ const PIECE: u64 = 1 << 20;
 pub(super) fn read(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {
     match disk.transferred(&task, &Extent::of(&task.cdb)) {
         Err(sense) => Execution::Done(answer(spec, Err(sense))),
-        Ok(range) => start_read(disk, range, spec),
+        Ok(range) => start_read(disk, range, task.data_in_limit, spec),
     }
 }
 
-fn start_read(disk: &Arc<Disk>, range: ByteRange, spec: &'static CommandSpec) -> Execution {
-    if range.len == 0 {
-        return Execution::Done(Response::good());
+/// Reads no more blocks than the initiator has room for: what a session lets run at once is counted by that.
+fn start_read(disk: &Arc<Disk>, range: ByteRange, room: u64, spec: &'static CommandSpec) -> Execution {
+    let block = disk.block_length.bytes();
+    let len = range.len.min(room.div_ceil(block).saturating_mul(block));
+    let response = move |data| Response { transfer_length: Some(range.len), ..Response::data(data) };
+    if len == 0 {
+        return Execution::Done(response(Vec::new()));
     }
-    let mut data = vec![0; range.len as usize];
-    if range.len <= READ_NOW_MAX {
+    let mut data = vec![0; len as usize];
+    if len <= READ_NOW_MAX {
         // An error is met again, and reported, by the read that may block.
         if let Ok(true) = disk.volume.store().read_now(range.start, &mut data) {
-            return Execution::Done(Response::data(data));
+            return Execution::Done(response(data));
         }
     }
     disk.blocking(spec, move |disk| {
         disk.volume.store().read_at(range.start, &mut data).map_err(|error| fault::on_read(&error))?;
-        Ok(Response::data(data))
+        Ok(response(data))
     })
 }
 
