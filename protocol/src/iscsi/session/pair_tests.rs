@@ -251,6 +251,19 @@ fn an_aborted_task_is_never_answered() {
     assert!(pair.completions.is_empty());
 }
 
+/// CLEAR TASK SET has to tell a nexus that it has lost one.
+#[test]
+fn a_write_that_waits_for_its_data_is_named_among_the_aborted() {
+    let config = TargetConfig { write_budget: 1, ..Pair::config() };
+    let mut pair = Pair::with(Wishes { initial_r2t: true, immediate_data: false, ..wishes() }, config, Some(NAME));
+    pair.hold = true;
+    let tags = [pair.write(5000), pair.write(5000)];
+    pair.drive().unwrap();
+    let mut aborted = pair.target.abort_tasks(|_, _| true);
+    aborted.sort_unstable();
+    assert_eq!(aborted, tags);
+}
+
 #[test]
 fn task_management_goes_there_and_back() {
     let mut pair = Pair::new(wishes(), wishes());

@@ -227,17 +227,18 @@ impl Session<Target> {
         self.link.closing = true;
     }
 
-    /// Forgets the tasks that `hit` picks by tag and logical unit. None of them is ever answered. Gives the tags of those that
-    /// the caller was told of: they may still be running.
+    /// Forgets the tasks that `hit` picks by tag and logical unit. None of them is ever answered. Gives their tags: those that the
+    /// caller was told of may still be running, the others were waiting for their data.
     pub fn abort_tasks(&mut self, hit: impl Fn(u32, LunAddress) -> bool) -> Vec<u32> {
         let role = &mut self.role;
         let doomed: Vec<u32> = role.tasks.iter().filter(|(tag, task)| hit(**tag, task.lun)).map(|(tag, _)| *tag).collect();
-        let running = doomed.iter().copied().filter(|tag| matches!(role.tasks[tag].state, TaskState::Running)).collect();
-        for tag in doomed {
-            role.forget(tag);
+        for tag in &doomed {
+            role.forget(*tag);
         }
+        // A tag may come again before there is room, and must not find a place in line.
+        role.waiting.retain(|tag| role.tasks.contains_key(tag));
         role.grant_waiting(&mut self.link);
-        running
+        doomed
     }
 
     /// True while a task with this tag is open.
