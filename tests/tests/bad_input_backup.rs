@@ -171,6 +171,17 @@ fn a_tape_with_unknown_data_is_not_written_unless_asked_for() {
 }
 
 #[test]
+fn a_damaged_header_is_named_and_nothing_is_restored() {
+    let world = World::usual();
+    world.backup(&["--label", "a label to be found"]).succeeded();
+    let world = world.damage(b"a label to be foun");
+    let said = world.restore(&[]);
+    assert!([FAILED, INCOMPLETE].contains(&said.code), "{said:?}");
+    assert!(said.err.contains("header") || said.err.contains("object 0"), "{said:?}");
+    world.nothing_restored();
+}
+
+#[test]
 fn a_damaged_catalog_is_named_and_nothing_is_restored() {
     let world = World::usual();
     world.backup(&[]).succeeded();
@@ -180,6 +191,16 @@ fn a_damaged_catalog_is_named_and_nothing_is_restored() {
     assert!([FAILED, INCOMPLETE].contains(&said.code), "{said:?}");
     assert!(said.err.contains("catalog") || said.err.contains("object"), "{said:?}");
     world.nothing_restored();
+}
+
+#[test]
+fn damaged_data_ends_the_restore_incomplete_and_is_never_taken_for_good() {
+    let world = World::usual();
+    world.backup(&[]).succeeded();
+    let world = world.damage(&pattern::bytes(SEED, 5, 1 << 20)[..1000]);
+    let said = world.restore(&[]);
+    said.failed(INCOMPLETE, &["the disk holds only a part"]);
+    assert!(world.other() != disk_content());
 }
 
 #[test]

@@ -45,6 +45,8 @@ async fn a_copy_onto_a_full_file_system_ends_with_whole_records_and_succeeds_aft
     let refused = tape.extended_copy(list.clone()).await.expect_err("8 MiB do not go into 3");
     let sense = refused.sense().unwrap_or_else(|| panic!("{refused}"));
     assert_eq!(sense.key, SenseKey::CopyAborted, "{refused}");
+    let tapes_own = sense.forwarded.first().map(|forwarded| forwarded.sense.clone()).unwrap_or_default();
+    assert_eq!(tapes_own.get(2).map(|byte| byte & 0x4F), Some(0x40 | SenseKey::VolumeOverflow as u8), "EOM and {refused}");
     let at = tape.read_position().await.unwrap().object;
     assert!(at < records, "{at} records of 64 KiB in 3 MiB");
     assert_eq!(read_tape(&session, TAPE, check).await.unwrap(), at);

@@ -45,6 +45,11 @@ impl Contents {
         self.end_object == 0
     }
 
+    fn lose(&mut self, object: u64, why: &dyn std::error::Error) {
+        self.unusable.push(format!("object {object}: {why}"));
+        self.foreign_files += 1;
+    }
+
     /// The set that was asked for: by the beginning of its id, or the last whole one.
     ///
     /// # Errors
@@ -52,7 +57,10 @@ impl Contents {
     pub fn set(&self, typed: Option<&str>) -> anyhow::Result<&FoundSet> {
         let Some(typed) = typed else {
             let last = self.sets.iter().rev().find(|set| set.trailer.is_some());
-            return last.context("there is no whole set on this tape; `offhost list` shows what there is");
+            return last.with_context(|| {
+                let unusable = self.unusable.first().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("there is no whole set on this tape{unusable}; `offhost list` shows what there is")
+            });
         };
         let mut found = self.sets.iter().filter(|set| set.header.set.matches(typed));
         let first = found.next().with_context(|| format!("no set {typed:?} on this tape; `offhost list` shows what there is"))?;
@@ -132,16 +140,26 @@ impl Drive {
         // The tape files behind the header of an incomplete set are its rest, not somebody else's.
         let mut inside_incomplete = false;
         loop {
-            match self.unit.read_record(MAX_JSON_RECORD as u32).await? {
-                TapeRead::EndOfData => break,
-                TapeRead::Filemark => {
+            match self.unit.read_record(MAX_JSON_RECORD as u32).await {
+                // One record that is lost costs its own set and not the others.
+                Err(error) if is_medium_error(&error) => contents.lose(object, &error),
+                Err(error) => return Err(error).with_context(|| format!("object {object}")),
+                Ok(TapeRead::EndOfData) => break,
+                Ok(TapeRead::Filemark) => {
                     object += 1;
                     continue;
                 }
-                TapeRead::Longer { .. } => contents.foreign_files += u64::from(!inside_incomplete),
-                TapeRead::Record(record) => match VolumeHeader::from_record(&record, object) {
+                Ok(TapeRead::Longer { .. }) => contents.foreign_files += u64::from(!inside_incomplete),
+                Ok(TapeRead::Record(record)) => match VolumeHeader::from_record(&record, object) {
                     Ok(header) => {
-                        let (trailer, trailer_record) = self.trailer_of(&header).await?.unzip();
+                        let found = match self.trailer_of(&header).await {
+                            Err(error) if error.downcast_ref().is_some_and(is_medium_error) => {
+                                contents.unusable.push(format!("set {}: its trailer: {error}", header.set.short()));
+                                None
+                            }
+                            found => found?,
+                        };
+                        let (trailer, trailer_record) = found.unzip();
                         inside_incomplete = trailer.is_none();
                         // An incomplete set may be followed by a whole one: what is behind its header is looked through.
                         self.locate(trailer.as_ref().map_or(object + 1, |trailer| trailer.at_object)).await?;
@@ -149,10 +167,7 @@ impl Drive {
                         contents.sets.push(FoundSet { header, trailer, header_record, trailer_record });
                     }
                     Err(LayoutError::Foreign { .. }) => contents.foreign_files += u64::from(!inside_incomplete),
-                    Err(error) => {
-                        contents.unusable.push(format!("object {object}: {error}"));
-                        contents.foreign_files += 1;
-                    }
+                    Err(error) => contents.lose(object, &error),
                 },
             }
             if !self.next_file().await? {
@@ -255,6 +270,10 @@ impl Drive {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn is_medium_error(error: &ClientError) -> bool {
+    error.sense().is_some_and(|sense| sense.key == SenseKey::MediumError)
 }
 
 fn is_blank_check(error: &ClientError) -> bool {

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use protocol::scsi::SenseKey;
 use protocol::units::{ByteRange, Lba};
 use serde::Serialize;
-use sim::client::{Carried, Client, Options};
+use sim::client::{Carried, Client, ClientError, Options};
 use sim::url::Url;
 
 use super::control::Control;
@@ -290,7 +291,7 @@ impl Job<'_> {
             false => error,
         };
         for command in plan {
-            copier.run(&command, &bar).await.map_err(|error| incomplete(begun, error))?;
+            copier.run(&command, &bar).await.map_err(|error| incomplete(begun || may_have_begun(&error), error))?;
             begun = true;
         }
         for range in zeros {
@@ -387,6 +388,14 @@ impl Job<'_> {
             session: Carried::default(),
             elapsed_ms: 0,
         }
+    }
+}
+
+/// The command that ended like this may have written something before: it was not refused as a whole.
+fn may_have_begun(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Status { sense, .. }) => sense.as_ref().is_some_and(|sense| sense.key == SenseKey::CopyAborted),
+        _ => true,
     }
 }
 

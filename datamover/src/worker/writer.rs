@@ -410,7 +410,7 @@ impl<'a> Writer<'a> {
             if let Some((account, _)) = batch.earlier.first() {
                 self.current = *account;
             }
-            return Err(destination(kind));
+            return Err(destination(full(kind, batch.appended.first().map_or(0, |first| first.length))));
         }
         drop(tape);
         let report = self.report(end, batch.appended)?;
@@ -490,6 +490,15 @@ impl Batch {
         if !part.is_empty() {
             self.parts.push(part);
         }
+    }
+}
+
+/// A file system without room is a volume that is full, as the drive says it to hosts; nothing of the batch was written, its
+/// first record of `length` bytes neither.
+const fn full(kind: FaultKind, length: u32) -> FaultKind {
+    match kind {
+        FaultKind::Write(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => FaultKind::EndOfPartition { residual: length as i64 },
+        other => other,
     }
 }
 
