@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
-use offhost_tests::programs::{Target, run};
+use offhost_tests::programs::{Target, program, run};
 use offhost_tests::{has, skip};
 use protocol::cartridge::scan::{Ending, Object, Walk};
 use protocol::cartridge::{ObjectKind, TapePosition};
@@ -46,6 +46,16 @@ fn in_words_of_mtdump(image: &Path, objects: &[Object]) -> String {
     text
 }
 
+/// What `offhost tape map --json` says, equal neighbours told apart again; 0 is a filemark.
+fn lengths_in_our_map(json: &str) -> Vec<u32> {
+    let map: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
+    let each = |stretch: &serde_json::Value| {
+        let length = stretch["record"].as_u64().unwrap_or(0) as u32;
+        vec![length; stretch["count"].as_u64().unwrap() as usize]
+    };
+    map.iter().flat_map(each).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mtdump_lists_the_objects_that_our_own_walk_finds() {
     if !has("mtdump") {
@@ -63,6 +73,8 @@ async fn mtdump_lists_the_objects_that_our_own_walk_finds() {
         }
     }
     drop(tape);
+    let map = run(program("offhost"), ["tape", "map", "--json", "--from", &target.url(TAPE)]).unwrap();
+    assert_eq!(lengths_in_our_map(&map), lengths(), "offhost tape map");
     target.stop().unwrap();
 
     let image = folder.path().join("shelf/OFH001L8/p0.tap");
