@@ -21,7 +21,10 @@ fuzz_target!(|data: &[u8]| {
         Err(error) => assert!(!error.sense().emit(SenseFormat::Fixed).is_empty()),
     }
     if let Ok(status) = CopyStatus::parse(list) {
-        assert_eq!(CopyStatus::parse(&status.emit()), Ok(status));
+        // What 32 bits of a unit do not hold is rounded down.
+        let again = CopyStatus::parse(&status.emit()).expect("what we write we read");
+        assert!(again.transferred <= status.transferred);
+        assert_eq!(CopyStatus { transferred: status.transferred, ..again }, status);
     }
     let _ = FailureDetails::parse(list);
     let _ = OperatingParameters::parse(list);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::super::Parameters;
 
@@ -45,6 +45,8 @@ pub(super) struct NewR2t {
 #[derive(Debug)]
 pub(super) struct Gathering {
     parts: Vec<Bytes>,
+    /// Short pieces behind the parts, in one place: each on its own would cost many times its length.
+    short: BytesMut,
     received: u32,
     expected: u32,
     /// Unsolicited Data-Out may still come up to this offset.
@@ -69,6 +71,7 @@ impl Gathering {
         let unsolicited_until = (!is_final && received < limit).then_some(limit);
         let mut gathering = Self {
             parts: Vec::new(),
+            short: BytesMut::new(),
             received: 0,
             expected,
             unsolicited_until,
@@ -90,7 +93,8 @@ impl Gathering {
         if self.unsolicited_until.is_some() { 0 } else { self.expected - self.asked }
     }
 
-    pub fn into_parts(self) -> Vec<Bytes> {
+    pub fn into_parts(mut self) -> Vec<Bytes> {
+        self.end_short();
         self.parts
     }
 
@@ -139,8 +143,21 @@ impl Gathering {
             return;
         }
         self.received += data.len() as u32;
-        let keep = self.received == self.expected || data.len() >= COPY_BELOW;
-        self.parts.push(if keep { data } else { Bytes::copy_from_slice(&data) });
+        if self.received == self.expected || data.len() >= COPY_BELOW {
+            self.end_short();
+            self.parts.push(data);
+            return;
+        }
+        self.short.extend_from_slice(&data);
+        if self.short.len() >= COPY_BELOW {
+            self.end_short();
+        }
+    }
+
+    fn end_short(&mut self) {
+        if !self.short.is_empty() {
+            self.parts.push(std::mem::take(&mut self.short).freeze());
+        }
     }
 
     /// The next R2T, while one more may be outstanding. `tag` is used up when one is given.
@@ -285,9 +302,23 @@ mod tests {
         let buffer = bytes(1000);
         let start = buffer.as_ptr();
         let unfinished = Gathering::new(2000, buffer.slice(..500), true, &parameters(false)).unwrap();
-        assert_ne!(unfinished.parts[0].as_ptr(), start);
+        assert_ne!(unfinished.into_parts()[0].as_ptr(), start);
         let whole = Gathering::new(500, buffer.slice(..500), true, &parameters(false)).unwrap();
         assert_eq!(whole.parts[0].as_ptr(), start);
+    }
+
+    #[test]
+    fn pieces_of_one_byte_are_kept_together() {
+        let data = bytes(40_000);
+        let parameters = Parameters { first_burst_length: 40_000, ..parameters(false) };
+        let mut gathering = Gathering::new(40_000, Bytes::new(), false, &parameters).unwrap();
+        for at in 0..40_000 {
+            gathering.unsolicited(at, at, data.slice(at as usize..=at as usize), at == 39_999).unwrap();
+        }
+        assert!(gathering.is_complete());
+        let parts = gathering.into_parts();
+        assert!(parts.len() <= 4, "{} parts", parts.len());
+        assert_eq!(parts.concat(), data);
     }
 
     #[test]
