@@ -185,7 +185,11 @@ impl Daemon {
     ///
     /// # Errors
     /// Why there is no snapshot. Then nothing has changed.
-    pub async fn snapshot(&self, request: &SnapshotRequest, events: &mpsc::Sender<SnapshotEvent>) -> Result<Vec<Snapshot>, Failure> {
+    pub async fn snapshot(
+        &self,
+        request: &SnapshotRequest,
+        events: &mpsc::Sender<SnapshotEvent>,
+    ) -> Result<Vec<Snapshot>, Failure> {
         let sources = request.luns.iter().map(|lun| self.source(*lun, request)).collect::<Result<Vec<_>, _>>()?;
         let wanted = snapshot::Request {
             sources: sources.iter().map(|(_, source)| source.clone()).collect(),
@@ -320,7 +324,8 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
         }
         config::Lun::Tape(tape) => {
             let capacity = tape.capacity.map(|size| size.as_u64());
-            let opened = Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
+            let opened =
+                Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
             Device::Tape(opened)
         }
     })

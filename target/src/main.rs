@@ -133,7 +133,8 @@ fn announce(daemon: &Daemon, config: &Config, json: bool) -> std::io::Result<()>
     let mut out = std::io::stdout().lock();
     let (target, portal, control) = (&config.target, daemon.portal(), config.control_path());
     if json {
-        let said = serde_json::json!({ "portal": portal.to_string(), "target": target, "control": control, "pid": std::process::id() });
+        let said =
+            serde_json::json!({ "portal": portal.to_string(), "target": target, "control": control, "pid": std::process::id() });
         writeln!(out, "{said}")?;
         return out.flush();
     }

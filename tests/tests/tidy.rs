@@ -106,10 +106,11 @@ fn each_of_the_eight_packages_is_declared_and_does_work_where_it_belongs() {
 
 #[test]
 fn unsafe_code_stands_in_one_file_of_a_crate() {
+    // Put together here, so that this file does not find itself.
+    let forms = ["{", "fn", "impl", "trait"].map(|what| format!("{}safe {what}", "un"));
     for (name, text) in sources() {
-        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        let offending =
-            code.into_iter().any(|line| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"));
+        let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let offending = code.any(|line| forms.iter().any(|form| line.contains(form.as_str())));
         assert!(!offending || name.ends_with("/sys.rs"), "unsafe code in {name}");
     }
 }

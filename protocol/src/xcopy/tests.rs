@@ -1,3 +1,5 @@
+//! Golden vectors of lists, descriptors and results, both ways, and damaged ones.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

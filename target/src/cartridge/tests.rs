@@ -1,3 +1,5 @@
+//! Cartridge folders on real files: torn, cut, damaged, locked, full.
+
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 

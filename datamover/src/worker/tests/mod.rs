@@ -110,7 +110,8 @@ impl Rig {
         image.extend([0xFF; 4]);
         let file = self.file(&image);
         let copy = self.files[usize::from(file.0)].try_clone().unwrap();
-        let end = End::Cartridge { image: file, index: None, at: stands, end_of_data: end, capacity, early_warning, writable: true };
+        let end =
+            End::Cartridge { image: file, index: None, at: stands, end_of_data: end, capacity, early_warning, writable: true };
         let index = self.end(end);
         self.seen.tapes.lock().unwrap().push((index, copy));
         index

@@ -1,3 +1,5 @@
+//! The disk as an initiator sees it: CDBs in, data and sense out.
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+//! The drive as an initiator sees it: CDBs in, data, sense and positions out.
+
 use protocol::scsi::{Cdb, LunAddress, SenseFormat, SenseKey};
 use protocol::wire::hex;
 use tempfile::TempDir;
