@@ -36,7 +36,7 @@ const MAX_BACKLOG: usize = 16 * 1024 * 1024;
 const MAX_DATA_IN_RUNNING: u64 = 64 * 1024 * 1024;
 /// Parts of one vectored write.
 const WRITE_PARTS: usize = 64;
-/// How long running commands are waited for when the session ends, before it is given up with them.
+/// How often it is said that commands still run though their session has ended.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long initiators have to take what is left at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -408,7 +408,8 @@ impl Connection {
         self.abort(Scope::Target, done);
     }
 
-    /// Aborts what runs and waits for it. EXTENDED COPY is let go on: it does not belong to the nexus once it has begun.
+    /// Aborts what runs and waits for it, however long it takes: until then its writes may land, and no session may take this one's
+    /// place. EXTENDED COPY is let go on: it does not belong to the nexus once it has begun.
     async fn end_commands(&mut self) {
         self.deferred.clear();
         self.session.abort_tasks(|_, _| true);
@@ -418,12 +419,15 @@ impl Connection {
                 running.abort.cancel();
             }
         }
-        let give_up = Instant::now() + DRAIN;
+        let mut said = Instant::now();
         while self.running.values().any(|running| !running.extended_copy) {
-            match tokio::time::timeout_at(give_up, self.messages.recv()).await {
+            match tokio::time::timeout_at(said + DRAIN, self.messages.recv()).await {
                 Ok(Some(message)) => self.take_messages(message),
                 Ok(None) => return,
-                Err(_) => return error!(commands = self.running.len(), "commands still run after their session has ended"),
+                Err(_) => {
+                    said = Instant::now();
+                    error!(commands = self.running.len(), "commands still run after their session has ended");
+                }
             }
         }
     }

@@ -41,8 +41,10 @@ use management::Message;
 const MAX_CONNECTIONS: usize = 256;
 /// Portal group of the only portal.
 const PORTAL_GROUP_TAG: u16 = 1;
-/// How long a new session waits for the one it takes the place of.
+/// How often it is said that a new session still waits for the one it takes the place of.
 const REINSTATEMENT: Duration = Duration::from_secs(10);
+/// How long running commands are waited for when the target ends.
+const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed for want of something, as of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,7 +128,10 @@ impl Target {
             connections.spawn(serving.instrument(info_span!("connection", %peer)));
         }
         drop(listener);
-        while connections.join_next().await.is_some() {}
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN, drained).await.is_err() {
+            warn!("commands still run {SHUTDOWN:?} after the end was asked for: not waited for");
+        }
         Ok(())
     }
 
@@ -166,7 +171,8 @@ impl Target {
         counters.iter().map(row).collect()
     }
 
-    /// Makes the nexus of a login, once the session it takes the place of has ended. RFC 7143 (6.3.5), session reinstatement.
+    /// Makes the nexus of a login, once the session it takes the place of has ended: as long as a write of that one may still
+    /// land, the new one must not write. RFC 7143 (6.3.5), session reinstatement.
     async fn enter(&self, logged_in: &LoggedIn, messages: mpsc::UnboundedSender<Message>) -> SessionHandle {
         let handle = SessionHandle {
             nexus: Arc::new(Nexus {
@@ -191,8 +197,8 @@ impl Target {
         for session in former {
             debug!(nexus = session.nexus.id, "reinstated by a new session");
             let _ = session.messages.send(Message::Close);
-            if tokio::time::timeout(REINSTATEMENT, session.ended.cancelled()).await.is_err() {
-                warn!(nexus = session.nexus.id, "a reinstated session still runs commands");
+            while tokio::time::timeout(REINSTATEMENT, session.ended.cancelled()).await.is_err() {
+                warn!(nexus = session.nexus.id, "a login waits: the session it takes the place of still runs commands");
             }
         }
         handle.nexus.counters.sessions.fetch_add(1, Ordering::Relaxed);
