@@ -10,7 +10,7 @@ use protocol::units::ByteRange;
 
 use super::faulty::FaultyStore;
 use super::memory::MemoryStore;
-use super::raw::{RawSpec, RawStore, parse_size};
+use super::raw::{RawSpec, RawStore};
 use super::{Allocation, BlockStore};
 
 /// Not a multiple of a page, a chunk or a piece of zeros.
@@ -191,15 +191,4 @@ fn a_read_only_raw_store_refuses_writes() {
     for refused in [store.write_at(0, &[]), store.deallocate(range(0, 1)), store.destination(512).map(drop)] {
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
     }
-}
-
-#[test]
-fn a_disk_is_named_by_path_and_size() {
-    let named = |text: &str| text.parse::<RawSpec>().map(|spec| (spec.path.display().to_string(), spec.size));
-    assert_eq!(named("vol.img:20GiB"), Ok(("vol.img".into(), Some(20 << 30))));
-    assert_eq!(named("a:b/vol.img"), Ok(("a:b/vol.img".into(), None)));
-    assert_eq!(named("/dev/sdb"), Ok(("/dev/sdb".into(), None)));
-    assert!(named(":1G").is_err() && named("x:1Q").is_err() && named("").is_err());
-    assert_eq!(["512", "4k", "3MB", "1TiB"].map(|text| parse_size(text).unwrap()), [512, 4096, 3 << 20, 1 << 40]);
-    assert!(["", "GiB", "-1", "99999999999G", "8388608TiB"].iter().all(|text| parse_size(text).is_err()));
 }

@@ -8,7 +8,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,48 +29,13 @@ const PARTS_AT_ONCE: usize = 1024;
 /// Zeros are written in pieces of this size where the file cannot free blocks.
 const ZEROS: usize = 256 * 1024;
 
-/// A raw store as users name it: `vol.img:20GiB` makes the file if it is not there, `vol.img` or `/dev/sdb` must exist.
+/// Which file to open. With a size it is made if it is not there; without one it must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSpec {
     /// File or block device.
     pub path: PathBuf,
     /// Bytes; what is there already must have just this size.
     pub size: Option<u64>,
-}
-
-impl FromStr for RawSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (path, size) = match text.rsplit_once(':') {
-            Some((path, size)) if size.starts_with(|c: char| c.is_ascii_digit()) => (path, Some(parse_size(size)?)),
-            _ => (text, None),
-        };
-        if path.is_empty() {
-            return Err(format!("{text:?} names no file"));
-        }
-        Ok(Self { path: path.into(), size })
-    }
-}
-
-/// Bytes from text such as `20GiB`, `512M`, `1048576`. Units are powers of 1024, with or without `iB` or `B`.
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is no size"))?;
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "k" | "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        _ => return Err(format!("{unit:?} is no unit of size: KiB, MiB, GiB, TiB or PiB")),
-    };
-    number.checked_mul(1 << shift).filter(|size| i64::try_from(*size).is_ok()).ok_or_else(|| format!("{text} is too large"))
 }
 
 /// A file or block device, opened exclusively.
