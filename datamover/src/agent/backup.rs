@@ -140,14 +140,28 @@ pub async fn backup_with(
         Ok(()) => job.run().await,
         Err(error) => Err(error),
     };
+    let lost = done.is_err() && is_lost(&options.control, taken.id).await;
     let released = lease.release(&options.control).await;
-    let report = done?;
+    let report = match done {
+        Err(error) if lost => return Err(error.context(LOST)),
+        done => done?,
+    };
     if let Err(error) = released {
         ui.say(format_args!("the backup is done, but its snapshot could not be released: {error}"));
     }
     // The session is no longer needed; a target that is gone by now has all of it on its medium.
     let _ = client.logout().await;
     Ok(report)
+}
+
+/// What a failure means whose snapshot is gone.
+const LOST: &str = "the snapshot was lost while it was being read: the target had no room for what writers replaced, as its log \
+                    says; make room in its data folder, or back up while less is written";
+
+/// Whether the target says that the snapshot no longer holds.
+async fn is_lost(control: &Control, id: u64) -> bool {
+    let status = control.status().await;
+    status.is_ok_and(|status| status.snapshots.iter().any(|snapshot| snapshot.id == id && !snapshot.live))
 }
 
 fn check_record_size(record_size: u32, block_length: u32) -> anyhow::Result<()> {
