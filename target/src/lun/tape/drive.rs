@@ -21,7 +21,9 @@ use crate::cartridge::{Cartridge, OpenError, ReadError, WriteError};
 /// A drive and what is in it.
 #[derive(Debug)]
 pub struct Drive {
-    folder: PathBuf,
+    /// The cartridge that is in the drive, loaded or not.
+    seated: Option<Seated>,
+    /// The same cartridge, while it is loaded.
     cartridge: Option<Cartridge>,
     position: TapePosition,
     /// A copy has the drive; commands that need the medium do not.
@@ -32,6 +34,17 @@ pub struct Drive {
     pub counters: Counters,
     /// TapeAlert flags, a bit for each, flag 1 the lowest.
     pub alerts: u64,
+}
+
+/// A cartridge in the drive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seated {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its label, as it was when it was put in.
+    pub barcode: String,
+    /// Unloaded with HOLD: it is not ejected, and wants a LOAD before it is ready.
+    pub held: bool,
 }
 
 /// What went through the drive.
@@ -59,18 +72,39 @@ pub enum Alert {
 }
 
 impl Drive {
-    /// Opens the cartridge in a folder and loads it.
-    pub fn with(folder: PathBuf) -> Result<Self, OpenError> {
-        let cartridge = Cartridge::open(&folder)?;
-        Ok(Self {
-            folder,
-            cartridge: Some(cartridge),
+    /// A drive without a cartridge.
+    pub fn empty() -> Self {
+        Self {
+            seated: None,
+            cartridge: None,
             position: TapePosition::BEGINNING,
             copying: false,
             warned: false,
-            counters: Counters { loads: 1, ..Counters::default() },
+            counters: Counters::default(),
             alerts: 0,
-        })
+        }
+    }
+
+    /// Puts the cartridge of a folder into an empty drive and loads it. When it cannot be opened, the drive stays empty.
+    pub fn insert(&mut self, folder: PathBuf) -> Result<(), OpenError> {
+        debug_assert!(self.seated.is_none(), "a drive takes one cartridge");
+        self.seated = Some(Seated { folder, barcode: String::new(), held: false });
+        let opened = self.open();
+        if opened.is_err() {
+            self.seated = None;
+        }
+        opened
+    }
+
+    /// Unloads the cartridge and takes it out; `None` when there was none. It stays where it is when it cannot be unloaded.
+    pub fn remove(&mut self) -> Result<Option<PathBuf>, Sense> {
+        self.unload(false)?;
+        Ok(self.seated.take().map(|seated| seated.folder))
+    }
+
+    /// What is in the drive, loaded or not.
+    pub const fn seated(&self) -> Option<&Seated> {
+        self.seated.as_ref()
     }
 
     /// What can be told without asking the drive.
@@ -83,6 +117,7 @@ impl Drive {
             density: metadata.map_or(DEFAULT_DENSITY, |metadata| metadata.density),
             write_protected: cartridge.is_some_and(|cartridge| !cartridge.writable()),
             copying: self.copying,
+            seated: self.seated.clone(),
             status: TapeStatus {
                 loaded: cartridge.is_some(),
                 barcode: metadata.map(|metadata| metadata.barcode.clone()).unwrap_or_default(),
@@ -97,12 +132,12 @@ impl Drive {
 
     /// The medium, if there is one.
     pub fn medium(&self) -> Result<&Cartridge, Sense> {
-        self.cartridge.as_ref().ok_or(Sense::MEDIUM_NOT_PRESENT)
+        self.cartridge.as_ref().ok_or_else(|| not_loaded(self.seated.as_ref()))
     }
 
     /// As [`Drive::medium`], for a change.
     pub fn medium_mut(&mut self) -> Result<&mut Cartridge, Sense> {
-        self.cartridge.as_mut().ok_or(Sense::MEDIUM_NOT_PRESENT)
+        self.cartridge.as_mut().ok_or_else(|| not_loaded(self.seated.as_ref()))
     }
 
     /// The medium and the position, for a write: whatever lies behind the position is cut away first.
@@ -194,22 +229,28 @@ impl Drive {
         }
     }
 
-    /// Takes the cartridge out: its image is synchronized and nobody's any more.
-    pub fn unload(&mut self) -> Result<(), Sense> {
+    /// Unloads the cartridge: its image is synchronized and nobody's any more. It lies in the drive until it is taken out.
+    pub fn unload(&mut self, hold: bool) -> Result<(), Sense> {
         if self.cartridge.is_some() {
             self.synchronize()?;
             self.cartridge = None;
             self.position = TapePosition::BEGINNING;
-            info!(cartridge = %self.folder.display(), "unloaded");
+            info!(cartridge = self.name(), "unloaded");
+        }
+        if let Some(seated) = &mut self.seated {
+            seated.held = hold;
         }
         Ok(())
     }
 
-    /// Puts the cartridge in and stands at its beginning. True when it was not in before.
+    /// Loads the cartridge that is in the drive and stands at its beginning. True when it was not loaded before.
     pub fn load(&mut self) -> Result<bool, Sense> {
         if self.cartridge.is_some() {
             self.rewind()?;
             return Ok(false);
+        }
+        if self.seated.is_none() {
+            return Err(Sense::MEDIUM_NOT_PRESENT);
         }
         self.open().map_err(|error| {
             error!(%error, "not loaded");
@@ -232,17 +273,27 @@ impl Drive {
         self.position = if end.is_none_or(|end| position.object >= end.object) {
             cartridge.end()
         } else {
-            cartridge.position_of(position.object).map_err(|source| OpenError::File { path: self.folder.clone(), source })?
+            let path = || cartridge.folder().to_owned();
+            cartridge.position_of(position.object).map_err(|source| OpenError::File { path: path(), source })?
         };
         Ok(())
     }
 
     fn open(&mut self) -> Result<(), OpenError> {
-        self.cartridge = Some(Cartridge::open(&self.folder)?);
+        let seated = self.seated.as_mut().expect("a cartridge is in the drive");
+        let cartridge = Cartridge::open(&seated.folder)?;
+        seated.barcode.clone_from(&cartridge.metadata().barcode);
+        seated.held = false;
+        self.cartridge = Some(cartridge);
         self.position = TapePosition::BEGINNING;
         self.warned = false;
         self.counters.loads += 1;
         Ok(())
+    }
+
+    /// For messages.
+    fn name(&self) -> &str {
+        self.seated.as_ref().map_or("none", |seated| &seated.barcode)
     }
 
     fn blocks_forward(&mut self, count: u64) -> Result<(), Sense> {
@@ -344,7 +395,7 @@ impl Drive {
 
     /// What a failed read is as sense data; counted and told by TapeAlert.
     pub fn read_sense(&mut self, error: &ReadError) -> Sense {
-        error!(cartridge = %self.folder.display(), object = self.position.object, %error, "read failed");
+        error!(cartridge = self.name(), object = self.position.object, %error, "read failed");
         self.counters.read_errors += 1;
         self.alert(Alert::ReadFailure);
         self.alert(Alert::HardError);
@@ -361,7 +412,7 @@ impl Drive {
             WriteError::Append(_) => return volume_overflow(),
             WriteError::Io(_) => {}
         }
-        error!(cartridge = %self.folder.display(), object = self.position.object, %error, "write failed");
+        error!(cartridge = self.name(), object = self.position.object, %error, "write failed");
         self.counters.write_errors += 1;
         self.alert(Alert::WriteFailure);
         match error {
@@ -375,6 +426,14 @@ impl Drive {
 
     const fn alert(&mut self, alert: Alert) {
         self.alerts |= 1 << (alert as u8 - 1);
+    }
+}
+
+/// Why a drive has no medium to work on: no cartridge, one that was ejected and waits to be taken out, or one that is held.
+pub fn not_loaded(seated: Option<&Seated>) -> Sense {
+    match seated {
+        Some(seated) if seated.held => Sense::LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED,
+        _ => Sense::MEDIUM_NOT_PRESENT,
     }
 }
 

@@ -23,7 +23,7 @@ mod turns;
 pub use copy::TapeCopy;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ use protocol::scsi::inquiry::version;
 use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
 use protocol::scsi::{CommandSpec, DeviceType, Sense, Status, spc, ssc};
 
-use self::drive::Drive;
+use self::drive::{Drive, Seated};
 use self::mode::Settings;
 use self::turns::Turns;
 use super::Device;
@@ -64,7 +64,33 @@ struct Shown {
     density: u8,
     write_protected: bool,
     copying: bool,
+    seated: Option<Seated>,
     status: TapeStatus,
+}
+
+/// Why a changer cannot put a cartridge into a drive.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is one in it.
+    #[error("the drive holds a cartridge already")]
+    Full,
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Why a changer cannot take a cartridge out of a drive.
+#[derive(Debug, thiserror::Error)]
+pub enum UnloadError {
+    /// PREVENT ALLOW MEDIUM REMOVAL holds.
+    #[error("an initiator prevents the removal of the medium")]
+    Prevented,
+    /// A copy has the drive.
+    #[error("a copy has the drive")]
+    Copying,
+    /// What was written could not be synchronized.
+    #[error("the medium could not be unloaded: {0}")]
+    Failed(Sense),
 }
 
 impl Tape {
@@ -75,15 +101,83 @@ impl Tape {
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
     pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
         let cartridge = shelf::cartridge_of(path, capacity)?;
-        let drive = released(|| Drive::with(cartridge.clone()))?;
-        Ok(Arc::new(Self {
+        let mut drive = Drive::empty();
+        released(|| drive.insert(cartridge.clone()))?;
+        Ok(Self::with(common, drive))
+    }
+
+    /// A drive without a cartridge: [`Tape::load`] puts one in.
+    #[must_use]
+    pub fn empty(common: Common) -> Arc<Self> {
+        Self::with(common, Drive::empty())
+    }
+
+    fn with(common: Common, drive: Drive) -> Arc<Self> {
+        Arc::new(Self {
             common,
             shown: Mutex::new(drive.shown()),
             drive: Mutex::new(drive),
             settings: Mutex::default(),
             prevented: Mutex::default(),
             turns: Turns::default(),
-        }))
+        })
+    }
+
+    /// A changer puts a cartridge, a folder, into the drive, which loads it. Every nexus is told that the medium may have changed.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`]; the drive then holds what it held before.
+    pub fn load(&self, cartridge: &Path) -> Result<(), LoadError> {
+        self.with_drive(|drive| {
+            if drive.seated().is_some() {
+                return Err(LoadError::Full);
+            }
+            Ok(released(|| drive.insert(cartridge.to_owned()))?)
+        })?;
+        self.common.attentions.establish_for_all(&Sense::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, None);
+        Ok(())
+    }
+
+    /// A changer takes the cartridge out, which the drive unloads first if it has to. Gives its folder; `None` when the drive is empty.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`UnloadError`]; the cartridge then stays in the drive.
+    pub fn unload(&self) -> Result<Option<PathBuf>, UnloadError> {
+        if self.removal_prevented() {
+            return Err(UnloadError::Prevented);
+        }
+        self.with_drive(|drive| {
+            if drive.copying {
+                return Err(UnloadError::Copying);
+            }
+            drive.remove().map_err(UnloadError::Failed)
+        })
+    }
+
+    /// The folder of the cartridge that is in the drive, loaded or not. Does not wait for the drive.
+    #[must_use]
+    pub fn cartridge(&self) -> Option<PathBuf> {
+        self.shown().seated.as_ref().map(|seated| seated.folder.clone())
+    }
+
+    /// The label of the cartridge that is in the drive, loaded or not. Does not wait for the drive.
+    #[must_use]
+    pub fn barcode(&self) -> Option<String> {
+        self.shown().seated.as_ref().map(|seated| seated.barcode.clone())
+    }
+
+    /// A cartridge is in the drive and loaded; one that was unloaded and waits to be taken out is not. Does not wait for the drive.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.shown().status.loaded
+    }
+
+    /// Somebody wants the medium to stay: PREVENT ALLOW MEDIUM REMOVAL. Does not wait for the drive.
+    #[must_use]
+    pub fn removal_prevented(&self) -> bool {
+        self.prevented.lock().expect("no holder panics").iter().any(|nexus: &Weak<_>| nexus.strong_count() > 0)
     }
 
     /// Begins a command; never blocks.
@@ -146,7 +240,7 @@ impl Tape {
 }
 
 /// Opens a cartridge; one that is in use is waited for a while, since a mover of a target that died may still end its last write.
-fn released<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+fn released<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let give_up = Instant::now() + LOCK_WAIT;
     loop {
         match open() {

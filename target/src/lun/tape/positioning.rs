@@ -2,7 +2,7 @@
 //!
 //! All positioning is a sync point, and is done when the status comes: IMMED changes nothing.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use protocol::scsi::ssc::{
     LoadUnloadCdb, Locate10Cdb, Locate16Cdb, LocateDestination, Report10Cdb, Space6Cdb, Space16Cdb, SpaceCode,
@@ -94,7 +94,7 @@ pub fn load_unload(tape: &Tape, task: &Task) -> Reply {
     }
     tape.with_medium(|drive| {
         if !cdb.load() {
-            drive.unload()?;
+            drive.unload(false)?;
         } else if drive.load()? {
             let condition = Sense::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED;
             tape.common.attentions.establish_for_all(&condition, Some(task.nexus.id));
@@ -114,10 +114,4 @@ pub fn prevent_allow(tape: &Tape, task: &Task) -> Reply {
         _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1))),
     }
     Ok(Response::good())
-}
-
-impl Tape {
-    fn removal_prevented(&self) -> bool {
-        self.prevented.lock().expect("no holder panics").iter().any(|nexus: &Weak<_>| nexus.strong_count() > 0)
-    }
 }

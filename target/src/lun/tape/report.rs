@@ -6,6 +6,7 @@ use protocol::scsi::ssc::Report10Cdb;
 use protocol::scsi::ssc_data::{self, Density};
 
 use super::Tape;
+use super::drive::not_loaded;
 use crate::cartridge::metadata::{DEFAULT_CAPACITY, DEFAULT_DENSITY};
 use crate::lun::common::{LogicalUnit, Reply, data_in};
 use crate::task::{Response, Task};
@@ -24,7 +25,7 @@ pub fn test_unit_ready(tape: &Tape, _task: &Task) -> Reply {
     if shown.copying {
         Err(Sense::LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
     } else if !shown.status.loaded {
-        Err(Sense::MEDIUM_NOT_PRESENT)
+        Err(not_loaded(shown.seated.as_ref()))
     } else {
         Ok(Response::good())
     }

@@ -356,6 +356,38 @@ fn unload_takes_the_medium_and_load_tells_the_others() {
 }
 
 #[test]
+fn a_changer_puts_cartridges_in_and_takes_them_out() {
+    let (first, second) = (Setup::new(), Setup::new());
+    first.write("one");
+    second.write("two");
+    let folders = (first.folder, second.folder);
+    drop((first.tape, second.tape));
+    let common = Common::new(Identity::new("iqn.2026-01.org.offhost:t", "drive", "TAPE"), None);
+    let setup = Setup { tape: Tape::empty(common), nexus: nexus(1), folder: tempfile::tempdir().unwrap() };
+    assert_eq!((setup.tape.is_loaded(), setup.tape.cartridge(), setup.tape.barcode()), (false, None, None));
+    for cdb in ["00 0000000000", "1B 00 0000 01 00", REWIND] {
+        assert_eq!(setup.check(cdb, &[]).1, (0x3A, 0x00), "{cdb}");
+    }
+    for (folder, text) in [(&folders.0, b"one"), (&folders.1, b"two")] {
+        setup.tape.load(folder.path()).unwrap();
+        assert!(matches!(setup.tape.load(folder.path()), Err(LoadError::Full)));
+        assert_eq!(setup.tape.barcode().as_deref(), Some("TEST01L8"));
+        assert_eq!(setup.check("00 0000000000", &[]).1, (0x28, 0x00));
+        assert_eq!(setup.good("08 00 000003 00", &[]), text);
+        setup.good("1E 000000 01 00", &[]);
+        assert!(matches!(setup.tape.unload(), Err(UnloadError::Prevented)));
+        setup.good("1E 000000 00 00", &[]);
+        setup.good("1B 00 0000 00 00", &[]);
+        assert_eq!((setup.tape.is_loaded(), setup.tape.cartridge().as_deref()), (false, Some(folder.path())), "ejected");
+        assert_eq!(setup.tape.unload().unwrap().as_deref(), Some(folder.path()));
+        assert_eq!(setup.tape.unload().unwrap(), None);
+        assert_eq!(setup.check("00 0000000000", &[]).1, (0x3A, 0x00));
+    }
+    assert!(matches!(setup.tape.load(setup.folder.path()), Err(LoadError::Open(_))), "no cartridge");
+    assert_eq!(setup.tape.cartridge(), None);
+}
+
+#[test]
 fn a_prevention_ends_with_its_nexus() {
     let setup = Setup::new();
     let other = nexus(2);
