@@ -19,7 +19,6 @@ use protocol::control::{ErrorKind, Failure, LunStatus, Snapshot, SnapshotEvent, 
 use protocol::units::{BlockCount, BlockLength, ByteRange};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{self, Config};
@@ -28,7 +27,7 @@ use crate::lun::common::{Common, CopyService, Identity, LogicalUnit};
 use crate::lun::disk::Disk;
 use crate::lun::tape::Tape;
 use crate::mover::Movers;
-use crate::net::Target;
+use crate::net::{Portal, Server, Target};
 use crate::nexus::LunMap;
 use crate::quiet::Waiting;
 use crate::snapshot::{self, SnapshotError, SnapshotService, View};
@@ -47,13 +46,12 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    target: Arc<Target>,
+    server: Arc<Server>,
     luns: Arc<LunMap>,
     copies: Arc<CopyManager>,
     movers: Arc<Movers>,
     snapshots: SnapshotService,
     views: Mutex<BTreeMap<u64, ServedView>>,
-    listener: Mutex<Option<TcpListener>>,
     portal: SocketAddr,
 }
 
@@ -84,17 +82,19 @@ impl Daemon {
             luns.add(number, device);
         }
         let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        let portal = listener.local_addr()?;
-        let target = Target::new(config.target.clone(), Arc::clone(&luns));
+        let server = Server::new();
+        if server.add_target(Target::new(config.target.clone(), Arc::clone(&luns))).is_err() {
+            anyhow::bail!("target {} is there twice", config.target);
+        }
+        let portal = server.listen(listener, Portal::default())?;
         Ok(Arc::new(Self {
             config: config.clone(),
-            target,
+            server,
             luns,
             copies,
             movers,
             snapshots: SnapshotService::new(data.clone()),
             views: Mutex::default(),
-            listener: Mutex::new(Some(listener)),
             portal,
         }))
     }
@@ -105,20 +105,9 @@ impl Daemon {
         self.portal
     }
 
-    /// Serves initiators until `shutdown`.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    ///
-    /// # Panics
-    /// When called twice.
-    pub async fn serve(self: Arc<Self>, shutdown: CancellationToken) -> io::Result<()> {
-        let listener = self.listener.lock().expect("no holder panics").take().expect("served once");
-        Arc::clone(&self.target).serve(listener, shutdown).await
-    }
-
-    /// Ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
+    /// Lets initiators go, then ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
     pub async fn end(&self) {
+        self.server.end().await;
         let movers = Arc::clone(&self.movers);
         let ended = tokio::task::spawn_blocking(move || movers.end());
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
@@ -143,7 +132,7 @@ impl Daemon {
             target: self.config.target.clone(),
             portal: self.portal.to_string(),
             luns: self.luns.all().iter().map(|(number, device)| self.lun_status(*number, device)).collect(),
-            sessions: self.target.sessions(),
+            sessions: self.server.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
             copies: self.copies.status(),
             movers: self.movers.status(),

@@ -108,11 +108,9 @@ async fn serve(config: &Config, json: bool) -> anyhow::Result<()> {
     let daemon = Daemon::start(config).await?;
     let sockets = control::serve(Arc::clone(&daemon), config.control_path(), shutdown.clone()).await?;
     announce(&daemon, config, json)?;
-    let serving = tokio::spawn(Arc::clone(&daemon).serve(shutdown.clone()));
     ended_by_signal().await?;
     info!("ending: no new commands are taken");
     shutdown.cancel();
-    serving.await??;
     sockets.await?;
     daemon.end().await;
     Ok(())

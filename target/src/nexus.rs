@@ -1,7 +1,7 @@
 //! The I_T nexus: one initiator port seen through one target port, and the LUNs it may reach. SAM-5, "I_T nexus".
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use protocol::scsi::LunAddress;
@@ -56,10 +56,21 @@ pub struct Nexus {
     pub initiator: String,
     /// ISID of the session.
     pub isid: [u8; 6],
+    /// Tag of the portal group it came through: the target port of this nexus.
+    pub portal_group: u16,
     /// What it may reach. A CSCD descriptor resolves in here and nowhere else.
     pub luns: Arc<LunMap>,
     /// What it has carried.
     pub counters: Arc<NexusCounters>,
+}
+
+impl Nexus {
+    /// A number for a nexus that no other has had.
+    #[must_use]
+    pub fn next_id() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Shared by all sessions of one initiator name, so that they survive a logout.

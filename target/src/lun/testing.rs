@@ -140,6 +140,7 @@ pub(crate) fn nexus(id: u64, devices: &[Device]) -> Arc<Nexus> {
         id,
         initiator: format!("iqn.2026-01.org.offhost:test-{id}"),
         isid: [0; 6],
+        portal_group: 1,
         luns: Arc::new(luns),
         counters: Arc::new(NexusCounters::default()),
     })

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
+use super::Server;
 use super::hops::{Hops, Job};
 use super::management::{Aborted, Finished, Message, Plan, Reset, Scope};
-use super::{SessionHandle, Target};
+use super::target::SessionHandle;
 use crate::lun::absent;
 use crate::task::{Attribute, Execution, Response, Task};
 
@@ -51,7 +52,8 @@ enum End {
 
 /// See the module.
 pub(super) struct Connection {
-    target: Arc<Target>,
+    server: Arc<Server>,
+    portal_group: u16,
     stream: TcpStream,
     session: Session<TargetRole>,
     input: BytesMut,
@@ -86,10 +88,11 @@ struct Wait {
 }
 
 impl Connection {
-    pub fn new(target: Arc<Target>, stream: TcpStream, config: TargetConfig) -> Self {
+    pub fn new(server: Arc<Server>, stream: TcpStream, config: TargetConfig) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         Self {
-            target,
+            server,
+            portal_group: config.portal_group_tag,
             stream,
             session: Session::accept(CONNECTION, config, std::time::Instant::now()),
             input: BytesMut::new(),
@@ -116,7 +119,7 @@ impl Connection {
             let _ = self.write();
         }
         let name = self.handle.take().map(|handle| {
-            self.target.leave(&handle);
+            handle.target.leave(&handle);
             handle.nexus.initiator.clone()
         });
         match (served?, name) {
@@ -220,7 +223,11 @@ impl Connection {
                     let (initiator, discovery) = (&logged_in.initiator_name, logged_in.target_name.is_none());
                     info!(initiator, discovery, parameters = ?logged_in.parameters, "logged in");
                     if !discovery {
-                        self.handle = Some(self.target.enter(&logged_in, self.sender.clone()).await);
+                        self.handle = self.server.enter(&logged_in, self.portal_group, self.sender.clone()).await;
+                        if self.handle.is_none() {
+                            // Its target was taken out while it logged in.
+                            self.session.close();
+                        }
                     }
                 }
                 TargetEvent::Command(command) => {
@@ -377,10 +384,10 @@ impl Connection {
 
     fn manage(&mut self, tag: u32, function: TaskManagementFunction, lun: LunAddress, referenced: u32) {
         debug!(?function, ?lun, referenced, "task management");
-        let Some(nexus) = self.handle.as_ref().map(|handle| handle.nexus.id) else {
+        let Some(SessionHandle { target, nexus, .. }) = self.handle.clone() else {
             return self.session.respond_task_management(tag, TaskManagementResponse::FunctionRejected);
         };
-        let (scope, reset) = match self.target.plan(function, lun, referenced) {
+        let (scope, reset) = match target.plan(function, lun, referenced) {
             Plan::Refused(outcome) => return self.session.respond_task_management(tag, outcome),
             Plan::Own(Scope::Tag(one)) if !self.session.has_task(one) => {
                 return self.session.respond_task_management(tag, TaskManagementResponse::TaskDoesNotExist);
@@ -390,10 +397,10 @@ impl Connection {
         };
         let (done, own_done) = oneshot::channel();
         self.abort(scope, done);
-        let (target, sender) = (Arc::clone(&self.target), self.sender.clone());
+        let sender = self.sender.clone();
         tokio::spawn(async move {
             match reset {
-                Some(reset) => target.clear(nexus, scope, reset, own_done).await,
+                Some(reset) => target.clear(nexus.id, scope, reset, own_done).await,
                 None => drop(own_done.await),
             }
             let outcome = TaskManagementResponse::FunctionComplete;

@@ -89,7 +89,7 @@ pub(super) enum Reset {
 impl Target {
     /// What a function asks for.
     pub(super) fn plan(&self, function: Function, lun: LunAddress, referenced: u32) -> Plan {
-        let on_lun = |plan| if self.luns.get(lun).is_some() { plan } else { Plan::Refused(Outcome::LunDoesNotExist) };
+        let on_lun = |plan| if self.luns().get(lun).is_some() { plan } else { Plan::Refused(Outcome::LunDoesNotExist) };
         match function {
             Function::AbortTask => Plan::Own(Scope::Tag(referenced)),
             Function::AbortTaskSet => on_lun(Plan::Own(Scope::Lun(lun))),
@@ -104,7 +104,7 @@ impl Target {
 
     /// Aborts in all sessions but `own`, which has done so itself, waits for all, and resets what is to be reset.
     pub(super) async fn clear(self: Arc<Self>, own: u64, scope: Scope, reset: Reset, own_done: oneshot::Receiver<Aborted>) {
-        let others: Vec<_> = self.handles().values().filter(|session| session.nexus.id != own).cloned().collect();
+        let others: Vec<_> = self.handles().into_iter().filter(|session| session.nexus.id != own).collect();
         let asked: Vec<_> = others
             .iter()
             .map(|session| {
@@ -122,11 +122,11 @@ impl Target {
         }
         match (reset, scope) {
             (Reset::LogicalUnit, Scope::Lun(lun)) => {
-                if let Some(device) = self.luns.get(lun) {
+                if let Some(device) = self.luns().get(lun) {
                     device.common().reset();
                 }
             }
-            (Reset::Warm | Reset::Cold, _) => self.luns.all().iter().for_each(|(_, device)| device.common().reset()),
+            (Reset::Warm | Reset::Cold, _) => self.luns().all().iter().for_each(|(_, device)| device.common().reset()),
             _ => {}
         }
         if reset == Reset::Cold {
@@ -136,7 +136,7 @@ impl Target {
 
     fn tell_cleared(&self, nexus: u64, scope: Scope) {
         if let Scope::Lun(lun) = scope
-            && let Some(device) = self.luns.get(lun)
+            && let Some(device) = self.luns().get(lun)
         {
             device.common().attentions.establish(nexus, COMMANDS_CLEARED);
         }

@@ -1,10 +1,14 @@
-//! iSCSI on TCP: the listener, one task per connection, and the way from a decoded command to its reply.
+//! iSCSI on TCP: listeners, one task per connection, and the way from a decoded command to its reply.
 //!
 //! ```text
-//! Target::serve ─ accept ─→ Connection ─ bytes → protocol::iscsi::Session ─ commands → Device::start
-//!                              ▲  └─ one vectored write ← replies ← inline | hops (blocking threads) | spawned futures
-//!                              └ Message ← other connections: aborts, resets, reinstatement
+//! Server::listen ─ accept ─→ Connection ─ bytes → protocol::iscsi::Session ─ commands → Device::start
+//!    │                          ▲  └─ one vectored write ← replies ← inline | hops (blocking threads) | spawned futures
+//!    └ targets by name          └ Message ← other connections: aborts, resets, reinstatement
+//!        └ Target: LUNs, sessions by nexus
 //! ```
+//!
+//! A [`Server`] has portals and targets; a login picks the [`Target`] by its name, and from then on the session belongs to that
+//! target. Both come and go while others serve.
 //!
 //! All commands that one wake-up decodes are started together, and what they answer leaves together: that, not the way a file
 //! is read, decides how many small commands a second there are. What a command does is the logical unit's; what an iSCSI PDU
@@ -13,135 +17,123 @@
 mod connection;
 mod hops;
 mod management;
+mod portal;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use protocol::control::SessionStatus;
 use protocol::iscsi::keys::Wishes;
 use protocol::iscsi::login::LoggedIn;
 use protocol::iscsi::{TargetConfig, TargetEntry};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::warn;
+
+pub use portal::Portal;
+pub use target::Target;
 
 use crate::lun::disk::TRANSFER_MAX;
-use crate::nexus::{LunMap, Nexus, NexusCounters};
+use crate::nexus::NexusCounters;
 use connection::Connection;
 use management::Message;
+use portal::OpenPortal;
+use target::SessionHandle;
 
 /// Connections served at a time, logged in or not; more are closed at once.
-const MAX_CONNECTIONS: usize = 256;
-/// Portal group of the only portal.
-const PORTAL_GROUP_TAG: u16 = 1;
-/// How often it is said that a new session still waits for the one it takes the place of.
-const REINSTATEMENT: Duration = Duration::from_secs(10);
-/// How long running commands are waited for when the target ends.
+const MAX_CONNECTIONS: u32 = 256;
+/// How long running commands are waited for when the server ends.
 const SHUTDOWN: Duration = Duration::from_secs(30);
-/// Pause after an accept that failed for want of something, as of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
+const MAX_COUNTERS: usize = 4096;
 
-/// An iSCSI target: its name, its LUNs, and who is logged in.
+/// All that is reached over the network: portals, targets, and how much of it at a time.
 #[derive(Debug)]
-pub struct Target {
-    name: String,
-    luns: Arc<LunMap>,
+pub struct Server {
     wishes: Wishes,
-    next_nexus: AtomicU64,
+    room: Arc<Semaphore>,
+    shutdown: CancellationToken,
     next_tsih: AtomicU16,
+    /// By name in lower case: RFC 7143 (4.2.7.1) compares names so.
+    targets: RwLock<BTreeMap<String, Arc<Target>>>,
+    /// By the address that is listened on.
+    portals: Mutex<BTreeMap<SocketAddr, OpenPortal>>,
     /// By initiator name; kept after logout, so that what a backup has carried can be read when it is over.
     counters: Mutex<BTreeMap<String, Arc<NexusCounters>>>,
-    /// By nexus id.
-    sessions: Mutex<BTreeMap<u64, SessionHandle>>,
 }
 
-/// A session that is logged in, as others see it.
-#[derive(Debug, Clone)]
-struct SessionHandle {
-    nexus: Arc<Nexus>,
-    messages: mpsc::UnboundedSender<Message>,
-    /// Fires when the session and all it ran have ended.
-    ended: CancellationToken,
-}
-
-impl Target {
-    /// A target nobody is logged in to.
+impl Server {
+    /// Without portals and targets.
     #[must_use]
-    pub fn new(name: impl Into<String>, luns: Arc<LunMap>) -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            name: name.into(),
-            luns,
             wishes: Wishes::default(),
-            next_nexus: AtomicU64::new(1),
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
+            shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
+            targets: RwLock::default(),
+            portals: Mutex::default(),
             counters: Mutex::default(),
-            sessions: Mutex::default(),
         })
     }
 
-    /// iSCSI name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Serves initiators until `shutdown`; then asks them to log out, lets running commands end for a moment, and closes.
+    /// Serves one more target from now on.
     ///
     /// # Errors
-    /// When the listener is of no more use.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) if is_passing(&error) => {
-                    warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                warn!(%peer, limit = MAX_CONNECTIONS, "connection refused: too many");
-                continue;
-            };
-            let (target, shutdown) = (Arc::clone(&self), shutdown.clone());
-            let serving = async move {
-                if let Err(error) = target.connection(stream, shutdown).await {
-                    debug!(%error, "connection lost");
-                }
-                drop(permit);
-            };
-            connections.spawn(serving.instrument(info_span!("connection", %peer)));
+    /// The target that has this name already.
+    pub fn add_target(&self, target: Arc<Target>) -> Result<(), Arc<Target>> {
+        let mut targets = self.targets.write().expect("no holder panics");
+        match targets.get(&key(target.name())) {
+            Some(there) => Err(Arc::clone(there)),
+            None => {
+                targets.insert(key(target.name()), target);
+                Ok(())
+            }
         }
-        drop(listener);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN, drained).await.is_err() {
-            warn!("commands still run {SHUTDOWN:?} after the end was asked for: not waited for");
-        }
-        Ok(())
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, shutdown: CancellationToken) -> io::Result<()> {
+    /// Takes a target out: nobody logs in to it any more, and its sessions are closed.
+    pub fn remove_target(&self, name: &str) -> Option<Arc<Target>> {
+        let target = self.targets.write().expect("no holder panics").remove(&key(name))?;
+        target.close();
+        Some(target)
+    }
+
+    /// The target of a name.
+    #[must_use]
+    pub fn target(&self, name: &str) -> Option<Arc<Target>> {
+        self.targets.read().expect("no holder panics").get(&key(name)).cloned()
+    }
+
+    /// All targets, by name.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.targets.read().expect("no holder panics").values().cloned().collect()
+    }
+
+    /// Accepts no more, asks all initiators to log out, lets running commands end for a moment, and closes.
+    pub async fn end(&self) {
+        self.shutdown.cancel();
+        self.portals().clear();
+        // Every connection holds a permit.
+        if tokio::time::timeout(SHUTDOWN, self.room.acquire_many(MAX_CONNECTIONS)).await.is_err() {
+            warn!("commands still run {SHUTDOWN:?} after the end was asked for: not waited for");
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let portal = stream.local_addr()?;
-        let entry = TargetEntry { name: self.name.clone(), addresses: vec![format!("{portal},{PORTAL_GROUP_TAG}")] };
         let config = TargetConfig {
-            targets: vec![entry],
-            portal_group_tag: PORTAL_GROUP_TAG,
+            targets: self.entries(stream.local_addr()?, &portal),
+            portal_group_tag: portal.tag,
             // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
             wishes: self.wishes,
@@ -149,7 +141,41 @@ impl Target {
             max_write_length: TRANSFER_MAX as u32,
             ..Default::default()
         };
+        let shutdown = self.shutdown.clone();
         Connection::new(self, stream, config).run(shutdown).await
+    }
+
+    /// The targets that a portal serves, with every address each is reached at; the one that was dialled comes first.
+    fn entries(&self, reached: SocketAddr, through: &Portal) -> Vec<TargetEntry> {
+        let here = through.address(reached, reached);
+        let mut addresses = vec![(through.tag, here)];
+        for (bound, open) in &*self.portals() {
+            let entry = (open.portal.tag, open.portal.address(*bound, reached));
+            if !addresses.contains(&entry) {
+                addresses.push(entry);
+            }
+        }
+        let served = |target: &Arc<Target>| TargetEntry {
+            name: target.name().to_owned(),
+            addresses: addresses
+                .iter()
+                .filter(|(tag, _)| target.is_in_group(*tag))
+                .map(|(tag, address)| format!("{address},{tag}"))
+                .collect(),
+        };
+        self.targets().iter().filter(|target| target.is_in_group(through.tag)).map(served).collect()
+    }
+
+    /// Makes the nexus of a login, see [`Target::enter`]. `None` when the target was taken out meanwhile.
+    async fn enter(
+        &self,
+        logged_in: &LoggedIn,
+        portal_group: u16,
+        messages: mpsc::UnboundedSender<Message>,
+    ) -> Option<SessionHandle> {
+        let target = self.target(logged_in.target_name.as_ref()?)?;
+        let counters = self.counters_of(&logged_in.initiator_name);
+        target.enter(logged_in, portal_group, counters, messages).await
     }
 
     /// Counters of every initiator that was ever logged in, by name.
@@ -171,63 +197,20 @@ impl Target {
         counters.iter().map(row).collect()
     }
 
-    /// Makes the nexus of a login, once the session it takes the place of has ended: as long as a write of that one may still
-    /// land, the new one must not write. RFC 7143 (6.3.5), session reinstatement.
-    async fn enter(&self, logged_in: &LoggedIn, messages: mpsc::UnboundedSender<Message>) -> SessionHandle {
-        let handle = SessionHandle {
-            nexus: Arc::new(Nexus {
-                id: self.next_nexus.fetch_add(1, Ordering::Relaxed),
-                initiator: logged_in.initiator_name.clone(),
-                isid: logged_in.isid,
-                luns: Arc::clone(&self.luns),
-                counters: self.counters_of(&logged_in.initiator_name),
-            }),
-            messages,
-            ended: CancellationToken::new(),
-        };
-        let former: Vec<_> = {
-            let mut sessions = self.handles();
-            let alike = |other: &&SessionHandle| {
-                (&other.nexus.initiator, other.nexus.isid) == (&handle.nexus.initiator, handle.nexus.isid)
-            };
-            let former = sessions.values().filter(alike).cloned().collect();
-            sessions.insert(handle.nexus.id, handle.clone());
-            former
-        };
-        for session in former {
-            debug!(nexus = session.nexus.id, "reinstated by a new session");
-            let _ = session.messages.send(Message::Close);
-            while tokio::time::timeout(REINSTATEMENT, session.ended.cancelled()).await.is_err() {
-                warn!(nexus = session.nexus.id, "a login waits: the session it takes the place of still runs commands");
-            }
-        }
-        handle.nexus.counters.sessions.fetch_add(1, Ordering::Relaxed);
-        handle.nexus.counters.live.fetch_add(1, Ordering::Relaxed);
-        handle
-    }
-
-    /// Takes a session out whose commands have all ended.
-    fn leave(&self, handle: &SessionHandle) {
-        for (_, device) in self.luns.all() {
-            device.common().nexus_lost(handle.nexus.id);
-        }
-        handle.nexus.counters.live.fetch_sub(1, Ordering::Relaxed);
-        self.handles().remove(&handle.nexus.id);
-        handle.ended.cancel();
-    }
-
     fn counters_of(&self, initiator: &str) -> Arc<NexusCounters> {
-        Arc::clone(self.counters.lock().expect("no holder panics").entry(initiator.to_owned()).or_default())
+        let mut counters = self.counters.lock().expect("no holder panics");
+        if counters.len() >= MAX_COUNTERS && !counters.contains_key(initiator) {
+            counters.retain(|_, counters| counters.live.load(Ordering::Relaxed) > 0);
+        }
+        Arc::clone(counters.entry(initiator.to_owned()).or_default())
     }
 
-    fn handles(&self) -> MutexGuard<'_, BTreeMap<u64, SessionHandle>> {
-        self.sessions.lock().expect("no holder panics")
+    fn portals(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, OpenPortal>> {
+        self.portals.lock().expect("no holder panics")
     }
 }
 
-/// An accept that fails like this may succeed later. accept(2): errors of the new socket itself, and want of descriptors or memory.
-fn is_passing(error: &io::Error) -> bool {
-    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    let kinds = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
-    kinds.contains(&error.kind()) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+/// How names are compared.
+fn key(name: &str) -> String {
+    name.to_lowercase()
 }

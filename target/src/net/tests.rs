@@ -11,13 +11,14 @@ use protocol::iscsi::{
 use protocol::scsi::{Cdb, LunAddress, Status};
 use protocol::units::{BlockLength, ByteRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::lun::Device;
 use crate::lun::common::{Common, Identity};
 use crate::lun::disk::Disk;
 use crate::lun::testing::MemoryStore;
+use crate::nexus::LunMap;
 use crate::store::{Allocation, BlockStore, LocalEnd};
 use crate::volume::Volume;
 
@@ -27,10 +28,9 @@ const CID: ConnectionId = ConnectionId(0);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Served {
+    server: Arc<Server>,
     target: Arc<Target>,
     portal: std::net::SocketAddr,
-    shutdown: CancellationToken,
-    serving: JoinHandle<io::Result<()>>,
 }
 
 /// A store that holds up every read of its second half until the gate opens.
@@ -109,12 +109,11 @@ impl Served {
     }
 
     async fn with(luns: Arc<LunMap>) -> Self {
+        let (server, target) = (Server::new(), Target::new(NAME, luns));
+        server.add_target(Arc::clone(&target)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let portal = listener.local_addr().unwrap();
-        let target = Target::new(NAME, luns);
-        let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(Arc::clone(&target).serve(listener, shutdown.clone()));
-        Self { target, portal, shutdown, serving }
+        let portal = server.listen(listener, Portal::default()).unwrap();
+        Self { server, target, portal }
     }
 
     async fn client(&self, initiator: &str) -> Client {
@@ -124,8 +123,7 @@ impl Served {
     }
 
     async fn end(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.serving).await.expect("shutdown is bounded").unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, self.server.end()).await.expect("shutdown is bounded");
     }
 }
 
@@ -242,7 +240,7 @@ async fn counters_stay_by_initiator_name_after_logout() {
     assert!(client.event().await.is_none(), "the target closes");
     let mut again = served.client("iqn.2026-11.example:host").await;
     again.command(0, &INQUIRY, 4).await;
-    let sessions = served.target.sessions();
+    let sessions = served.server.sessions();
     assert_eq!(sessions.len(), 1);
     assert_eq!((sessions[0].sessions, sessions[0].commands, sessions[0].live), (2, 2, true));
     assert_eq!(sessions[0].data_in, told + 4);
@@ -304,7 +302,7 @@ async fn discovery_tells_the_address_that_was_dialled() {
 async fn shutdown_asks_for_logout_and_closes() {
     let served = Served::start().await;
     let mut client = served.client("iqn.2026-11.example:host").await;
-    served.shutdown.cancel();
+    served.server.shutdown.cancel();
     assert!(matches!(client.event().await, Some(InitiatorEvent::Async { event: 1, .. })));
     assert!(client.event().await.is_none());
     served.end().await;
@@ -333,7 +331,7 @@ async fn three_megabytes_go_to_the_disk_and_come_back() {
     assert_eq!(client.completed().await.1.status, Status::Good as u8);
     client.read(7, 6144);
     assert_eq!(client.completed().await.1.data_in.concat(), data);
-    let session = served.target.sessions().remove(0);
+    let session = served.server.sessions().remove(0);
     assert_eq!((session.data_out, session.data_in), (3 << 20, 3 << 20));
     served.end().await;
 }

@@ -1,0 +1,115 @@
+//! Portals: where initiators find the server.
+//!
+//! A portal listens on one address and belongs to one portal group; what is said on its connections is not its business.
+//! Follows RFC 7143 (4.1), "network portal" and "portal groups", and appendix C for TargetAddress.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{Instrument, debug, error, info_span, warn};
+
+use super::{MAX_CONNECTIONS, Server};
+
+/// Pause after an accept that failed for want of something, as of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What initiators are told of a portal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portal {
+    /// TargetAddress without the portal group tag, `host:port`: for initiators behind address translation. The address that was
+    /// reached when absent.
+    pub advertised: Option<String>,
+    /// Target portal group tag.
+    pub tag: u16,
+}
+
+impl Default for Portal {
+    fn default() -> Self {
+        Self { advertised: None, tag: 1 }
+    }
+}
+
+impl Portal {
+    /// What SendTargets says of this portal, bound to `bound`, on a connection that reached `reached`. All addresses of the
+    /// machine (`0.0.0.0`, `::`) stand for the one that the initiator has found.
+    pub(super) fn address(&self, bound: SocketAddr, reached: SocketAddr) -> String {
+        match &self.advertised {
+            Some(advertised) => advertised.clone(),
+            None if bound.ip().is_unspecified() => SocketAddr::new(reached.ip().to_canonical(), bound.port()).to_string(),
+            None => bound.to_string(),
+        }
+    }
+}
+
+/// A portal that accepts connections until this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenPortal {
+    pub portal: Portal,
+    _accepting: DropGuard,
+}
+
+impl Server {
+    /// Accepts connections from `listener` until [`Server::close_portal`] or the server's end. Gives the address listened on.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub fn listen(self: &Arc<Self>, listener: TcpListener, portal: Portal) -> io::Result<SocketAddr> {
+        let address = listener.local_addr()?;
+        let stop = self.shutdown.child_token();
+        tokio::spawn(Arc::clone(self).accept(listener, portal.clone(), stop.clone()));
+        self.portals().insert(address, OpenPortal { portal, _accepting: stop.drop_guard() });
+        Ok(address)
+    }
+
+    /// Accepts no more connections on an address. Those that came through it go on.
+    pub fn close_portal(&self, address: SocketAddr) -> Option<Portal> {
+        self.portals().remove(&address).map(|open| open.portal)
+    }
+
+    /// Addresses that are listened on.
+    #[must_use]
+    pub fn open_portals(&self) -> Vec<(SocketAddr, Portal)> {
+        self.portals().iter().map(|(address, open)| (*address, open.portal.clone())).collect()
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, portal: Portal, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_passing(&error) => {
+                    warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return error!(%error, "a portal is of no more use"),
+            };
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                warn!(%peer, limit = MAX_CONNECTIONS, "connection refused: too many");
+                continue;
+            };
+            let (server, portal) = (Arc::clone(&self), portal.clone());
+            let serving = async move {
+                if let Err(error) = server.connection(stream, portal).await {
+                    debug!(%error, "connection lost");
+                }
+                drop(permit);
+            };
+            tokio::spawn(serving.instrument(info_span!("connection", %peer)));
+        }
+    }
+}
+
+/// An accept that fails like this may succeed later. accept(2): errors of the new socket itself, and want of descriptors or memory.
+fn is_passing(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let kinds = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
+    kinds.contains(&error.kind()) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+}

@@ -1,0 +1,152 @@
+//! A target: its name, its LUNs, and who is logged in.
+//!
+//! Knows nothing of sockets: sessions are reached by messages. Follows RFC 7143 (4.1), "iSCSI node", and SAM-5 on nexuses.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use protocol::iscsi::login::LoggedIn;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::management::Message;
+use crate::nexus::{LunMap, Nexus, NexusCounters};
+
+/// How often it is said that a new session still waits for the one it takes the place of.
+const REINSTATEMENT: Duration = Duration::from_secs(10);
+
+/// An iSCSI target node.
+#[derive(Debug)]
+pub struct Target {
+    name: String,
+    luns: Arc<LunMap>,
+    /// Tags of the portal groups it is reached through; empty for all.
+    portal_groups: RwLock<Vec<u16>>,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    /// By nexus id.
+    live: BTreeMap<u64, SessionHandle>,
+    /// The target was taken out: nobody enters any more.
+    closed: bool,
+}
+
+/// A session that is logged in, as others see it.
+#[derive(Debug, Clone)]
+pub(super) struct SessionHandle {
+    pub target: Arc<Target>,
+    pub nexus: Arc<Nexus>,
+    pub messages: mpsc::UnboundedSender<Message>,
+    /// Fires when the session and all it ran have ended.
+    pub ended: CancellationToken,
+}
+
+impl Target {
+    /// A target nobody is logged in to, reached through all portals.
+    #[must_use]
+    pub fn new(name: impl Into<String>, luns: Arc<LunMap>) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), luns, portal_groups: RwLock::default(), sessions: Mutex::default() })
+    }
+
+    /// iSCSI name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All LUNs, whoever may reach them.
+    #[must_use]
+    pub fn luns(&self) -> &Arc<LunMap> {
+        &self.luns
+    }
+
+    /// Chooses the portal groups it is reached through; none for all. Sessions go on.
+    pub fn set_portal_groups(&self, tags: Vec<u16>) {
+        *self.portal_groups.write().expect("no holder panics") = tags;
+    }
+
+    /// True when it is reached through portals of this group.
+    #[must_use]
+    pub fn is_in_group(&self, tag: u16) -> bool {
+        let groups = self.portal_groups.read().expect("no holder panics");
+        groups.is_empty() || groups.contains(&tag)
+    }
+
+    /// Makes the nexus of a login, once the session it takes the place of has ended: as long as a write of that one may still
+    /// land, the new one must not write. RFC 7143 (6.3.5), session reinstatement. `None` when the target was taken out.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        logged_in: &LoggedIn,
+        portal_group: u16,
+        counters: Arc<NexusCounters>,
+        messages: mpsc::UnboundedSender<Message>,
+    ) -> Option<SessionHandle> {
+        let handle = SessionHandle {
+            target: Arc::clone(self),
+            nexus: Arc::new(Nexus {
+                id: Nexus::next_id(),
+                initiator: logged_in.initiator_name.clone(),
+                isid: logged_in.isid,
+                portal_group,
+                luns: Arc::clone(&self.luns),
+                counters,
+            }),
+            messages,
+            ended: CancellationToken::new(),
+        };
+        for session in self.admit(&handle)? {
+            debug!(nexus = session.nexus.id, "reinstated by a new session");
+            let _ = session.messages.send(Message::Close);
+            while tokio::time::timeout(REINSTATEMENT, session.ended.cancelled()).await.is_err() {
+                warn!(nexus = session.nexus.id, "a login waits: the session it takes the place of still runs commands");
+            }
+        }
+        handle.nexus.counters.sessions.fetch_add(1, Ordering::Relaxed);
+        handle.nexus.counters.live.fetch_add(1, Ordering::Relaxed);
+        Some(handle)
+    }
+
+    /// Notes a session, and gives those of the same I_T nexus that were there before.
+    fn admit(&self, handle: &SessionHandle) -> Option<Vec<SessionHandle>> {
+        let port = |nexus: &Nexus| (nexus.initiator.clone(), nexus.isid, nexus.portal_group);
+        let mut sessions = self.sessions();
+        if sessions.closed {
+            return None;
+        }
+        let new = port(&handle.nexus);
+        let former = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
+        sessions.live.insert(handle.nexus.id, handle.clone());
+        Some(former)
+    }
+
+    /// Takes a session out whose commands have all ended.
+    pub(super) fn leave(&self, handle: &SessionHandle) {
+        for (_, device) in self.luns.all() {
+            device.common().nexus_lost(handle.nexus.id);
+        }
+        handle.nexus.counters.live.fetch_sub(1, Ordering::Relaxed);
+        self.sessions().live.remove(&handle.nexus.id);
+        handle.ended.cancel();
+    }
+
+    /// Closes all sessions, and lets none in any more.
+    pub(super) fn close(&self) {
+        let mut sessions = self.sessions();
+        sessions.closed = true;
+        sessions.live.values().for_each(|session| drop(session.messages.send(Message::Close)));
+    }
+
+    /// Sessions that are logged in.
+    pub(super) fn handles(&self) -> Vec<SessionHandle> {
+        self.sessions().live.values().cloned().collect()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().expect("no holder panics")
+    }
+}
