@@ -11,6 +11,8 @@ use clap::{ArgMatches, Args};
 use protocol::units::BlockLength;
 use serde::Deserialize;
 
+use crate::lun::disk::DiskOptions;
+
 /// Name served when none is given. RFC 7143 (4.2.7.4) wants a date and a domain its owner held.
 pub const DEFAULT_TARGET: &str = "iqn.2026-01.org.offhost:target";
 /// Where to listen when nothing is said: reachable from this machine only, since there is no authentication unless it is set up.
@@ -59,10 +61,22 @@ pub struct Disk {
     pub path: PathBuf,
     /// Makes a sparse file of this size where there is none; must agree with a file that exists.
     pub size: Option<ByteSize>,
-    /// Bytes a block, 512 or 4096.
-    pub block: u32,
-    /// Refuse every write.
-    pub read_only: bool,
+    /// Everything else: blocks, protection, medium.
+    pub options: DiskOptions,
+}
+
+impl Disk {
+    /// Checked against each other.
+    fn check(&self) -> Result<(), String> {
+        self.options.check()?;
+        let block = self.options.block_length;
+        match self.size.map(|size| size.as_u64()) {
+            Some(size) if size == 0 || !size.is_multiple_of(block.bytes()) => {
+                Err(format!("size {size} is no whole number of {}-byte blocks", block.0))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[[lun]] tape = "shelf/"`.
@@ -76,33 +90,53 @@ pub struct Tape {
 
 /// A `[[lun]]` table as it is written, before it is known to be a disk or a tape: one table, so that a key nobody knows is
 /// named in the error.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LunTable {
     disk: Option<PathBuf>,
     size: Option<ByteSize>,
-    block: Option<u32>,
-    read_only: Option<bool>,
     tape: Option<PathBuf>,
     capacity: Option<ByteSize>,
+    block: Option<u32>,
+    physical_block: Option<u32>,
+    lowest_aligned: Option<u16>,
+    read_only: Option<bool>,
+    removable: Option<bool>,
+    thin: Option<bool>,
+    threshold: Option<u8>,
+}
+
+impl LunTable {
+    fn disk_options(&self) -> DiskOptions {
+        let blocks = DiskOptions::from(self.block.map_or(BlockLength::B512, BlockLength));
+        DiskOptions {
+            physical_block: self.physical_block.unwrap_or(blocks.physical_block),
+            lowest_aligned: self.lowest_aligned.unwrap_or(blocks.lowest_aligned),
+            read_only: self.read_only.unwrap_or(blocks.read_only),
+            removable: self.removable.unwrap_or(blocks.removable),
+            thin: self.thin.unwrap_or(blocks.thin),
+            threshold_percent: self.threshold.or(blocks.threshold_percent),
+            ..blocks
+        }
+    }
+
+    fn names_disk_options(&self) -> bool {
+        self.disk_options() != DiskOptions::default() || self.size.is_some()
+    }
 }
 
 impl TryFrom<LunTable> for Lun {
     type Error = &'static str;
 
     fn try_from(table: LunTable) -> Result<Self, Self::Error> {
+        let (options, of_a_disk) = (table.disk_options(), table.names_disk_options());
         match table {
-            LunTable { disk: Some(path), tape: None, capacity: None, size, block, read_only } => {
-                let block = block.unwrap_or(BlockLength::B512.0);
-                Ok(Self::Disk(Disk { path, size, block, read_only: read_only.unwrap_or(false) }))
-            }
-            LunTable { disk: None, tape: Some(path), capacity, size: None, block: None, read_only: None } => {
-                Ok(Self::Tape(Tape { path, capacity }))
-            }
+            LunTable { disk: Some(path), tape: None, capacity: None, size, .. } => Ok(Self::Disk(Disk { path, size, options })),
+            LunTable { disk: None, tape: Some(path), capacity, .. } if !of_a_disk => Ok(Self::Tape(Tape { path, capacity })),
             LunTable { disk: None, tape: None, .. } => Err("a LUN wants `disk = \"file\"` or `tape = \"folder\"`"),
             LunTable { disk: Some(_), tape: Some(_), .. } => Err("a LUN is a disk or a tape, not both: begin another [[lun]]"),
             LunTable { disk: Some(_), .. } => Err("`capacity` is for a tape; a disk has a `size`"),
-            LunTable { tape: Some(_), .. } => Err("`size`, `block` and `read_only` are for a disk; a tape has a `capacity`"),
+            LunTable { tape: Some(_), .. } => Err("`size`, `block` and their like are for a disk; a tape has a `capacity`"),
         }
     }
 }
@@ -171,13 +205,8 @@ impl Config {
         }
         for (number, lun) in self.luns.iter().enumerate() {
             let Lun::Disk(disk) = lun else { continue };
-            if ![512, 4096].contains(&disk.block) {
-                return wrong(format!("LUN {number}: block length {} is neither 512 nor 4096", disk.block));
-            }
-            if let Some(size) = disk.size
-                && (size.as_u64() == 0 || !size.as_u64().is_multiple_of(u64::from(disk.block)))
-            {
-                return wrong(format!("LUN {number}: size {} is no whole number of {}-byte blocks", size.as_u64(), disk.block));
+            if let Err(what) = disk.check() {
+                return wrong(format!("LUN {number}: {what}"));
             }
         }
         Ok(self)
@@ -194,7 +223,8 @@ pub struct ServeArgs {
     #[arg(long, short, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// A disk LUN on a file or block device; made sparse when a size is given and there is none.
-    /// Options: `,block=4096`, `,read-only`
+    /// Options: `,block=4096`, `,physical-block=512`, `,lowest-aligned=7`, `,read-only`, `,removable`, `,thick`, `,threshold=80`
+    /// (percent in use of a thin disk that initiators are told of)
     #[arg(long, value_name = "FILE[:SIZE][,OPTION…]")]
     pub disk: Vec<DiskArg>,
     /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none
@@ -231,12 +261,8 @@ impl ServeArgs {
         config.control = self.control.or(config.control);
         config.mover = self.mover.or(config.mover);
         if config.luns.is_empty() {
-            let disk = Disk {
-                path: config.data.join("disk.img"),
-                size: Some(DEFAULT_DISK_SIZE),
-                block: BlockLength::B512.0,
-                read_only: false,
-            };
+            let disk =
+                Disk { path: config.data.join("disk.img"), size: Some(DEFAULT_DISK_SIZE), options: DiskOptions::default() };
             config.luns = vec![Lun::Disk(disk), Lun::Tape(Tape { path: config.data.join("shelf"), capacity: None })];
         }
         config.checked()
@@ -262,18 +288,31 @@ impl FromStr for DiskArg {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let (path, size) = path_and_size(parts.next().expect("split gives one part at least"))?;
-        let mut disk = Disk { path, size, block: BlockLength::B512.0, read_only: false };
+        let mut table = LunTable { disk: Some(path), size, ..LunTable::default() };
         for option in parts {
-            match option.split_once('=') {
-                Some(("block", length)) => {
-                    disk.block = length.parse().map_err(|_| format!("block length {length:?} is no number"))?
+            let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+            match (name, value) {
+                ("block", Some(value)) => table.block = Some(number(name, value)?),
+                ("physical-block", Some(value)) => table.physical_block = Some(number(name, value)?),
+                ("lowest-aligned", Some(value)) => table.lowest_aligned = Some(number(name, value)?),
+                ("threshold", Some(value)) => table.threshold = Some(number(name, value)?),
+                ("read-only", None) => table.read_only = Some(true),
+                ("removable", None) => table.removable = Some(true),
+                ("thick", None) => table.thin = Some(false),
+                _ => {
+                    let known = "block=, physical-block=, lowest-aligned=, threshold=, read-only, removable and thick";
+                    return Err(format!("unknown option {option:?}; there are {known}"));
                 }
-                None if option == "read-only" => disk.read_only = true,
-                _ => return Err(format!("unknown option {option:?}; there are block=512, block=4096 and read-only")),
             }
         }
+        let options = table.disk_options();
+        let disk = Disk { path: table.disk.expect("set above"), size, options };
         Ok(Self(disk))
     }
+}
+
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name} {value:?} is no number, or too large a one"))
 }
 
 /// `shelf/:2TB`.
@@ -320,9 +359,9 @@ mod tests {
     fn luns_are_numbered_in_the_order_of_the_flags() {
         let config = flags("serve --disk a.img:1GiB --tape shelf/ --disk b.img,block=4096,read-only").unwrap();
         let [Lun::Disk(a), Lun::Tape(tape), Lun::Disk(b)] = config.luns.as_slice() else { panic!("{:?}", config.luns) };
-        assert_eq!((a.size, a.block), (Some(ByteSize::gib(1)), 512));
+        assert_eq!((a.size, &a.options), (Some(ByteSize::gib(1)), &DiskOptions::default()));
         assert_eq!(tape.path, Path::new("shelf/"));
-        assert_eq!((b.size, b.block, b.read_only), (None, 4096, true));
+        assert_eq!((b.size, &b.options), (None, &DiskOptions { read_only: true, ..BlockLength(4096).into() }));
     }
 
     #[test]
@@ -356,6 +395,12 @@ mod tests {
         assert!(flags("serve --target my-target").is_err());
         assert!(DiskArg::from_str("a.img:20Gigs").is_err());
         assert!(DiskArg::from_str("a.img,fast").is_err());
+        assert!(DiskArg::from_str("a.img,threshold=high").is_err());
+        assert!(flags("serve --disk a.img,physical-block=100").is_err());
+        assert!(
+            flags("serve --disk a.img,removable,thick,physical-block=512,threshold=80").is_err(),
+            "a thick disk has no threshold"
+        );
         assert_eq!(DiskArg::from_str("od:d.img").unwrap().0.path, Path::new("od:d.img"));
     }
 }

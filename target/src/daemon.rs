@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use protocol::control::{ErrorKind, Failure, LunStatus, Snapshot, SnapshotEvent, SnapshotRequest, Status};
-use protocol::units::{BlockCount, BlockLength, ByteRange};
+use protocol::units::{BlockCount, ByteRange};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -301,15 +301,15 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
     Ok(match lun {
         config::Lun::Disk(disk) => {
             let store = open_store(disk).with_context(|| disk.path.display().to_string())?;
-            let length = BlockLength(disk.block);
+            let length = disk.options.block_length;
             anyhow::ensure!(
                 store.size().is_multiple_of(length.bytes()),
                 "{} has {} bytes, which is no whole number of {}-byte blocks",
                 disk.path.display(),
                 store.size(),
-                disk.block
+                length.0
             );
-            Device::Disk(Disk::new(common(&disk.path, "DISK"), Volume::new(store), length))
+            Device::Disk(Disk::new(common(&disk.path, "DISK"), Volume::new(store), disk.options.clone()))
         }
         config::Lun::Tape(tape) => {
             let capacity = tape.capacity.map(|size| size.as_u64());
@@ -321,7 +321,7 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
 }
 
 fn open_store(disk: &config::Disk) -> io::Result<Arc<dyn BlockStore>> {
-    let store = if disk.read_only {
+    let store = if disk.options.read_only {
         RawStore::open_read_only(&disk.path)?
     } else {
         RawStore::open(&RawSpec { path: PathBuf::clone(&disk.path), size: disk.size.map(|size| size.as_u64()) })?

@@ -283,18 +283,35 @@ pub fn read_capacity_10(last: Lba, block_length: BlockLength) -> [u8; 8] {
     data
 }
 
-/// READ CAPACITY(16) parameter data of a thin-provisioned unit whose unmapped blocks read as zeros (LBPME, LBPRZ).
-///
-/// `physical_exponent`: a physical block has 2 to this power logical blocks.
-#[must_use]
-pub fn read_capacity_16(last: Lba, block_length: BlockLength, physical_exponent: u8, thin: bool) -> [u8; 32] {
-    const LBPME_LBPRZ: u8 = 0xC0;
-    let mut data = [0; 32];
-    data[..8].copy_from_slice(&last.0.to_be_bytes());
-    data[8..12].copy_from_slice(&block_length.0.to_be_bytes());
-    data[13] = physical_exponent & 0x0F;
-    data[14] = if thin { LBPME_LBPRZ } else { 0 };
-    data
+/// READ CAPACITY(16) parameter data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadCapacity16 {
+    /// RETURNED LOGICAL BLOCK ADDRESS: the last block.
+    pub last: Lba,
+    /// LOGICAL BLOCK LENGTH.
+    pub block_length: BlockLength,
+    /// A physical block has 2 to this power logical blocks.
+    pub physical_exponent: u8,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    pub lowest_aligned: u16,
+    /// Thin-provisioned, and unmapped blocks read as zeros (LBPME, LBPRZ).
+    pub thin: bool,
+}
+
+impl ReadCapacity16 {
+    /// The 32 bytes.
+    #[must_use]
+    pub fn emit(&self) -> [u8; 32] {
+        const LBPME_LBPRZ: u8 = 0xC0;
+        let mut data = [0; 32];
+        data[..8].copy_from_slice(&self.last.0.to_be_bytes());
+        data[8..12].copy_from_slice(&self.block_length.0.to_be_bytes());
+        data[13] = self.physical_exponent & 0x0F;
+        let [high, low] = self.lowest_aligned.to_be_bytes();
+        data[14] = high & 0x3F | if self.thin { LBPME_LBPRZ } else { 0 };
+        data[15] = low;
+        data
+    }
 }
 
 /// The ranges of an UNMAP parameter list and the byte at which each descriptor begins.
@@ -372,8 +389,10 @@ pub struct BlockLimits {
     pub unmap_blocks_max: u32,
     /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT.
     pub unmap_descriptors_max: u32,
-    /// OPTIMAL UNMAP GRANULARITY, in blocks; the alignment is zero.
+    /// OPTIMAL UNMAP GRANULARITY, in blocks.
     pub unmap_granularity: u32,
+    /// UNMAP GRANULARITY ALIGNMENT: the first block to which the granularity applies.
+    pub unmap_alignment: u32,
     /// MAXIMUM WRITE SAME LENGTH, in blocks.
     pub write_same_max: u64,
 }
@@ -391,7 +410,7 @@ impl BlockLimits {
         page.extend(self.unmap_blocks_max.to_be_bytes());
         page.extend(self.unmap_descriptors_max.to_be_bytes());
         page.extend(self.unmap_granularity.to_be_bytes());
-        page.extend(if self.unmap_granularity == 0 { 0 } else { UGAVALID }.to_be_bytes());
+        page.extend(if self.unmap_granularity == 0 { 0 } else { UGAVALID | self.unmap_alignment }.to_be_bytes());
         page.extend(self.write_same_max.to_be_bytes());
         page.resize(0x3C, 0);
         page
@@ -458,8 +477,14 @@ mod tests {
     #[test]
     fn capacity_beyond_32_bits_is_told_by_the_long_form() {
         assert_eq!(read_capacity_10(Lba(1 << 32), BlockLength::B512), *hex("ffffffff 00000200").first_chunk().unwrap());
-        let long = read_capacity_16(Lba(1 << 32), BlockLength::B512, 3, true);
-        assert_eq!(long[..16], hex("0000000100000000 00000200 00 03 c0 00")[..]);
+        let long = ReadCapacity16 {
+            last: Lba(1 << 32),
+            block_length: BlockLength::B512,
+            physical_exponent: 3,
+            lowest_aligned: 0x107,
+            thin: true,
+        };
+        assert_eq!(long.emit()[..16], hex("0000000100000000 00000200 00 03 c1 07")[..]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::task::{Execution, Response, Task};
 pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
     /// PERIPHERAL DEVICE TYPE.
     const DEVICE_TYPE: DeviceType;
-    /// RMB: the medium can be taken out.
+    /// RMB where it is the same for all of a type: the medium can be taken out.
     const REMOVABLE: bool;
     /// The commands of this type. A row here goes before a common one of the same operation code.
     const COMMANDS: &'static [Command<Self>];
@@ -48,6 +48,11 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// This one, as a device of any type.
     fn device(self: &Arc<Self>) -> Device;
+
+    /// RMB.
+    fn removable(&self) -> bool {
+        Self::REMOVABLE
+    }
 
     /// One of [`LogicalUnit::VPD_PAGES`], without its four bytes of header.
     fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {

@@ -91,7 +91,7 @@ fn standard_inquiry<D: LogicalUnit>(device: &D) -> Vec<u8> {
     let identity = &common.identity;
     StandardInquiry {
         device_type: Some(D::DEVICE_TYPE),
-        removable: D::REMOVABLE,
+        removable: device.removable(),
         third_party_copy: common.copy.is_some(),
         vendor: &identity.vendor,
         product: &identity.product,

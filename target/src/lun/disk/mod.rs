@@ -6,17 +6,21 @@
 //! | `atomic` | COMPARE AND WRITE, ORWRITE |
 //! | `provision` | UNMAP, WRITE SAME, GET LBA STATUS |
 //! | `pages` | capacity, VPD, mode and log pages, START STOP UNIT |
+//! | `options` | how a disk is set up |
 //! | `fault` | what an error of the store is called |
 //!
 //! Knows nothing of files: a store does. Protection information, zones and streams are not served. Follows SBC-4.
 
 mod atomic;
 mod fault;
+mod options;
 mod pages;
 mod provision;
 #[cfg(test)]
 mod tests;
 mod transfer;
+
+pub use options::{DiskOptions, PHYSICAL_BLOCK};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -41,6 +45,7 @@ pub const TRANSFER_MAX: u64 = 32 << 20;
 pub struct Disk {
     common: Common,
     volume: Arc<Volume>,
+    options: DiskOptions,
     block_length: BlockLength,
     /// WCE of the caching mode page. Clear: every write is synced before its status.
     write_cache: AtomicBool,
@@ -51,13 +56,16 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Serves `volume` in blocks of `block_length`. A volume whose store is read-only is a write-protected LUN.
+    /// Serves `volume` as `options` say, which have been checked; a [`BlockLength`] alone is enough. A volume whose store is read-only
+    /// is a write-protected LUN.
     #[must_use]
-    pub fn new(common: Common, volume: Arc<Volume>, block_length: BlockLength) -> Arc<Self> {
+    pub fn new(common: Common, volume: Arc<Volume>, options: impl Into<DiskOptions>) -> Arc<Self> {
+        let options = options.into();
         Arc::new(Self {
             common,
             volume,
-            block_length,
+            block_length: options.block_length,
+            options,
             write_cache: AtomicBool::new(true),
             software_write_protect: AtomicBool::new(false),
             writers: RwLock::new(()),
@@ -94,10 +102,21 @@ impl Disk {
         self.write_cache.load(Ordering::Relaxed)
     }
 
-    /// Why nothing may be written, if so: the store is read-only, or SWP is set.
+    /// How it was set up.
+    #[must_use]
+    pub fn options(&self) -> &DiskOptions {
+        &self.options
+    }
+
+    /// UNMAP is served: what cannot be written cannot be unmapped either.
+    fn is_thin(&self) -> bool {
+        self.options.thin && !self.options.read_only && !self.volume.store().read_only()
+    }
+
+    /// Why nothing may be written, if so: the store or the LUN is read-only, or SWP is set.
     #[must_use]
     pub fn write_protection(&self) -> Option<Sense> {
-        if self.volume.store().read_only() {
+        if self.options.read_only || self.volume.store().read_only() {
             return Some(Sense::WRITE_PROTECTED);
         }
         self.software_write_protect.load(Ordering::Relaxed).then_some(Sense::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
@@ -212,6 +231,10 @@ impl LogicalUnit for Disk {
 
     fn device(self: &Arc<Self>) -> Device {
         Device::Disk(Arc::clone(self))
+    }
+
+    fn removable(&self) -> bool {
+        self.options.removable
     }
 
     fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {

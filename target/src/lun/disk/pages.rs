@@ -18,34 +18,31 @@ use super::{Disk, TRANSFER_MAX, fault};
 use crate::lun::common::{Reply, answer, data_in};
 use crate::task::{Execution, Response, Task};
 
-/// What files are made of: a physical block, and the granularity of UNMAP, in bytes.
-const PHYSICAL_BLOCK: u32 = 4096;
-
 pub(super) fn read_capacity_10(disk: &Disk, _task: &Task) -> Reply {
     Ok(Response::data(sbc::read_capacity_10(last(disk), disk.block_length()).to_vec()))
 }
 
 pub(super) fn read_capacity_16(disk: &Disk, task: &Task) -> Reply {
     let cdb: ServiceActionIn16Cdb = task.cdb.read();
-    let physical_exponent = (PHYSICAL_BLOCK / disk.block_length().0).ilog2() as u8;
-    let data = sbc::read_capacity_16(last(disk), disk.block_length(), physical_exponent, is_thin(disk));
-    Ok(data_in(data.to_vec(), cdb.allocation_length.get()))
+    let data = sbc::ReadCapacity16 {
+        last: last(disk),
+        block_length: disk.block_length(),
+        physical_exponent: disk.options.physical_exponent(),
+        lowest_aligned: disk.options.lowest_aligned,
+        thin: disk.is_thin(),
+    };
+    Ok(data_in(data.emit().to_vec(), cdb.allocation_length.get()))
 }
 
 fn last(disk: &Disk) -> Lba {
     Lba(disk.capacity().0.saturating_sub(1))
 }
 
-/// What cannot be written cannot be unmapped either: a snapshot claims no provisioning.
-fn is_thin(disk: &Disk) -> bool {
-    !disk.volume().store().read_only()
-}
-
 pub(super) fn vpd_page(disk: &Disk, code: u8) -> Option<Vec<u8>> {
     match code {
         page::BLOCK_LIMITS => Some(block_limits(disk).emit()),
         page::BLOCK_DEVICE_CHARACTERISTICS => Some(sbc::block_device_characteristics()),
-        page::LOGICAL_BLOCK_PROVISIONING => Some(sbc::logical_block_provisioning(is_thin(disk))),
+        page::LOGICAL_BLOCK_PROVISIONING => Some(sbc::logical_block_provisioning(disk.is_thin())),
         _ => None,
     }
 }
@@ -53,7 +50,7 @@ pub(super) fn vpd_page(disk: &Disk, code: u8) -> Option<Vec<u8>> {
 fn block_limits(disk: &Disk) -> BlockLimits {
     let block_length = disk.block_length();
     let blocks = |bytes: u64| bytes / block_length.bytes();
-    let physical = PHYSICAL_BLOCK / block_length.0;
+    let physical = disk.options.physical_block / block_length.0;
     let limits = BlockLimits {
         write_same_non_zero: true,
         compare_and_write_max: COMPARE_AND_WRITE_MAX,
@@ -64,11 +61,12 @@ fn block_limits(disk: &Disk) -> BlockLimits {
         write_same_max: blocks(CHANGE_MAX),
         ..BlockLimits::default()
     };
-    match is_thin(disk) {
+    match disk.is_thin() {
         true => BlockLimits {
             unmap_blocks_max: blocks(CHANGE_MAX) as u32,
             unmap_descriptors_max: UNMAP_DESCRIPTORS_MAX,
             unmap_granularity: physical,
+            unmap_alignment: disk.options.lowest_aligned.into(),
             ..limits
         },
         false => limits,
