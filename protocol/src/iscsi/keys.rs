@@ -317,6 +317,12 @@ pub struct Wishes {
     pub immediate_data: bool,
     /// R2Ts of one command at a time.
     pub max_outstanding_r2t: u32,
+    /// Connections of one session.
+    pub max_connections: u32,
+    /// 0 or 1: this side knows no connection recovery.
+    pub error_recovery_level: u32,
+    /// How long a session may outlive its last connection, in seconds.
+    pub default_time2retain: u32,
 }
 
 /// What a side does about a digest.
@@ -363,6 +369,9 @@ impl Default for Wishes {
             initial_r2t: false,
             immediate_data: true,
             max_outstanding_r2t: 4,
+            max_connections: 1,
+            error_recovery_level: 0,
+            default_time2retain: Key::DefaultTime2Retain.spec().default,
         }
     }
 }
@@ -380,6 +389,9 @@ impl Wishes {
         bounded(&mut self.max_burst_length, Key::MaxBurstLength);
         bounded(&mut self.first_burst_length, Key::FirstBurstLength);
         bounded(&mut self.max_outstanding_r2t, Key::MaxOutstandingR2T);
+        bounded(&mut self.max_connections, Key::MaxConnections);
+        bounded(&mut self.default_time2retain, Key::DefaultTime2Retain);
+        self.error_recovery_level = self.error_recovery_level.min(1);
         self.first_burst_length = self.first_burst_length.min(self.max_burst_length);
         self
     }
@@ -395,6 +407,9 @@ impl Wishes {
             Key::InitialR2T => Setting(u32::from(self.initial_r2t)),
             Key::ImmediateData => Setting(u32::from(self.immediate_data)),
             Key::MaxOutstandingR2T => Setting(self.max_outstanding_r2t),
+            Key::MaxConnections => Setting(self.max_connections),
+            Key::ErrorRecoveryLevel => Setting(self.error_recovery_level),
+            Key::DefaultTime2Retain => Setting(self.default_time2retain),
             Key::AuthMethod | Key::TaskReporting => Setting(0b1),
             _ => Setting(key.spec().default),
         }
@@ -424,6 +439,10 @@ pub struct Parameters {
     pub default_time2wait: u16,
     /// In seconds.
     pub default_time2retain: u16,
+    /// Connections of the session.
+    pub max_connections: u16,
+    /// 0 or 1.
+    pub error_recovery_level: u8,
 }
 
 /// What is wrong with a peer's negotiation.
@@ -590,6 +609,8 @@ impl Negotiator {
             max_outstanding_r2t: result(Key::MaxOutstandingR2T),
             default_time2wait: result(Key::DefaultTime2Wait) as u16,
             default_time2retain: result(Key::DefaultTime2Retain) as u16,
+            max_connections: result(Key::MaxConnections) as u16,
+            error_recovery_level: result(Key::ErrorRecoveryLevel) as u8,
         }
     }
 }
@@ -694,6 +715,9 @@ mod tests {
                 initial_r2t,
                 immediate_data,
                 max_outstanding_r2t: r2ts,
+                max_connections: r2ts,
+                error_recovery_level: r2ts % 3,
+                default_time2retain: r2ts,
             },
         )
     }

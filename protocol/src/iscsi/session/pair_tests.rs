@@ -511,6 +511,8 @@ fn any_wishes() -> impl Strategy<Value = Wishes> {
             initial_r2t,
             immediate_data,
             max_outstanding_r2t: r2ts,
+            error_recovery_level: r2ts % 2,
+            ..Wishes::default()
         },
     )
 }
