@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`units`], [`wire`] | typed numbers, byte order, [`wire::WireError`] | |
 //! | [`iscsi`] | PDUs, digests, text keys, login, the session of both sides | RFC 7143 |
-//! | [`scsi`] | command table, CDBs, sense, INQUIRY and VPD, mode and log pages | SAM-5, SPC-4, SBC-4, SSC-4 |
+//! | [`scsi`] | command table, CDBs, sense, INQUIRY and VPD, mode and log pages | SAM-5, SPC-4, SBC-4, SSC-4, SMC-3 |
 //! | [`xcopy`] | EXTENDED COPY lists, CSCD and segment tables, RECEIVE COPY RESULTS | SPC-4 |
 //! | [`mover`] | copy jobs between target and mover, the shared data block table | own |
 //! | [`cartridge`] | the tape image: SIMH `.tap` framing, index entries, append and scan | SIMH magtape, own |

@@ -1,6 +1,6 @@
 //! SCSI as bytes: commands, sense, INQUIRY data, mode and log pages.
 //!
-//! Does not execute anything. Follows SAM-5, SPC-4, SBC-4 and SSC-4.
+//! Does not execute anything. Follows SAM-5, SPC-4, SBC-4, SSC-4 and SMC-3.
 
 pub mod asc;
 pub mod command;
@@ -11,6 +11,8 @@ pub mod mode;
 pub mod report;
 pub mod sbc;
 pub mod sense;
+pub mod smc;
+pub mod smc_data;
 pub mod spc;
 pub mod ssc;
 pub mod ssc_data;
