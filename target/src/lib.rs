@@ -8,6 +8,7 @@
 //! No payload byte of a tape copy passes through this process.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod cartridge;
 pub mod config;
 pub mod control;

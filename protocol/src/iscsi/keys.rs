@@ -257,7 +257,7 @@ impl KeySpec {
 }
 
 /// A number as text says it: decimal, or hexadecimal behind `0x`. RFC 7143 (6.1).
-fn number(text: &str) -> Option<u32> {
+pub(super) fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None if text.starts_with('+') => None,

@@ -10,6 +10,7 @@
 //! Follows RFC 7143.
 
 pub mod bhs;
+pub mod chap;
 pub mod digest;
 pub mod keys;
 pub mod login;
