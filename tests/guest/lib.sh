@@ -1,0 +1,59 @@
+# What the scripts of the guest tests share. Sourced under `set -euo pipefail` in front of each.
+
+# Says what failed, and ends the script.
+die() {
+    echo "guest: $*" >&2
+    exit 1
+}
+
+# Something to wait on that never speaks: `pause SECONDS` without a process, which costs 10 ms and more under emulation.
+exec {idle}<> <(:)
+pause() { read -rt "$1" -u "$idle" || true; }
+
+# `await SECONDS COMMAND…`: until it succeeds.
+await() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$until" ] || die "never came: $*"
+        pause 0.1
+    done
+}
+
+# Starts open-iscsi's daemon, with settings in the form of iscsid.conf behind Debian's own.
+start_iscsid() {
+    {
+        cat /etc/iscsi/iscsid.conf
+        echo 'iscsid.startup = /bin/true'
+        echo 'node.conn[0].tcp.window_size = 4194304'
+        printf '%s\n' "$@"
+    } >/run/iscsid.conf
+    cp /run/iscsid.conf /etc/iscsi/iscsid.conf
+    mkdir -p /run/lock/iscsi
+    modprobe iscsi_tcp
+    iscsid
+}
+
+# `login PORTAL`: discovery and login to all that it names.
+login() {
+    iscsiadm -m discovery -t sendtargets -p "$1"
+    iscsiadm -m node --login
+    udevadm settle --timeout=60
+}
+
+# After udev has looked at what the last program closed: a look at a device that goes away is an I/O error in the log.
+logout() {
+    udevadm settle --timeout=60
+    iscsiadm -m node --logout
+    udevadm settle --timeout=60
+}
+
+# `device LUN KIND`: the node of a LUN of the (first) session; KIND is block, scsi_tape, scsi_generic or scsi_changer.
+device() {
+    local folder=(/sys/class/scsi_device/*:"$1"/device/"$2"/*)
+    [ -e "${folder[0]}" ] || return 1
+    case $2 in
+        scsi_tape) echo "/dev/n$(basename "${folder[0]}" | sed 's/^nst/st/; s/[lam]$//')" ;;
+        *) echo "/dev/${folder[0]##*/}" ;;
+    esac
+}

@@ -1,0 +1,76 @@
+//! A stock Linux kernel trusts a tape LUN: the `st` driver, mt and tar.
+
+use std::time::Duration;
+
+use offhost_tests::guest::{Guest, Kernel, images};
+use offhost_tests::programs::Target;
+use offhost_tests::skip;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn mt_and_tar_work_with_a_tape() {
+    let images = match images(Kernel::V6_12) {
+        Ok(images) => images,
+        Err(why) => skip!("{why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::start(folder.path(), &["--tape", "shelf"]).unwrap();
+    let mut guest = Guest::boot(images, folder.path()).unwrap();
+    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    guest.run(TAR, 3 * MINUTE).unwrap();
+    guest.run(MT, MINUTE).unwrap();
+    guest.run("logout; ! device 0 scsi_tape", MINUTE).unwrap();
+    let complaints = guest.complaints(&[]).unwrap();
+    assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
+}
+
+/// Two archives behind each other, read back.
+const TAR: &str = r#"
+    tape=$(device 0 scsi_tape)
+    mkdir /tmp/in /tmp/out
+    cp /usr/bin/[a-f]* /tmp/in
+    mt -f "$tape" rewind
+    tar -C /tmp -b 64 -cf "$tape" in
+    tar -C /tmp -b 512 -cf "$tape" in
+    mt -f "$tape" rewind
+    tar -C /tmp/out -b 64 -xf "$tape"
+    diff -r /tmp/in /tmp/out/in
+    mt -f "$tape" rewind
+    mt -f "$tape" fsf 1
+    rm -r /tmp/out/in
+    tar -C /tmp/out -b 512 -xf "$tape"
+    diff -r /tmp/in /tmp/out/in
+"#;
+
+/// Positions, as mt tells them.
+const MT: &str = r#"
+    tape=$(device 0 scsi_tape)
+    at() { # BLOCK
+        local told
+        told=$(mt -f "$tape" tell)
+        [ "$told" = "At block $1." ] || die "at $1 expected, not: $told"
+    }
+    mt -f "$tape" rewind; at 0
+    mt -f "$tape" status | grep -q 'BOT ONLINE'
+    mt -f "$tape" seek 7; at 7
+    mt -f "$tape" fsr 3; at 10
+    mt -f "$tape" bsr 2; at 8
+    mt -f "$tape" fsf 1
+    mt -f "$tape" status | grep -q 'EOF'
+    mt -f "$tape" eod
+    mt -f "$tape" status | grep -q 'EOD'
+    end=$(mt -f "$tape" tell)
+    mt -f "$tape" weof 2
+    [ "$(mt -f "$tape" tell)" != "$end" ]
+    mt -f "$tape" setblk 512
+    mt -f "$tape" status | grep -q 'Tape block size 512 bytes'
+    dd if=/usr/bin/bash of="$tape" bs=10240 count=20
+    mt -f "$tape" setblk 0
+    mt -f "$tape" rewind
+    mt -f "$tape" erase
+    mt -f "$tape" eod; at 0
+    mt -f "$tape" offline
+    mt -f "$tape" load
+    mt -f "$tape" status | grep -q ONLINE
+"#;
