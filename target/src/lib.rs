@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod access;
+pub mod buffers;
 pub mod cartridge;
 pub mod config;
 pub mod control;

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::mover::MAX_GRANT;
@@ -20,6 +22,7 @@ pub struct Volume {
     store: Arc<dyn BlockStore>,
     gate: Arc<Gate>,
     trackers: Trackers,
+    pace: Pace,
 }
 
 /// A write in flight: the quiet window counts it until this is dropped. Owned, so that it can travel to another thread.
@@ -38,7 +41,7 @@ impl Volume {
     /// Guards `store`.
     #[must_use]
     pub fn new(store: Arc<dyn BlockStore>) -> Arc<Self> {
-        Arc::new(Self { store, gate: Arc::new(Gate::new()), trackers: Trackers::default() })
+        Arc::new(Self { store, gate: Arc::new(Gate::new()), trackers: Trackers::default(), pace: Pace::new() })
     }
 
     /// What lies below: for reads, which need no admission.
@@ -63,6 +66,18 @@ impl Volume {
     pub async fn admit(&self) -> Admission {
         self.gate.admit().await;
         Admission { gate: Arc::clone(&self.gate) }
+    }
+
+    /// Whether a write is likely not to wait: it only goes to memory, nothing has to be copied up for a snapshot, and none waited a
+    /// moment ago.
+    #[must_use]
+    pub fn writes_at_once(&self) -> bool {
+        self.store.buffered() && self.trackers.none_live() && !self.pace.is_held_up()
+    }
+
+    /// Runs a write that was expected not to wait, and takes note if it did.
+    pub fn timed<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.pace.timed(write)
     }
 
     /// Blocks. Copies up what live snapshots still need, then writes.
@@ -149,6 +164,43 @@ impl Volume {
         // An admission of another volume would not hold this one's snapshots back.
         assert!(Arc::ptr_eq(&admission.gate, &self.gate), "admitted by this volume");
         self.trackers.preserve(&*self.store, range);
+    }
+}
+
+/// Whether writes wait, as they do when memory is full of what has not been written back: then they are to wait on threads made
+/// for it.
+#[derive(Debug)]
+struct Pace {
+    made: Instant,
+    /// Milliseconds after `made`.
+    held_up_until: AtomicU64,
+}
+
+impl Pace {
+    /// What waits for so long was held up. A thread that loses its processor for a turn is not.
+    const HELD_UP: Duration = Duration::from_millis(10);
+    /// How long others are then thought to be.
+    const HOLDS_FOR: Duration = Duration::from_millis(200);
+
+    fn new() -> Self {
+        Self { made: Instant::now(), held_up_until: AtomicU64::new(0) }
+    }
+
+    fn is_held_up(&self) -> bool {
+        match self.held_up_until.load(Ordering::Relaxed) {
+            0 => false,
+            until => self.made.elapsed() < Duration::from_millis(until),
+        }
+    }
+
+    fn timed<T>(&self, write: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = write();
+        if began.elapsed() >= Self::HELD_UP {
+            let until = self.made.elapsed() + Self::HOLDS_FOR;
+            self.held_up_until.store(until.as_millis() as u64, Ordering::Relaxed);
+        }
+        done
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use protocol::iscsi::{
     Command, ConnectionId, ProtocolError, Reply, Session, Target as TargetRole, TargetConfig, TargetEvent,
     TaskManagementFunction, TaskManagementResponse,
@@ -27,12 +27,21 @@ use crate::task::{Attribute, Execution, Response, Task};
 
 /// The connection of a session that has one. Its CID is the initiator's to choose and is not needed here.
 const CONNECTION: ConnectionId = ConnectionId(0);
-/// Room made for each read, in bytes: enough for many commands, or for what is missing of a long PDU.
+/// Bytes of a read: enough for many commands.
 const READ_ROOM: usize = 128 * 1024;
+/// Size of a buffer while long PDUs come, in bytes: several go into one.
+const LONG_READ_ROOM: usize = 1024 * 1024;
+/// Former input buffers kept to be used again.
+const USED_BUFFERS: usize = 8;
 /// Reads of one wake-up, before others have their turn.
 const READS_PER_WAKE_UP: usize = 4;
-/// Bytes waiting to be sent above which no further command is started, and nothing more is read.
+/// Bytes waiting to be sent above which nothing more is read.
 const MAX_BACKLOG: usize = 16 * 1024 * 1024;
+/// Bytes waiting to be sent above which no further command is started: what is read far ahead of the socket is no longer in the
+/// processor's cache when its turn comes.
+const ENOUGH_BACKLOG: usize = 1024 * 1024;
+/// Bytes waiting to be sent above which they are offered to the socket between two commands of one wake-up.
+const WORTH_SENDING: usize = 128 * 1024;
 /// Data-In that running commands may come to, in bytes; one command is always started.
 const MAX_DATA_IN_RUNNING: u64 = 64 * 1024 * 1024;
 /// Parts of one vectored write.
@@ -57,6 +66,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     session: Session<TargetRole>,
     input: BytesMut,
+    /// Former input buffers, the last one at the end; commands may still refer to them.
+    used: VecDeque<BytesMut>,
     /// Once logged in, unless for discovery.
     handle: Option<SessionHandle>,
     messages: mpsc::UnboundedReceiver<Message>,
@@ -96,6 +107,7 @@ impl Connection {
             stream,
             session: Session::accept(CONNECTION, config, std::time::Instant::now()),
             input: BytesMut::new(),
+            used: VecDeque::new(),
             handle: None,
             messages,
             hops: Hops::new(sender.clone()),
@@ -185,13 +197,14 @@ impl Connection {
     fn read(&mut self) -> io::Result<Option<End>> {
         for _ in 0..READS_PER_WAKE_UP {
             let missing = self.session.missing(&self.input);
-            // Not topped up for every read: a buffer that is still referred to is copied from when it grows.
-            if self.input.capacity() - self.input.len() < missing.max(READ_ROOM / 2) {
-                self.input.reserve(missing.max(READ_ROOM));
-            }
-            match self.stream.try_read_buf(&mut self.input) {
+            self.make_room(missing);
+            // Not far into the next PDU: it may have to move to another buffer.
+            let most = missing.max(READ_ROOM);
+            let room = self.input.capacity() - self.input.len();
+            let dry;
+            match self.stream.try_read_buf(&mut (&mut self.input).limit(most)) {
                 Ok(0) => return Ok(Some(End::Closed)),
-                Ok(_) => {}
+                Ok(read) => dry = read < most.min(room),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -199,12 +212,31 @@ impl Connection {
             if let Err(error) = self.session.handle_input(CONNECTION, now, &mut self.input) {
                 return Ok(Some(End::Protocol(error)));
             }
-            if self.input.len() < self.input.capacity() {
-                // The socket gave less than there was room for: it is dry.
+            if dry {
                 break;
             }
         }
         Ok(None)
+    }
+
+    /// Room for the rest of a PDU that has begun, or for many small ones. Not topped up for every read: what is left over is copied
+    /// when the buffer changes. A buffer that no command refers to any more comes again, with its pages.
+    fn make_room(&mut self, missing: usize) {
+        if self.input.capacity() - self.input.len() >= missing.max(READ_ROOM / 2) {
+            return;
+        }
+        let room = if missing > READ_ROOM { (self.input.len() + missing).max(LONG_READ_ROOM) } else { 2 * READ_ROOM };
+        let again = self.used.iter_mut().position(|used| used.try_reclaim(room));
+        let mut next = match again.and_then(|at| self.used.remove(at)) {
+            Some(used) => used,
+            None => BytesMut::with_capacity(room),
+        };
+        next.extend_from_slice(&self.input);
+        self.input.clear();
+        self.used.push_back(std::mem::replace(&mut self.input, next));
+        if self.used.len() > USED_BUFFERS {
+            self.used.pop_front();
+        }
     }
 
     fn time_out(&mut self, last_call: Option<Instant>) -> io::Result<Option<End>> {
@@ -253,7 +285,7 @@ impl Connection {
 
     fn has_room(&mut self, command: &Command) -> bool {
         let data_in = self.data_in_running + command.data_in_limit;
-        (data_in <= MAX_DATA_IN_RUNNING || self.data_in_running == 0) && self.backlog() < MAX_BACKLOG
+        (data_in <= MAX_DATA_IN_RUNNING || self.data_in_running == 0) && self.backlog() < ENOUGH_BACKLOG
     }
 
     fn start_deferred(&mut self, batch: &mut Vec<Job>) {
@@ -293,7 +325,12 @@ impl Connection {
             None => Execution::Done(absent(&task)),
         };
         if let Execution::Done(response) = execution {
-            return self.answer(tag, data_in_limit, response);
+            self.answer(tag, data_in_limit, response);
+            if self.backlog() >= WORTH_SENDING {
+                // An error is met again by the next write.
+                let _ = self.write();
+            }
+            return;
         }
         let run = self.next_run;
         self.next_run += 1;

@@ -195,6 +195,11 @@ impl Trackers {
         self.current().len()
     }
 
+    /// True while no write has to serve any.
+    pub(crate) fn none_live(&self) -> bool {
+        self.live.read().expect("no holder panics").is_empty()
+    }
+
     /// *Birth*: to be called while no write is in flight. Every write admitted later serves it.
     pub(super) fn publish(&self, tracker: Arc<Tracker>) {
         tracker.table.set_state(State::Live);

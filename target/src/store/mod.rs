@@ -66,6 +66,12 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Whatever the file gives; `ReadOnlyFilesystem` when [`BlockStore::read_only`].
     fn write_at(&self, at: u64, data: &[Bytes]) -> io::Result<()>;
 
+    /// True where a write only goes to memory, as a rule: it may be tried without a thread that may block. It will still wait
+    /// when memory is full of what has not been written back.
+    fn buffered(&self) -> bool {
+        false
+    }
+
     /// Frees the range; it reads as zeros from then on.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, fdatasync, lseek};
 use protocol::mover::ends::{Descriptor, End};
@@ -45,6 +46,8 @@ pub struct RawStore {
     path: PathBuf,
     size: u64,
     read_only: bool,
+    /// On tmpfs, which refuses reads that may not wait since none of its reads does.
+    in_memory: bool,
 }
 
 impl RawStore {
@@ -86,7 +89,7 @@ impl RawStore {
                 std::fs::remove_file(&path).map(|()| file)
             })?;
         file.set_len(size)?;
-        Ok(Self { file, path: folder.to_path_buf(), size, read_only: false })
+        Ok(Self::new(file, folder, size, false))
     }
 
     /// Where the blocks lie.
@@ -95,11 +98,16 @@ impl RawStore {
         &self.path
     }
 
+    fn new(file: File, path: &Path, size: u64, read_only: bool) -> Self {
+        let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
+        Self { file, path: path.to_path_buf(), size, read_only, in_memory }
+    }
+
     fn create(path: &Path, size: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         lock(&file, path)?;
         file.set_len(size)?;
-        Ok(Self { file, path: path.to_path_buf(), size, read_only: false })
+        Ok(Self::new(file, path, size, false))
     }
 
     fn open_existing(path: &Path, read_only: bool) -> io::Result<Self> {
@@ -118,7 +126,7 @@ impl RawStore {
         if size == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no blocks", path.display())));
         }
-        Ok(Self { file, path: path.to_path_buf(), size, read_only })
+        Ok(Self::new(file, path, size, read_only))
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -168,6 +176,9 @@ impl BlockStore for RawStore {
 
     fn read_now(&self, at: u64, into: &mut [u8]) -> io::Result<bool> {
         within(self.size, at, into.len() as u64, io::ErrorKind::UnexpectedEof)?;
+        if self.in_memory {
+            return self.file.read_exact_at(into, at).map(|()| true);
+        }
         Ok(sys::read_cached(self.file.as_fd(), at, into)? == Some(into.len()))
     }
 
@@ -193,6 +204,10 @@ impl BlockStore for RawStore {
             }
         }
         Ok(())
+    }
+
+    fn buffered(&self) -> bool {
+        true
     }
 
     fn deallocate(&self, range: ByteRange) -> io::Result<()> {

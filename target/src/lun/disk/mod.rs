@@ -152,6 +152,22 @@ impl Disk {
         Execution::Blocking(Box::new(move || answer(spec, work(&disk))))
     }
 
+    /// Runs `work`, which changes blocks and will hardly wait, where it stands; while a hold is on as [`Disk::change`] does. Times
+    /// it, so that those that follow go to a thread if it did wait.
+    fn change_at_once(
+        self: &Arc<Self>,
+        spec: &'static CommandSpec,
+        task: Task,
+        work: impl FnOnce(&Self, &Task, &Admission) -> Reply + Send + 'static,
+    ) -> Execution {
+        // Held for a moment by COMPARE AND WRITE and the like, which may be reading from a device.
+        let (Some(admission), false) = (self.volume.try_admit(), self.writers.try_read().is_err()) else {
+            return self.change(spec, task, false, work);
+        };
+        let reply = self.volume.timed(|| work(self, &task, &admission));
+        Execution::Done(answer(spec, reply))
+    }
+
     /// Runs `work`, which changes blocks, once it is admitted: at once on a thread that may block, else parked without one until the
     /// hold ends. `durable` work is synced before its status.
     fn change(

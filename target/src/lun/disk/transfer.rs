@@ -10,12 +10,17 @@ use protocol::scsi::{CommandSpec, FieldPointer, Sense, Status};
 use protocol::units::{BlockCount, ByteRange};
 
 use super::{Disk, fault};
+use crate::buffers;
 use crate::lun::common::{Reply, answer};
 use crate::task::{Execution, Response, Task};
 use crate::volume::Admission;
 
-/// Up to this size a READ is tried without a thread: copying it takes about as long as the way to a thread and back.
-const READ_NOW_MAX: u64 = 256 << 10;
+/// Up to this size a READ or WRITE is tried without a thread: copying it takes about as long as the way to a thread and back, and
+/// leaves the bytes where the processor that sends them has them at hand.
+const AT_ONCE_MAX: u64 = 1 << 20;
+
+/// The page cache's page.
+const PAGE: u64 = 4096;
 
 /// What is read at once where nothing has to be kept.
 const PIECE: u64 = 1 << 20;
@@ -31,20 +36,19 @@ pub(super) fn read(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> 
 fn start_read(disk: &Arc<Disk>, range: ByteRange, room: u64, spec: &'static CommandSpec) -> Execution {
     let block = disk.block_length.bytes();
     let len = range.len.min(room.div_ceil(block).saturating_mul(block));
-    let response = move |data| Response { transfer_length: Some(range.len), ..Response::data(data) };
-    if len == 0 {
-        return Execution::Done(response(Vec::new()));
-    }
-    let mut data = vec![0; len as usize];
-    if len <= READ_NOW_MAX {
+    let response = move |data_in| Response { data_in, transfer_length: Some(range.len), ..Response::good() };
+    let at = move |offset: usize| range.start + offset as u64;
+    if len <= AT_ONCE_MAX {
         // An error is met again, and reported, by the read that may block.
-        if let Ok(true) = disk.volume.store().read_now(range.start, &mut data) {
+        let store = disk.volume.store();
+        if let Ok(Some(data)) = buffers::filled(len as usize, |offset, into| store.read_now(at(offset), into)) {
             return Execution::Done(response(data));
         }
     }
     disk.blocking(spec, move |disk| {
-        disk.volume.store().read_at(range.start, &mut data).map_err(|error| fault::on_read(&error))?;
-        Ok(response(data))
+        let store = disk.volume.store();
+        let data = buffers::filled(len as usize, |offset, into| store.read_at(at(offset), into).map(|()| true));
+        Ok(response(data.map_err(|error| fault::on_read(&error))?.unwrap_or_default()))
     })
 }
 
@@ -53,11 +57,24 @@ pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) ->
     match disk.transferred(&task, &extent) {
         Err(sense) => Execution::Done(answer(spec, Err(sense))),
         Ok(range) if range.len == 0 => Execution::Done(Response::good()),
+        Ok(range) if !extent.force_unit_access() && writes_at_once(disk, range) => {
+            disk.change_at_once(spec, task, move |disk, task, admission| write_range(disk, task, admission, range))
+        }
         Ok(range) => disk.change(spec, task, extent.force_unit_access(), move |disk, task, admission| {
-            write_blocks(disk, task, admission, range)?;
-            Ok(moved(range.len))
+            write_range(disk, task, admission, range)
         }),
     }
+}
+
+/// Whether a write need not wait, as far as can be told: whole pages, which nothing has to be read for.
+fn writes_at_once(disk: &Disk, range: ByteRange) -> bool {
+    let whole_pages = range.start.is_multiple_of(PAGE) && range.len.is_multiple_of(PAGE);
+    whole_pages && range.len <= AT_ONCE_MAX && disk.write_cache() && disk.volume.writes_at_once()
+}
+
+fn write_range(disk: &Disk, task: &Task, admission: &Admission, range: ByteRange) -> Reply {
+    write_blocks(disk, task, admission, range)?;
+    Ok(moved(range.len))
 }
 
 /// Writes what came: an initiator that sends fewer bytes than its CDB says gets its whole blocks written, and a residual.
