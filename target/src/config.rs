@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args};
@@ -36,12 +37,36 @@ pub struct Config {
     /// Control socket; `control.sock` in the data folder when absent.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// How long a connection looks for more to do before it sleeps; absent: it sleeps at once.
+    #[serde(default)]
+    pub busy_poll: Option<Span>,
     /// The mover's program; `offhost-mover` beside this one when absent.
     #[serde(default)]
     pub mover: Option<PathBuf>,
     /// LUN 0 first.
     #[serde(default, rename = "lun")]
     pub luns: Vec<Lun>,
+}
+
+/// A length of time as people write it: `500us`, `1ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map(Self).map_err(|why| format!("{text:?} is no length of time: {why}; write it as 500us"))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// One LUN to serve.
@@ -239,6 +264,10 @@ pub struct ServeArgs {
     /// Control socket [default: control.sock in the data folder]
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+    /// Time for which a connection looks for more to do before it sleeps: answers to single small commands come sooner, and a
+    /// processor is kept busy meanwhile [default: sleep at once]
+    #[arg(long, value_name = "TIME")]
+    pub busy_poll: Option<Span>,
     /// Program of the mover [default: offhost-mover beside this program]
     #[arg(long, value_name = "PROGRAM")]
     pub mover: Option<PathBuf>,
@@ -260,6 +289,7 @@ impl ServeArgs {
         config.data = self.data.unwrap_or(config.data);
         config.control = self.control.or(config.control);
         config.mover = self.mover.or(config.mover);
+        config.busy_poll = self.busy_poll.or(config.busy_poll);
         if config.luns.is_empty() {
             let disk =
                 Disk { path: config.data.join("disk.img"), size: Some(DEFAULT_DISK_SIZE), options: DiskOptions::default() };

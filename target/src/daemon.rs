@@ -83,6 +83,7 @@ impl Daemon {
         }
         let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
         let server = Server::new();
+        server.busy_poll(config.busy_poll.map_or(Duration::ZERO, |time| time.0));
         if server.add_target(Target::new(config.target.clone(), Arc::clone(&luns))).is_err() {
             anyhow::bail!("target {} is there twice", config.target);
         }

@@ -144,6 +144,7 @@ impl Connection {
 
     async fn serve(&mut self, shutdown: &CancellationToken) -> io::Result<End> {
         let mut last_call: Option<Instant> = None;
+        let mut awake_until: Option<Instant> = None;
         loop {
             self.write()?;
             let backlog = self.backlog();
@@ -157,12 +158,14 @@ impl Connection {
                 writable = self.stream.writable(), if backlog > 0 => { writable?; Ok(None) }
                 Some(message) = self.messages.recv() => { self.take_messages(message); Ok(None) }
                 () = sleep_until(deadline), if deadline.is_some() => self.time_out(last_call),
+                () = tokio::task::yield_now(), if awake_until.is_some_and(|until| Instant::now() < until) => continue,
                 () = shutdown.cancelled(), if last_call.is_none() => {
                     self.session.request_logout(SHUTDOWN.as_secs() as u16);
                     last_call = Some(Instant::now() + SHUTDOWN);
                     Ok(None)
                 }
             };
+            awake_until = self.server.busy_poll_time().map(|time| Instant::now() + time);
             // What was decoded before an error is still carried out: the peer cannot know what came of it.
             self.take_events().await;
             match step {
@@ -242,6 +245,11 @@ impl Connection {
     fn time_out(&mut self, last_call: Option<Instant>) -> io::Result<Option<End>> {
         if last_call.is_some_and(|last_call| Instant::now() >= last_call) {
             return Ok(Some(End::Closed));
+        }
+        // Nothing came for a while: what reading fast needs is not kept.
+        self.used = VecDeque::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
         }
         Ok(self.session.handle_timeout(std::time::Instant::now()).err().map(End::Protocol))
     }

@@ -62,6 +62,8 @@ pub struct Server {
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
     next_tsih: AtomicU16,
+    /// How long a connection that has had something to do looks for more instead of sleeping, in microseconds.
+    busy_poll_us: AtomicU64,
     /// By name in lower case: RFC 7143 (4.2.7.1) compares names so.
     targets: RwLock<BTreeMap<String, Arc<Target>>>,
     /// By the address that is listened on.
@@ -79,10 +81,22 @@ impl Server {
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
             shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
+            busy_poll_us: AtomicU64::new(0),
             targets: RwLock::default(),
             portals: Mutex::default(),
             counters: Mutex::default(),
         })
+    }
+
+    /// From now on every connection that has had something to do looks for more for `time` before it sleeps: answers come sooner,
+    /// and a processor is busy meanwhile. Zero, as at first, is to sleep at once.
+    pub fn busy_poll(&self, time: Duration) {
+        self.busy_poll_us.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn busy_poll_time(&self) -> Option<Duration> {
+        let time = self.busy_poll_us.load(Ordering::Relaxed);
+        (time > 0).then(|| Duration::from_micros(time))
     }
 
     /// Serves one more target from now on.
