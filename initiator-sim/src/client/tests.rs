@@ -70,7 +70,7 @@ async fn scripted() -> (Url, Log) {
 async fn serve(mut stream: TcpStream, log: Log) {
     const CONNECTION: ConnectionId = ConnectionId(0);
     let entry = TargetEntry { name: NAME.into(), addresses: vec!["127.0.0.1:3260,1".into()] };
-    let config = TargetConfig { targets: vec![entry], ..TargetConfig::default() };
+    let config = TargetConfig { gate: Arc::new(vec![entry]), ..TargetConfig::default() };
     let mut session = Session::<Target>::accept(CONNECTION, config, Instant::now());
     let mut input = BytesMut::new();
     let mut late = Vec::new();

@@ -486,6 +486,12 @@ impl InitiatorChap {
         Self { policy, state: InitiatorState::Offered }
     }
 
+    /// The name that it proves.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.policy.account.initiator.user()
+    }
+
     /// Takes the CHAP keys of one whole text.
     ///
     /// # Errors

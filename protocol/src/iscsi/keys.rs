@@ -150,7 +150,7 @@ macro_rules! rows {
 
 /// Every key, in the order of [`Key`].
 pub const KEYS: &[KeySpec] = rows! {
-    AuthMethod               Kind::Choice(&["None"]), First, 0, Both, Security;
+    AuthMethod               Kind::Choice(&["None", "CHAP"]), First, 0, Both, Security;
     HeaderDigest             DIGESTS, First, 0, Both, Operational;
     DataDigest               DIGESTS, First, 0, Both, Operational;
     MaxConnections           Kind::Number { min: 1, max: 65_535 }, Min, 1, Both, Operational, normal;

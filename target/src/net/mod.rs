@@ -146,7 +146,7 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let config = TargetConfig {
-            targets: self.entries(stream.local_addr()?, &portal),
+            gate: Arc::new(self.entries(stream.local_addr()?, &portal)),
             portal_group_tag: portal.tag,
             // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),

@@ -53,7 +53,7 @@ impl Peer {
     fn new() -> Self {
         let entry = TargetEntry { name: "iqn.2026-01.org.offhost:fuzz".into(), addresses: vec!["127.0.0.1:3260,1".into()] };
         let config = TargetConfig {
-            targets: vec![entry],
+            gate: std::sync::Arc::new(vec![entry]),
             queue_depth: 8,
             write_budget: 1 << 20,
             max_write_length: 1 << 20,

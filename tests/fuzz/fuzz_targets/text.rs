@@ -3,11 +3,16 @@
 //! Input: per exchange a byte of flags and stages, two bytes of length, the text.
 #![no_main]
 
+use std::sync::Arc;
+
 use libfuzzer_sys::fuzz_target;
 use offhost_fuzz::Input;
 use protocol::iscsi::bhs::{LoginRequest, LoginResponse};
+use protocol::iscsi::chap::{Account, Algorithm, Credential, InitiatorPolicy, Nonce, Secret, TargetPolicy};
 use protocol::iscsi::keys::{KEYS, Setting, Wishes};
-use protocol::iscsi::login::{InitiatorLogin, InitiatorNames, Progress, TargetLogin, TargetNames};
+use protocol::iscsi::login::{
+    Admission, Gate, InitiatorLogin, InitiatorNames, LoginStatus, Progress, TargetEntry, TargetLogin, TargetNames, Visitor,
+};
 use protocol::iscsi::text;
 
 fuzz_target!(|data: &[u8]| {
@@ -27,7 +32,10 @@ fn parse(data: &[u8]) {
 }
 
 fn target(mut input: Input<'_>) {
-    let names = TargetNames { targets: vec!["iqn.2026-01.org.offhost:fuzz".into()], portal_group_tag: 1, tsih: 1 };
+    let entry = TargetEntry { name: "iqn.2026-01.org.offhost:fuzz".into(), addresses: Vec::new() };
+    let guarded = input.byte() & 1 == 1;
+    let gate: Arc<dyn Gate> = if guarded { Arc::new(Guarded(entry)) } else { Arc::new(vec![entry]) };
+    let names = TargetNames { gate, portal_group_tag: 1, tsih: 1 };
     let mut login = TargetLogin::new(names, Wishes::default());
     // The first names are given often, so that what comes behind them is reached.
     let mut front: &[u8] = match input.byte() & 1 {
@@ -44,6 +52,7 @@ fn target(mut input: Input<'_>) {
         match answer.outcome {
             Ok(None) => {}
             Ok(Some(logged_in)) => {
+                assert!(!guarded, "nobody guesses a hash");
                 let parameters = logged_in.parameters;
                 assert!(parameters.max_send_data_segment_length >= 512 && parameters.max_burst_length >= 512);
                 return;
@@ -59,6 +68,11 @@ fn initiator(mut input: Input<'_>) {
         target: Some("iqn.2026-01.org.offhost:fuzz".into()),
         isid: [0x40, 0, 0, 0, 0, 1],
         cid: 0,
+        chap: (input.byte() & 1 == 1).then(|| InitiatorPolicy {
+            account: account(),
+            algorithms: Algorithm::ALL.to_vec(),
+            nonce: NONCE,
+        }),
     };
     let (mut login, _) = InitiatorLogin::new(names, Wishes::default());
     while !input.is_empty() {
@@ -69,5 +83,31 @@ fn initiator(mut input: Input<'_>) {
             Ok(Progress::Send(request)) => assert!(request.text.len() <= 8192),
             _ => return,
         }
+    }
+}
+
+const NONCE: Nonce = Nonce { identifier: 7, challenge: [0x5A; 32] };
+
+fn account() -> Account {
+    let credential = |user, secret: &str| Credential::new(user, Secret::new(secret).unwrap()).unwrap();
+    Account::new(credential("user", "sesame-sesame-1"), Some(credential("target", "open-sesame-two"))).unwrap()
+}
+
+/// Lets nobody in without a proof.
+#[derive(Debug)]
+struct Guarded(TargetEntry);
+
+impl Gate for Guarded {
+    fn admit(&self, visitor: &Visitor) -> Result<Admission, LoginStatus> {
+        let policy = TargetPolicy { accounts: vec![account()], algorithms: Algorithm::ALL.to_vec() };
+        Ok(Admission { chap: Some((policy, NONCE)), ..vec![self.0.clone()].admit(visitor)? })
+    }
+
+    fn authorize(&self, _: &Visitor, _: Option<&str>) -> Result<(), LoginStatus> {
+        Ok(())
+    }
+
+    fn targets(&self, _: &str) -> Vec<TargetEntry> {
+        vec![self.0.clone()]
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::bhs::{self, FINAL, IMMEDIATE, NO_TAG};
+use super::super::chap::InitiatorPolicy;
 use super::super::keys::{Key, Wishes};
 use super::super::login::{InitiatorLogin, InitiatorNames, LoggedIn, Progress, Request};
 use super::super::pdu::{FrameError, Header, Pdu};
@@ -31,6 +32,8 @@ pub struct InitiatorConfig {
     pub target_name: Option<String>,
     /// Initiator's part of the session's name. Two sessions with the same name and ISID reinstate each other.
     pub isid: [u8; 6],
+    /// What it can prove; `None` offers no authentication.
+    pub chap: Option<InitiatorPolicy>,
     /// What to negotiate for.
     pub wishes: Wishes,
     /// Time for the whole login.
@@ -47,6 +50,7 @@ impl Default for InitiatorConfig {
             initiator_name: String::new(),
             target_name: None,
             isid: [0x80, 0, 0, 0, 0, 0],
+            chap: None,
             wishes: Wishes::default(),
             login_timeout: Duration::from_secs(15),
             ping_interval: Some(Duration::from_secs(30)),
@@ -199,6 +203,7 @@ impl Session<Initiator> {
             target: config.target_name.clone(),
             isid: config.isid,
             cid: connection.0,
+            chap: config.chap.clone(),
         };
         let (login, request) = InitiatorLogin::new(names, config.wishes);
         let role = Initiator {

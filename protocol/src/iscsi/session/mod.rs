@@ -16,8 +16,9 @@ mod transfer;
 #[cfg(test)]
 mod pair_tests;
 
+pub use super::login::TargetEntry;
 pub use initiator::{Completion, Data, Initiator, InitiatorConfig, InitiatorEvent, Submission};
-pub use target::{Command, Reply, Target, TargetConfig, TargetEntry, TargetEvent};
+pub use target::{Command, Reply, Target, TargetConfig, TargetEvent};
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Both sides against each other, on virtual time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -43,7 +44,7 @@ impl Pair {
 
     fn config() -> TargetConfig {
         let entry = TargetEntry { name: NAME.into(), addresses: vec!["127.0.0.1:3260,1".into()] };
-        TargetConfig { targets: vec![entry], queue_depth: 8, ..Default::default() }
+        TargetConfig { gate: Arc::new(vec![entry]), queue_depth: 8, ..Default::default() }
     }
 
     fn with(wishes: Wishes, config: TargetConfig, target_name: Option<&str>) -> Self {
@@ -302,16 +303,17 @@ fn send_targets_answers_all_in_discovery_and_the_own_target_otherwise() {
     assert_eq!(asked(None, "All"), told);
     assert_eq!(asked(None, NAME), told);
     assert_eq!(asked(Some(NAME), ""), told);
-    assert_eq!(asked(Some(NAME), "All"), "SendTargets=Reject ");
+    assert_eq!(asked(Some(NAME), "All"), "");
     assert_eq!(asked(None, "iqn.x:other"), "");
 }
 
 #[test]
 fn a_long_list_of_targets_comes_in_pieces() {
     let mut config = Pair::config();
-    config.targets = (0..500)
+    let targets: Vec<_> = (0..500)
         .map(|number| TargetEntry { name: format!("iqn.2026-11.example:{number}"), addresses: vec!["127.0.0.1:3260,1".into()] })
         .collect();
+    config.gate = Arc::new(targets);
     let small = Wishes { max_recv_data_segment_length: 512, ..wishes() };
     let mut pair = Pair::with(small, config, None);
     pair.initiator.send_targets("All");

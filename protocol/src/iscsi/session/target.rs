@@ -7,13 +7,14 @@ mod requests;
 mod tasks;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::super::bhs::{self, FINAL, NO_TAG, RejectReason};
 use super::super::keys::Wishes;
-use super::super::login::{LoggedIn, TargetLogin, TargetNames};
+use super::super::login::{Gate, LoggedIn, TargetLogin, TargetNames};
 use super::super::pdu::{FrameError, Header, Pdu};
 use super::super::{Parameters, serial_less};
 use super::transfer::Gathering;
@@ -28,8 +29,8 @@ use requests::TextExchange;
 /// What a target session is made with.
 #[derive(Debug, Clone)]
 pub struct TargetConfig {
-    /// Targets on this portal, for the login and for SendTargets.
-    pub targets: Vec<TargetEntry>,
+    /// Who may log in to what on this portal, and what SendTargets tells.
+    pub gate: Arc<dyn Gate>,
     /// Portal group of this portal.
     pub portal_group_tag: u16,
     /// TSIH of the session; not zero.
@@ -54,7 +55,7 @@ pub struct TargetConfig {
 impl Default for TargetConfig {
     fn default() -> Self {
         Self {
-            targets: Vec::new(),
+            gate: Arc::new(Vec::new()),
             portal_group_tag: 1,
             tsih: 1,
             wishes: Wishes::default(),
@@ -66,15 +67,6 @@ impl Default for TargetConfig {
             ping_timeout: Duration::from_secs(30),
         }
     }
-}
-
-/// A target as discovery tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetEntry {
-    /// iSCSI name.
-    pub name: String,
-    /// TargetAddress values: `host:port,portal-group-tag`.
-    pub addresses: Vec<String>,
 }
 
 /// A SCSI command with all its Data-Out.
@@ -141,6 +133,7 @@ pub struct Target {
     liveness: Liveness,
     discovery: bool,
     target_name: Option<String>,
+    initiator_name: String,
     parameters: Parameters,
     exp_cmd_sn: u32,
     max_cmd_sn: u32,
@@ -353,11 +346,7 @@ impl sealed::Machine for Target {
 
 impl Target {
     fn new(config: TargetConfig, now: Instant) -> Self {
-        let names = TargetNames {
-            targets: config.targets.iter().map(|target| target.name.clone()).collect(),
-            portal_group_tag: config.portal_group_tag,
-            tsih: config.tsih,
-        };
+        let names = TargetNames { gate: Arc::clone(&config.gate), portal_group_tag: config.portal_group_tag, tsih: config.tsih };
         let login = TargetLogin::new(names, config.wishes);
         Self {
             parameters: login.parameters(),
@@ -366,6 +355,7 @@ impl Target {
             liveness: Liveness::new(config.ping_interval, config.ping_timeout, now),
             discovery: false,
             target_name: None,
+            initiator_name: String::new(),
             exp_cmd_sn: 0,
             max_cmd_sn: 0,
             stat_sn: 0,
@@ -399,6 +389,7 @@ impl Target {
                 self.parameters = logged_in.parameters;
                 self.discovery = logged_in.target_name.is_none();
                 self.target_name = logged_in.target_name.clone();
+                self.initiator_name = logged_in.initiator_name.clone();
                 link.set_digests(self.parameters.digests, self.parameters.max_recv_data_segment_length);
                 link.events.push_back(TargetEvent::SessionUp(logged_in));
             }

@@ -5,10 +5,11 @@ use bytes::Bytes;
 
 use super::super::super::bhs::{self, FINAL, NO_TAG, RejectReason};
 use super::super::super::keys::Key;
+use super::super::super::login::TargetEntry;
 use super::super::super::pdu::Pdu;
 use super::super::super::text::{self, Gather, Writer};
 use super::super::{Link, TaskManagementFunction};
-use super::{Target, TargetEntry, TargetEvent};
+use super::{Target, TargetEvent};
 use crate::scsi::LunAddress;
 use crate::wire::{U32, WireError};
 
@@ -165,7 +166,8 @@ impl Target {
         Ok(())
     }
 
-    /// `All` is for discovery sessions; a normal one asks for its own target, by name or by nothing.
+    /// `All` is for discovery sessions; a normal one asks for its own target, by name or by nothing. What is not to be told is
+    /// answered with no target and not with `Reject`, which initiators take for the name of a key that they do not know.
     fn send_targets(&mut self, value: &str) {
         let own = self.target_name.as_deref();
         let wanted = |entry: &TargetEntry| match value {
@@ -173,11 +175,10 @@ impl Target {
             "" => own == Some(entry.name.as_str()),
             name => entry.name.eq_ignore_ascii_case(name) && (self.discovery || own == Some(entry.name.as_str())),
         };
-        let refused = value == "All" && !self.discovery || value.is_empty() && self.discovery;
-        if refused {
+        if value.is_empty() && self.discovery {
             return self.text.outgoing.pair(Key::SendTargets.spec().name, "Reject");
         }
-        for entry in self.config.targets.iter().filter(|entry| wanted(entry)) {
+        for entry in self.config.gate.targets(&self.initiator_name).iter().filter(|entry| wanted(entry)) {
             self.text.outgoing.pair(Key::TargetName.spec().name, &entry.name);
             for address in &entry.addresses {
                 self.text.outgoing.pair(Key::TargetAddress.spec().name, address);
