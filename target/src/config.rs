@@ -247,7 +247,7 @@ pub struct ServeArgs {
     /// Address and port to listen on; port 0 takes a free one and prints it [default: 127.0.0.1:3260]
     #[arg(long, short, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// A disk LUN on a file or block device; made sparse when a size is given and there is none.
+    /// A disk LUN on a file or block device; made sparse when a size is given and there is none. /dev/null with a size keeps nothing.
     /// Options: `,block=4096`, `,physical-block=512`, `,lowest-aligned=7`, `,read-only`, `,removable`, `,thick`, `,threshold=80`
     /// (percent in use of a thin disk that initiators are told of)
     #[arg(long, value_name = "FILE[:SIZE][,OPTION…]")]

@@ -32,6 +32,7 @@ use crate::nexus::LunMap;
 use crate::quiet::Waiting;
 use crate::snapshot::{self, SnapshotError, SnapshotService, View};
 use crate::store::BlockStore;
+use crate::store::null::NullStore;
 use crate::store::raw::{RawSpec, RawStore};
 use crate::volume::Volume;
 use crate::xcopy::CopyManager;
@@ -322,6 +323,10 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
 }
 
 fn open_store(disk: &config::Disk) -> io::Result<Arc<dyn BlockStore>> {
+    if disk.path == Path::new("/dev/null") {
+        let size = disk.size.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a disk of nothing wants a size"))?;
+        return Ok(Arc::new(NullStore::new(size.as_u64())));
+    }
     let store = if disk.options.read_only {
         RawStore::open_read_only(&disk.path)?
     } else {

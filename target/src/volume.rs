@@ -178,7 +178,7 @@ struct Pace {
 
 impl Pace {
     /// What waits for so long was held up. A thread that loses its processor for a turn is not.
-    const HELD_UP: Duration = Duration::from_millis(10);
+    const HELD_UP: Duration = Duration::from_millis(20);
     /// How long others are then thought to be.
     const HOLDS_FOR: Duration = Duration::from_millis(200);
 

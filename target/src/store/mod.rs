@@ -7,6 +7,7 @@
 mod contract;
 pub mod faulty;
 pub mod memory;
+pub mod null;
 pub mod raw;
 
 use std::fmt;
