@@ -160,6 +160,33 @@ pub struct LunStatus {
     pub tape: Option<TapeStatus>,
     /// Disk only: microseconds since the last write ended; absent if none did.
     pub quiet_for_ms: Option<u64>,
+    /// Changer only: what is where in its library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<LibraryStatus>,
+}
+
+/// What a changer's library has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LibraryStatus {
+    /// Data transfer elements.
+    pub drives: u16,
+    /// Storage elements.
+    pub slots: u16,
+    /// Import/export elements.
+    pub mail: u16,
+    /// Cartridges, in the order of their element addresses.
+    pub cartridges: Vec<CartridgeStatus>,
+}
+
+/// Where a cartridge of a library is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CartridgeStatus {
+    /// Barcode.
+    pub barcode: String,
+    /// `slot 1`, `drive 1`, `mail 1`: counted from 1, as the programs for changers do.
+    pub place: String,
+    /// ELEMENT ADDRESS of that place.
+    pub element: u16,
 }
 
 /// What a drive knows of its cartridge.

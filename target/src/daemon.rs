@@ -119,6 +119,8 @@ impl Daemon {
             let synced = tokio::task::spawn_blocking(move || match device {
                 Device::Disk(disk) => disk.volume().sync(),
                 Device::Tape(tape) => tape.sync(),
+                // Every move was recorded before it was answered.
+                Device::Changer(_) => Ok(()),
             });
             if let Ok(Err(error)) = synced.await {
                 warn!(lun = number, %error, "not synchronized at the end");
@@ -157,12 +159,19 @@ impl Daemon {
                 backing,
                 naa,
                 tape: None,
+                library: None,
                 quiet_for_ms: disk.volume().quiet().quiet_for.map(|time| time.as_millis() as u64),
             },
             Device::Tape(tape) => {
                 let (capacity, tape) = tape.status();
                 let (kind, block_length, quiet_for_ms) = ("tape".to_owned(), None, None);
-                LunStatus { lun: number, kind, size: capacity, block_length, backing, naa, tape: Some(tape), quiet_for_ms }
+                let (tape, library) = (Some(tape), None);
+                LunStatus { lun: number, kind, size: capacity, block_length, backing, naa, tape, quiet_for_ms, library }
+            }
+            Device::Changer(changer) => {
+                let (kind, block_length, quiet_for_ms) = ("changer".to_owned(), None, None);
+                let (tape, library) = (None, Some(changer.status()));
+                LunStatus { lun: number, kind, size: 0, block_length, backing, naa, tape, quiet_for_ms, library }
             }
         }
     }
@@ -218,6 +227,7 @@ impl Daemon {
         let disk = match self.luns.number(lun) {
             Some(Device::Disk(disk)) => disk,
             Some(Device::Tape(_)) => return refuse(ErrorKind::Invalid, format!("LUN {lun} is a tape; a snapshot is of a disk")),
+            Some(Device::Changer(_)) => return refuse(ErrorKind::Invalid, format!("LUN {lun} is a changer; a snapshot is of a disk")),
             None => return refuse(ErrorKind::NotFound, format!("there is no LUN {lun}")),
         };
         if self.source_of(lun).is_some() {

@@ -1,7 +1,7 @@
 //! The iSCSI target: owns LUNs, snapshots and quiet windows, and hands copies to movers.
 //!
 //! ```text
-//! net (listener → connection → session) → task → lun::{disk, tape} → volume → store
+//! net (listener → connection → session) → task → lun::{disk, tape, changer} → volume → store
 //!                                             └→ xcopy (plan → job) → mover (process)
 //! ```
 //!
@@ -14,6 +14,7 @@ pub mod cartridge;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod library;
 pub mod lun;
 pub mod mover;
 pub mod net;

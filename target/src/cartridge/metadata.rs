@@ -109,6 +109,7 @@ impl Metadata {
     }
 }
 
-fn is_barcode(text: &str) -> bool {
+/// True for what a label can say.
+pub(crate) fn is_barcode(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }

@@ -1,6 +1,7 @@
 //! Logical units: what answers the commands of one device type.
 
 mod absent;
+pub mod changer;
 pub mod common;
 pub mod disk;
 pub mod tape;
@@ -21,6 +22,8 @@ pub enum Device {
     Disk(Arc<disk::Disk>),
     /// Sequential access device.
     Tape(Arc<tape::Tape>),
+    /// Media changer device.
+    Changer(Arc<changer::Changer>),
 }
 
 impl Device {
@@ -30,6 +33,7 @@ impl Device {
         match self {
             Self::Disk(disk) => disk.start(task),
             Self::Tape(tape) => tape.start(task),
+            Self::Changer(changer) => changer.start(task),
         }
     }
 
@@ -39,6 +43,7 @@ impl Device {
         match self {
             Self::Disk(disk) => common::LogicalUnit::common(&**disk),
             Self::Tape(tape) => common::LogicalUnit::common(&**tape),
+            Self::Changer(changer) => common::LogicalUnit::common(&**changer),
         }
     }
 }

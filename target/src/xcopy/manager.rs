@@ -193,5 +193,6 @@ const fn device_type(device: &Device) -> DeviceType {
     match device {
         Device::Disk(_) => DeviceType::Disk,
         Device::Tape(_) => DeviceType::Tape,
+        Device::Changer(_) => DeviceType::Changer,
     }
 }

@@ -164,7 +164,9 @@ impl Planner<'_> {
         match id {
             CscdId::NULL_BLOCK => return plain(Unit::NullBlock),
             CscdId::NULL_STREAM => return plain(Unit::NullStream),
-            CscdId::THIS_LUN => return plain(unit(self.device)),
+            CscdId::THIS_LUN => {
+                return unit(self.device).ok_or_else(|| checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE)).and_then(plain);
+            }
             _ => {}
         }
         let field = if end == CopyEnd::Source { 4 } else { 6 };
@@ -179,7 +181,10 @@ impl Planner<'_> {
         let device = self
             .find(&descriptor.designator)
             .ok_or_else(|| at_cscd(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &checked.notes, end))?;
-        let unit = unit(&device);
+        let wrong_device = |checked: &Checked<'_>| {
+            at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end)
+        };
+        let unit = unit(&device).ok_or_else(|| wrong_device(checked))?;
         let (pad, fixed) = match (&unit, descriptor.parameters) {
             (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
                 if block_length != 0 && block_length != disk.block_length().0 {
@@ -188,7 +193,7 @@ impl Planner<'_> {
                 (pad, None)
             }
             (Unit::Tape(_), CscdParameters::Tape { pad, fixed, block_length }) => (pad, fixed.then_some(block_length)),
-            _ => return Err(at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end)),
+            _ => return Err(wrong_device(checked)),
         };
         Ok(Cscd { unit, pad, fixed })
     }
@@ -554,10 +559,12 @@ fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: 
     Ok(transfer)
 }
 
-fn unit(device: &Device) -> Unit {
+/// `None` for a device that is neither source nor destination of anything.
+fn unit(device: &Device) -> Option<Unit> {
     match device {
-        Device::Disk(disk) => Unit::Disk(Arc::clone(disk)),
-        Device::Tape(tape) => Unit::Tape(Arc::clone(tape)),
+        Device::Disk(disk) => Some(Unit::Disk(Arc::clone(disk))),
+        Device::Tape(tape) => Some(Unit::Tape(Arc::clone(tape))),
+        Device::Changer(_) => None,
     }
 }
 

@@ -18,7 +18,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod turns;
+pub(in crate::lun) mod turns;
 
 pub use copy::TapeCopy;
 
@@ -178,6 +178,12 @@ impl Tape {
     #[must_use]
     pub fn removal_prevented(&self) -> bool {
         self.prevented.lock().expect("no holder panics").iter().any(|nexus: &Weak<_>| nexus.strong_count() > 0)
+    }
+
+    /// A copy has the drive. Does not wait for it.
+    #[must_use]
+    pub fn is_copying(&self) -> bool {
+        self.shown().copying
     }
 
     /// Begins a command; never blocks.
