@@ -44,6 +44,7 @@ impl LoginStatus {
     pub const AUTHENTICATION_FAILURE: Self = Self::new(2, 1);
     pub const AUTHORIZATION_FAILURE: Self = Self::new(2, 2);
     pub const NOT_FOUND: Self = Self::new(2, 3);
+    pub const TARGET_REMOVED: Self = Self::new(2, 4);
     pub const UNSUPPORTED_VERSION: Self = Self::new(2, 5);
     pub const TOO_MANY_CONNECTIONS: Self = Self::new(2, 6);
     pub const MISSING_PARAMETER: Self = Self::new(2, 7);
@@ -69,6 +70,7 @@ impl std::fmt::Display for LoginStatus {
             Self::AUTHENTICATION_FAILURE => "authentication failure",
             Self::AUTHORIZATION_FAILURE => "authorization failure",
             Self::NOT_FOUND => "target not found",
+            Self::TARGET_REMOVED => "target removed",
             Self::UNSUPPORTED_VERSION => "unsupported version",
             Self::TOO_MANY_CONNECTIONS => "too many connections",
             Self::MISSING_PARAMETER => "missing parameter",

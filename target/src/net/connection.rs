@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::Server;
+use super::half_open::Place;
 use super::hops::{Hops, Job};
 use super::management::{Aborted, Finished, Message, Plan, Reset, Scope};
 use super::target::SessionHandle;
@@ -68,6 +69,8 @@ pub(super) struct Connection {
     input: BytesMut,
     /// Former input buffers, the last one at the end; commands may still refer to them.
     used: VecDeque<BytesMut>,
+    /// Until something is proved.
+    place: Option<Place>,
     /// Once logged in, unless for discovery.
     handle: Option<SessionHandle>,
     messages: mpsc::UnboundedReceiver<Message>,
@@ -99,7 +102,7 @@ struct Wait {
 }
 
 impl Connection {
-    pub fn new(server: Arc<Server>, stream: TcpStream, config: TargetConfig) -> Self {
+    pub fn new(server: Arc<Server>, stream: TcpStream, config: TargetConfig, place: Place) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         Self {
             server,
@@ -108,6 +111,7 @@ impl Connection {
             session: Session::accept(CONNECTION, config, std::time::Instant::now()),
             input: BytesMut::new(),
             used: VecDeque::new(),
+            place: Some(place),
             handle: None,
             messages,
             hops: Hops::new(sender.clone()),
@@ -262,7 +266,10 @@ impl Connection {
                 TargetEvent::SessionUp(logged_in) => {
                     let (initiator, discovery) = (&logged_in.initiator_name, logged_in.target_name.is_none());
                     info!(initiator, discovery, parameters = ?logged_in.parameters, "logged in");
-                    if !discovery {
+                    let keeps_place = discovery && logged_in.user.is_none();
+                    if !keeps_place && !self.place.take().is_some_and(Place::give_up) {
+                        self.session.close();
+                    } else if !discovery {
                         self.handle = self.server.enter(&logged_in, self.portal_group, self.sender.clone()).await;
                         if self.handle.is_none() {
                             // Its target was taken out while it logged in.

@@ -15,6 +15,8 @@
 //! says is [`protocol::iscsi`]'s. Follows RFC 7143 and, for task management and nexus loss, SAM-5.
 
 mod connection;
+mod gate;
+mod half_open;
 mod hops;
 mod management;
 mod portal;
@@ -36,14 +38,17 @@ use protocol::iscsi::{TargetConfig, TargetEntry};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use portal::Portal;
 pub use target::Target;
 
+use crate::access::Discovery;
 use crate::lun::disk::TRANSFER_MAX;
 use crate::nexus::NexusCounters;
 use connection::Connection;
+use gate::PortalGate;
+use half_open::HalfOpen;
 use management::Message;
 use portal::OpenPortal;
 use target::SessionHandle;
@@ -60,6 +65,8 @@ const MAX_COUNTERS: usize = 4096;
 pub struct Server {
     wishes: Wishes,
     room: Arc<Semaphore>,
+    half_open: Arc<HalfOpen>,
+    discovery: RwLock<Arc<Discovery>>,
     shutdown: CancellationToken,
     next_tsih: AtomicU16,
     /// How long a connection that has had something to do looks for more instead of sleeping, in microseconds.
@@ -79,6 +86,8 @@ impl Server {
         Arc::new(Self {
             wishes: Wishes::default(),
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
+            half_open: Arc::default(),
+            discovery: RwLock::default(),
             shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
             busy_poll_us: AtomicU64::new(0),
@@ -133,6 +142,17 @@ impl Server {
         self.targets.read().expect("no holder panics").values().cloned().collect()
     }
 
+    /// How discovery sessions are treated.
+    #[must_use]
+    pub fn discovery(&self) -> Arc<Discovery> {
+        Arc::clone(&self.discovery.read().expect("no holder panics"))
+    }
+
+    /// Chooses how discovery sessions are treated from now on.
+    pub fn set_discovery(&self, discovery: Discovery) {
+        *self.discovery.write().expect("no holder panics") = Arc::new(discovery);
+    }
+
     /// Accepts no more, asks all initiators to log out, lets running commands end for a moment, and closes.
     pub async fn end(&self) {
         self.shutdown.cancel();
@@ -146,8 +166,8 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let config = TargetConfig {
-            gate: Arc::new(self.entries(stream.local_addr()?, &portal)),
             portal_group_tag: portal.tag,
+            gate: Arc::new(PortalGate::new(Arc::clone(&self), portal, stream.local_addr()?)),
             // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
             wishes: self.wishes,
@@ -156,11 +176,22 @@ impl Server {
             ..Default::default()
         };
         let shutdown = self.shutdown.clone();
-        Connection::new(self, stream, config).run(shutdown).await
+        let place = self.half_open.enter(stream.peer_addr()?.ip());
+        let evicted = place.evicted();
+        let connection = Connection::new(self, stream, config, place);
+        tokio::select! {
+            ended = connection.run(shutdown) => ended,
+            // Nothing has to be ended for it: it has no session, or one for discovery.
+            () = evicted.cancelled() => {
+                info!("made room for others: it has not logged in");
+                Ok(())
+            }
+        }
     }
 
-    /// The targets that a portal serves, with every address each is reached at; the one that was dialled comes first.
-    fn entries(&self, reached: SocketAddr, through: &Portal) -> Vec<TargetEntry> {
+    /// The targets that a portal serves and that are to be shown, with every address each is reached at; the one that was dialled
+    /// comes first.
+    fn entries(&self, reached: SocketAddr, through: &Portal, shown: impl Fn(&Target) -> bool) -> Vec<TargetEntry> {
         let here = through.address(reached, reached);
         let mut addresses = vec![(through.tag, here)];
         for (bound, open) in &*self.portals() {
@@ -177,7 +208,7 @@ impl Server {
                 .map(|(tag, address)| format!("{address},{tag}"))
                 .collect(),
         };
-        self.targets().iter().filter(|target| target.is_in_group(through.tag)).map(served).collect()
+        self.targets().iter().filter(|target| target.is_in_group(through.tag) && shown(target)).map(served).collect()
     }
 
     /// Makes the nexus of a login, see [`Target::enter`]. `None` when the target was taken out meanwhile.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -16,6 +17,9 @@ use super::{MAX_CONNECTIONS, Server};
 
 /// Pause after an accept that failed for want of something, as of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time for a connection to end that has to make room.
+const MADE_ROOM: Duration = Duration::from_secs(1);
 
 /// What initiators are told of a portal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +80,17 @@ impl Server {
         self.portals().iter().map(|(address, open)| (*address, open.portal.clone())).collect()
     }
 
+    /// Room for one more connection, at the cost of one that has not logged in where there is none.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) if self.half_open.make_room() => {
+                tokio::time::timeout(MADE_ROOM, Arc::clone(&self.room).acquire_owned()).await.ok()?.ok()
+            }
+            Err(_) => None,
+        }
+    }
+
     async fn accept(self: Arc<Self>, listener: TcpListener, portal: Portal, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
@@ -91,7 +106,7 @@ impl Server {
                 }
                 Err(error) => return error!(%error, "a portal is of no more use"),
             };
-            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+            let Some(permit) = self.permit().await else {
                 warn!(%peer, limit = MAX_CONNECTIONS, "connection refused: too many");
                 continue;
             };

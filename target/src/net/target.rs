@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::management::Message;
+use crate::access::Access;
 use crate::nexus::{LunMap, Nexus, NexusCounters};
 
 /// How often it is said that a new session still waits for the one it takes the place of.
@@ -25,6 +26,7 @@ pub struct Target {
     luns: Arc<LunMap>,
     /// Tags of the portal groups it is reached through; empty for all.
     portal_groups: RwLock<Vec<u16>>,
+    access: RwLock<Arc<Access>>,
     sessions: Mutex<Sessions>,
 }
 
@@ -50,7 +52,8 @@ impl Target {
     /// A target nobody is logged in to, reached through all portals.
     #[must_use]
     pub fn new(name: impl Into<String>, luns: Arc<LunMap>) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), luns, portal_groups: RwLock::default(), sessions: Mutex::default() })
+        let (portal_groups, access, sessions) = (RwLock::default(), RwLock::default(), Mutex::default());
+        Arc::new(Self { name: name.into(), luns, portal_groups, access, sessions })
     }
 
     /// iSCSI name.
@@ -63,6 +66,17 @@ impl Target {
     #[must_use]
     pub fn luns(&self) -> &Arc<LunMap> {
         &self.luns
+    }
+
+    /// Who may use it.
+    #[must_use]
+    pub fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read().expect("no holder panics"))
+    }
+
+    /// Chooses who may use it from now on.
+    pub fn set_access(&self, access: Access) {
+        *self.access.write().expect("no holder panics") = Arc::new(access);
     }
 
     /// Chooses the portal groups it is reached through; none for all. Sessions go on.
@@ -122,6 +136,13 @@ impl Target {
         let former = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
         sessions.live.insert(handle.nexus.id, handle.clone());
         Some(former)
+    }
+
+    /// Sessions but for the one that a login of this initiator port through this portal group takes the place of.
+    pub(super) fn sessions_beside(&self, initiator: &str, isid: [u8; 6], portal_group: u16) -> usize {
+        let new = (initiator, isid, portal_group);
+        let port = |nexus: &'_ Nexus| (nexus.initiator.as_str(), nexus.isid, nexus.portal_group) == new;
+        self.sessions().live.values().filter(|session| !port(&session.nexus)).count()
     }
 
     /// Takes a session out whose commands have all ended.
