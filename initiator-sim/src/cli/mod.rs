@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod changer;
 mod conformance;
 mod copy;
 mod disk;
@@ -85,6 +86,8 @@ enum Command {
     Copy(copy::CopyArguments),
     /// Move, read and write a tape
     Tape(tape::TapeArguments),
+    /// Look into a media changer and move its cartridges
+    Changer(changer::ChangerArguments),
     /// Test a target against the standards
     Conformance(conformance::ConformanceArguments),
     /// Put load on a disk and measure it
@@ -113,6 +116,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Write(arguments) => block_on(disk::write(arguments, options))?,
         Command::Copy(arguments) => block_on(copy::copy(arguments, options))?,
         Command::Tape(arguments) => block_on(tape::tape(arguments, options))?,
+        Command::Changer(arguments) => block_on(changer::changer(arguments, options))?,
         Command::Conformance(arguments) => return block_on(conformance::conformance(arguments, options)),
         Command::Load(arguments) => load::load(arguments, &options)?,
         Command::Completions { shell } => {

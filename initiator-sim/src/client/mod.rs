@@ -8,6 +8,7 @@
 //! One connection per session, ErrorRecoveryLevel 0. Follows RFC 7143; the protocol itself is `protocol::iscsi`.
 
 mod blocking;
+mod changer;
 mod connection;
 mod copy;
 mod discovery;

@@ -12,11 +12,13 @@
 mod inventory;
 mod operator;
 mod record;
+mod registry;
 #[cfg(test)]
 mod tests;
 
 pub use inventory::{Held, Inventory, Layout, Leg, MoveRefused, Place};
 pub use operator::{ExportError, ImportError};
+pub use registry::Libraries;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -134,7 +136,7 @@ impl Library {
     ///
     /// # Errors
     /// [`LibraryError`].
-    pub fn open(folder: &Path, wanted: &Wanted) -> Result<Arc<Self>, LibraryError> {
+    pub fn open(folder: &Path) -> Result<Arc<Self>, LibraryError> {
         let file = |path: PathBuf| move |source| LibraryError::File { path, source };
         fs::create_dir_all(folder).map_err(file(folder.to_owned()))?;
         let lock = File::create(folder.join(LOCK_NAME)).map_err(file(folder.join(LOCK_NAME)))?;
@@ -142,18 +144,8 @@ impl Library {
             return Err(LibraryError::InUse(folder.to_owned()));
         }
         let recorded = record::load(folder).map_err(file(folder.join(record::FILE_NAME)))?;
-        let is_new = recorded.is_none() && shelf::list(folder).map_err(file(folder.to_owned()))?.is_empty();
         let mut inventory = recorded.unwrap_or_else(|| Inventory::new(Layout::default()));
-        let layout = wanted.layout(inventory.layout());
-        layout.check().map_err(LibraryError::Layout)?;
-        for held in inventory.rearrange(layout) {
-            warn!(cartridge = held.folder, "no place is left for this cartridge: it is in the folder and not in the library");
-        }
-        if is_new {
-            make_cartridges(folder, wanted.cartridges.unwrap_or(NEW_CARTRIDGES).min(layout.slots), wanted.capacity)?;
-        }
         look(folder, &mut inventory, |_| true).map_err(file(folder.to_owned()))?;
-        record::store(folder, &inventory).map_err(file(folder.join(record::FILE_NAME)))?;
         Ok(Arc::new(Self {
             folder: folder.to_owned(),
             shown: Mutex::new(Arc::new(inventory.clone())),
@@ -161,6 +153,32 @@ impl Library {
             drives: Mutex::default(),
             _lock: lock,
         }))
+    }
+
+    /// Gives the library the places that are wanted, and a new one its cartridges.
+    ///
+    /// # Errors
+    /// [`LibraryError`]. Cartridges may have been made; where each is, is as it was.
+    pub fn arrange(&self, wanted: &Wanted) -> Result<(), LibraryError> {
+        let mut inventory = self.arm();
+        let record = self.folder.join(record::FILE_NAME);
+        let mut after = inventory.clone();
+        let layout = wanted.layout(after.layout());
+        layout.check().map_err(LibraryError::Layout)?;
+        let layout = Layout { drives: layout.drives.max(self.served_drives()), ..layout };
+        for held in after.rearrange(layout) {
+            warn!(cartridge = held.folder, "no place is left for this cartridge: it is in the folder and not in the library");
+        }
+        if after.held().next().is_none() && !record.exists() {
+            make_cartridges(&self.folder, wanted.cartridges.unwrap_or(NEW_CARTRIDGES).min(layout.slots), wanted.capacity)?;
+        }
+        let looked = look(&self.folder, &mut after, |place| !self.is_in_its_drive(place));
+        looked
+            .and_then(|()| record::store(&self.folder, &after))
+            .map_err(|source| LibraryError::File { path: record, source })?;
+        *inventory = after;
+        self.show(&inventory);
+        Ok(())
     }
 
     /// The folder.
@@ -182,18 +200,23 @@ impl Library {
     }
 
     /// Puts a drive into its place, and into the drive the cartridge that is recorded there. A cartridge that cannot be loaded stays
-    /// in its place, from where it can be moved.
+    /// in its place, from where it can be moved. A library of fewer drives gets as many as are served.
     ///
     /// # Errors
-    /// [`LibraryError::Layout`] when the library has no such place, or a drive in it.
+    /// [`LibraryError::Layout`] when a drive is there already, or none can be.
     pub fn attach(&self, number: u16, tape: &Arc<Tape>) -> Result<(), LibraryError> {
-        let inventory = self.arm();
-        if number >= inventory.layout().drives {
-            let drives = inventory.layout().drives;
-            return Err(LibraryError::Layout(format!("the library has {drives} drives, and no {}", Place::Drive(number))));
+        let mut inventory = self.arm();
+        if number >= Layout::MAX_DRIVES {
+            return Err(LibraryError::Layout(format!("a library has at most {} drives", Layout::MAX_DRIVES)));
         }
         if self.drive(number).is_some() {
             return Err(LibraryError::Layout(format!("{} of the library is served already", Place::Drive(number))));
+        }
+        if number >= inventory.layout().drives {
+            let layout = Layout { drives: number + 1, ..inventory.layout() };
+            let left = inventory.rearrange(layout);
+            assert!(left.is_empty(), "a library that grows keeps its cartridges");
+            self.show(&inventory);
         }
         self.drives.lock().expect("no holder panics").insert(number, Arc::downgrade(tape));
         self.load_recorded(&inventory, number);
@@ -245,6 +268,13 @@ impl Library {
     fn is_in_its_drive(&self, place: Place) -> bool {
         let Place::Drive(number) = place else { return false };
         self.drive(number).is_some_and(|drive| drive.cartridge().is_some())
+    }
+
+    /// As many as there must be for those that are served.
+    fn served_drives(&self) -> u16 {
+        let drives = self.drives.lock().expect("no holder panics");
+        let last = drives.iter().rfind(|(_, drive)| drive.strong_count() > 0);
+        last.map_or(0, |(number, _)| number + 1)
     }
 
     fn arm(&self) -> MutexGuard<'_, Inventory> {

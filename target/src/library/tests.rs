@@ -17,7 +17,8 @@ struct Served {
 /// A library of two drives, six slots and two import/export elements on a folder; four cartridges when it is new.
 fn serve(folder: &Path) -> Served {
     let wanted = Wanted { drives: Some(2), slots: Some(6), mail: Some(2), cartridges: Some(4), capacity: Some(64 << 20) };
-    let library = Library::open(folder, &wanted).unwrap();
+    let library = Library::open(folder).unwrap();
+    library.arrange(&wanted).unwrap();
     let drive = |number: u16| {
         let tape = Tape::empty(Common::new(Identity::new(NAME, &format!("drive {number}"), "TAPE"), None));
         library.attach(number, &tape).unwrap();
@@ -202,9 +203,9 @@ fn an_operator_puts_cartridges_in_and_takes_them_out() {
 fn a_library_is_served_once() {
     let folder = tempfile::tempdir().unwrap();
     let served = serve(folder.path());
-    assert!(matches!(Library::open(folder.path(), &Wanted::default()), Err(LibraryError::InUse(_))));
+    assert!(matches!(Library::open(folder.path()), Err(LibraryError::InUse(_))));
     assert!(served.library.attach(1, &served.drives[0]).is_err());
-    assert!(served.library.attach(2, &served.drives[0]).is_err());
+    assert!(served.library.attach(Layout::MAX_DRIVES, &served.drives[0]).is_err());
 }
 
 #[test]
@@ -217,4 +218,31 @@ fn a_drive_that_is_not_served_takes_and_gives_nothing() {
     let again = Tape::empty(Common::new(Identity::new(NAME, "drive 1", "TAPE"), None));
     served.library.attach(1, &again).unwrap();
     assert_eq!(again.barcode().as_deref(), Some("OFH001L8"), "it has what was left in it");
+}
+
+#[test]
+fn a_library_grows_with_its_drives_and_keeps_its_cartridges() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path());
+    let third = Tape::empty(Common::new(Identity::new(NAME, "drive 2", "TAPE"), None));
+    served.library.attach(2, &third).unwrap();
+    served.library.move_medium(Place::Slot(0), Place::Drive(2)).unwrap();
+    assert_eq!(third.barcode().as_deref(), Some("OFH001L8"));
+    drop((served, third));
+    let served = Library::open(folder.path()).unwrap();
+    assert_eq!(served.inventory().layout().drives, 3);
+    served.arrange(&Wanted { drives: Some(1), slots: Some(4), mail: Some(0), ..Wanted::default() }).unwrap();
+    assert_eq!(served.inventory().get(Place::Slot(0)).unwrap().barcode, "OFH001L8", "out of a drive that is gone");
+    assert!(served.arrange(&Wanted { slots: Some(0), ..Wanted::default() }).is_err());
+    assert!(served.arrange(&Wanted { mail: Some(1000), ..Wanted::default() }).is_err());
+}
+
+#[test]
+fn one_folder_is_one_library_whatever_it_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let libraries = Libraries::default();
+    let library = libraries.open(folder.path()).unwrap();
+    assert!(Arc::ptr_eq(&library, &libraries.open(&folder.path().join(".")).unwrap()));
+    drop(library);
+    assert!(libraries.open(folder.path()).is_ok(), "nobody has it any more");
 }

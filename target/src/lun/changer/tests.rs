@@ -22,7 +22,8 @@ struct Bench {
 fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let wanted = Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), capacity: Some(16 << 20) };
-    let library = Library::open(&folder.path().join("library"), &wanted).unwrap();
+    let library = Library::open(&folder.path().join("library")).unwrap();
+    library.arrange(&wanted).unwrap();
     let identity = |backing| Identity::new("iqn.2026-01.org.offhost:test", backing, "LIBRARY");
     let drive = Tape::empty(Common::new(identity("drive 1"), None));
     library.attach(0, &drive).unwrap();
