@@ -308,7 +308,8 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
         // The name stays the same whatever folder the target is started from.
         let backing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let service: Arc<dyn CopyService> = copies.clone();
-        Common::new(Identity::new(&config.target, &backing.display().to_string(), product), Some(service))
+        let common = Common::new(Identity::new(&config.target, &backing.display().to_string(), product), Some(service));
+        common.keep_in(&config.data.join("luns"))
     };
     Ok(match lun {
         config::Lun::Disk(disk) => {
@@ -321,12 +322,12 @@ fn open_lun(config: &Config, lun: &config::Lun, copies: &Arc<CopyManager>) -> an
                 store.size(),
                 length.0
             );
-            Device::Disk(Disk::new(common(&disk.path, "DISK"), Volume::new(store), disk.options.clone()))
+            Device::Disk(Disk::new(common(&disk.path, "DISK")?, Volume::new(store), disk.options.clone()))
         }
         config::Lun::Tape(tape) => {
             let capacity = tape.capacity.map(|size| size.as_u64());
             let opened =
-                Tape::open(common(&tape.path, "TAPE"), &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
+                Tape::open(common(&tape.path, "TAPE")?, &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
             Device::Tape(opened)
         }
     })

@@ -1,10 +1,14 @@
 //! The I_T nexus: one initiator port seen through one target port, and the LUNs it may reach. SAM-5, "I_T nexus".
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use protocol::scsi::LunAddress;
+use protocol::scsi::transport_id::InitiatorPort;
+use serde::{Deserialize, Serialize};
 
 use crate::lun::Device;
 
@@ -62,9 +66,69 @@ pub struct Nexus {
     pub luns: Arc<LunMap>,
     /// What it has carried.
     pub counters: Arc<NexusCounters>,
+    /// The other nexuses of its target.
+    pub peers: Weak<dyn Peers>,
+}
+
+/// A nexus by its names: the same after a new login, and after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NexusName {
+    /// The initiator port.
+    pub port: InitiatorPort,
+    /// Relative target port identifier; ours are the tags of the portal groups.
+    pub target_port: u16,
+}
+
+impl NexusName {
+    /// True when this is the name of `nexus`.
+    #[must_use]
+    pub fn names(&self, nexus: &Nexus) -> bool {
+        self.target_port == nexus.portal_group && self.port.isid == nexus.isid && self.port.name == nexus.initiator
+    }
+}
+
+/// What a logical unit can ask of the target that a nexus belongs to.
+pub trait Peers: fmt::Debug + Send + Sync {
+    /// Relative target port identifiers of all target ports, ascending: the tags of the portal groups.
+    fn target_ports(&self) -> Vec<u16>;
+
+    /// Ends the commands that some nexuses have at a logical unit, without an answer to them; done when none runs any more.
+    fn abort(self: Arc<Self>, nexuses: Vec<u64>, lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// A nexus without others beside it, and with one target port: for tests, `Weak::<Alone>::new()`.
+#[derive(Debug)]
+pub struct Alone;
+
+impl Peers for Alone {
+    fn target_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn abort(self: Arc<Self>, _nexuses: Vec<u64>, _lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Nexus {
+    /// Its names.
+    #[must_use]
+    pub fn name(&self) -> NexusName {
+        let port = InitiatorPort { name: self.initiator.clone(), isid: self.isid };
+        NexusName { port, target_port: self.portal_group }
+    }
+
+    /// The target ports of its target, its own at least.
+    #[must_use]
+    pub fn target_ports(&self) -> Vec<u16> {
+        let mut ports = self.peers.upgrade().map(|peers| peers.target_ports()).unwrap_or_default();
+        if !ports.contains(&self.portal_group) {
+            ports.push(self.portal_group);
+            ports.sort_unstable();
+        }
+        ports
+    }
+
     /// A number for a nexus that no other has had.
     #[must_use]
     pub fn next_id() -> u64 {

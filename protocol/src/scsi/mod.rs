@@ -4,11 +4,13 @@
 
 pub mod asc;
 pub mod command;
+pub mod conflict;
 pub mod designator;
 pub mod inquiry;
 pub mod log;
 pub mod mode;
 pub mod report;
+pub mod reservation;
 pub mod sbc;
 pub mod sense;
 pub mod smc;
@@ -16,6 +18,7 @@ pub mod smc_data;
 pub mod spc;
 pub mod ssc;
 pub mod ssc_data;
+pub mod transport_id;
 
 pub use command::{Cdb, CommandSpec, DataDirection};
 pub use designator::Designator;

@@ -18,11 +18,22 @@ const fn action(name: &'static str, usage: &'static [u8], data: DataDirection) -
     CommandSpec { name, opcode: usage[0], service_action, usage, data, writes: false }
 }
 
+const fn reserve_in(action: u8) -> [u8; 10] {
+    [0x5E, action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0]
+}
+
+/// SCOPE and TYPE may be set for every service action: those that do not look at them ignore them.
+const fn reserve_out(action: u8) -> [u8; 10] {
+    [0x5F, action, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0]
+}
+
 /// All rows of this module.
 #[rustfmt::skip]
 pub const COMMANDS: &[&CommandSpec] = &[
     &TEST_UNIT_READY, &REQUEST_SENSE, &INQUIRY, &MODE_SELECT_6, &RESERVE_6, &RELEASE_6, &MODE_SENSE_6, &START_STOP_UNIT,
-    &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SENSE, &MODE_SELECT_10, &MODE_SENSE_10, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
+    &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SENSE, &MODE_SELECT_10, &RESERVE_10, &RELEASE_10, &MODE_SENSE_10, &READ_KEYS,
+    &READ_RESERVATION, &REPORT_CAPABILITIES, &READ_FULL_STATUS, &REGISTER, &RESERVE, &RELEASE, &CLEAR, &PREEMPT,
+    &PREEMPT_AND_ABORT, &REGISTER_AND_IGNORE_EXISTING_KEY, &REGISTER_AND_MOVE, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
     &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS, &RECEIVE_COPY_FAILURE_DETAILS, &REPORT_LUNS,
     &REPORT_SUPPORTED_OPERATION_CODES, &REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
 ];
@@ -53,6 +64,38 @@ pub const MODE_SELECT_10: CommandSpec = row("MODE SELECT(10)", &[0x55, 0x10, 0, 
 /// MODE SENSE(10): LLBAA, DBD.
 pub const MODE_SENSE_10: CommandSpec =
     row("MODE SENSE(10)", &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::In);
+/// RESERVE(10); neither third-party nor extents, which are obsolete.
+pub const RESERVE_10: CommandSpec = row("RESERVE(10)", &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0], DataDirection::None);
+/// RELEASE(10).
+pub const RELEASE_10: CommandSpec = row("RELEASE(10)", &[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0], DataDirection::None);
+/// PERSISTENT RESERVE IN, READ KEYS.
+pub const READ_KEYS: CommandSpec = action("PERSISTENT RESERVE IN, READ KEYS", &reserve_in(0x00), DataDirection::In);
+/// PERSISTENT RESERVE IN, READ RESERVATION.
+pub const READ_RESERVATION: CommandSpec = action("PERSISTENT RESERVE IN, READ RESERVATION", &reserve_in(0x01), DataDirection::In);
+/// PERSISTENT RESERVE IN, REPORT CAPABILITIES.
+pub const REPORT_CAPABILITIES: CommandSpec =
+    action("PERSISTENT RESERVE IN, REPORT CAPABILITIES", &reserve_in(0x02), DataDirection::In);
+/// PERSISTENT RESERVE IN, READ FULL STATUS.
+pub const READ_FULL_STATUS: CommandSpec = action("PERSISTENT RESERVE IN, READ FULL STATUS", &reserve_in(0x03), DataDirection::In);
+/// PERSISTENT RESERVE OUT, REGISTER.
+pub const REGISTER: CommandSpec = action("PERSISTENT RESERVE OUT, REGISTER", &reserve_out(0x00), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, RESERVE.
+pub const RESERVE: CommandSpec = action("PERSISTENT RESERVE OUT, RESERVE", &reserve_out(0x01), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, RELEASE.
+pub const RELEASE: CommandSpec = action("PERSISTENT RESERVE OUT, RELEASE", &reserve_out(0x02), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, CLEAR.
+pub const CLEAR: CommandSpec = action("PERSISTENT RESERVE OUT, CLEAR", &reserve_out(0x03), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, PREEMPT.
+pub const PREEMPT: CommandSpec = action("PERSISTENT RESERVE OUT, PREEMPT", &reserve_out(0x04), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, PREEMPT AND ABORT.
+pub const PREEMPT_AND_ABORT: CommandSpec =
+    action("PERSISTENT RESERVE OUT, PREEMPT AND ABORT", &reserve_out(0x05), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY.
+pub const REGISTER_AND_IGNORE_EXISTING_KEY: CommandSpec =
+    action("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", &reserve_out(0x06), DataDirection::Out);
+/// PERSISTENT RESERVE OUT, REGISTER AND MOVE.
+pub const REGISTER_AND_MOVE: CommandSpec =
+    action("PERSISTENT RESERVE OUT, REGISTER AND MOVE", &reserve_out(0x07), DataDirection::Out);
 /// EXTENDED COPY(LID1).
 pub const EXTENDED_COPY: CommandSpec =
     action("EXTENDED COPY(LID1)", &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::Out);
@@ -193,6 +236,31 @@ pub struct ModeSelect10Cdb {
     control: u8,
 }
 
+/// PERSISTENT RESERVE IN.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct PersistentReserveInCdb {
+    opcode: u8,
+    service_action: u8,
+    reserved: [u8; 5],
+    /// In bytes.
+    pub allocation_length: U16,
+    control: u8,
+}
+
+/// PERSISTENT RESERVE OUT. SCOPE, TYPE and service action are [`super::reservation::ReserveOut`]'s.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct PersistentReserveOutCdb {
+    opcode: u8,
+    service_action: u8,
+    scope_and_type: u8,
+    reserved: [u8; 2],
+    /// In bytes.
+    pub parameter_list_length: U32,
+    control: u8,
+}
+
 /// LOG SENSE.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -330,6 +398,8 @@ const _: () = {
     assert!(size_of::<ModeSense10Cdb>() == MODE_SENSE_10.usage.len());
     assert!(size_of::<ModeSelect6Cdb>() == MODE_SELECT_6.usage.len());
     assert!(size_of::<ModeSelect10Cdb>() == MODE_SELECT_10.usage.len());
+    assert!(size_of::<PersistentReserveInCdb>() == READ_KEYS.usage.len());
+    assert!(size_of::<PersistentReserveOutCdb>() == REGISTER.usage.len());
     assert!(size_of::<LogSenseCdb>() == LOG_SENSE.usage.len());
     assert!(size_of::<StartStopUnitCdb>() == START_STOP_UNIT.usage.len());
     assert!(size_of::<ReportLunsCdb>() == REPORT_LUNS.usage.len());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use protocol::scsi::{Cdb, LunAddress};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Device;
 use super::common::{Common, Identity};
 use super::disk::Disk;
-use crate::nexus::{LunMap, Nexus, NexusCounters};
+use crate::nexus::{Alone, LunMap, Nexus, NexusCounters};
 use crate::store::{Allocation, BlockStore, LocalEnd};
 use crate::task::{Attribute, Execution, Response, Task};
 use crate::volume::Volume;
@@ -143,6 +143,7 @@ pub(crate) fn nexus(id: u64, devices: &[Device]) -> Arc<Nexus> {
         portal_group: 1,
         luns: Arc::new(luns),
         counters: Arc::new(NexusCounters::default()),
+        peers: Weak::<Alone>::new(),
     })
 }
 

@@ -3,6 +3,7 @@
 //! A function is answered when no task it hit is running any more, and no such task is answered at all: what TAS=0 in the control
 //! mode page promises. SAM-5, "Task management functions"; RFC 7143 (4.2.3.3) on several sessions.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use protocol::iscsi::{TaskManagementFunction as Function, TaskManagementResponse as Outcome};
@@ -10,6 +11,7 @@ use protocol::scsi::{LunAddress, Sense, SenseKey};
 use tokio::sync::oneshot;
 
 use super::Target;
+use crate::nexus::Peers;
 use crate::task::Response;
 
 /// What reaches a connection from elsewhere in the target.
@@ -140,5 +142,28 @@ impl Target {
         {
             device.common().attentions.establish(nexus, COMMANDS_CLEARED);
         }
+    }
+}
+
+impl Peers for Target {
+    fn target_ports(&self) -> Vec<u16> {
+        self.portal_groups()
+    }
+
+    fn abort(self: Arc<Self>, nexuses: Vec<u64>, lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let hit = self.handles().into_iter().filter(|session| nexuses.contains(&session.nexus.id));
+        let asked: Vec<_> = hit
+            .map(|session| {
+                let (done, aborted) = oneshot::channel();
+                let _ = session.messages.send(Message::Abort(Scope::Lun(lun), done));
+                aborted
+            })
+            .collect();
+        Box::pin(async move {
+            for aborted in asked {
+                // A session that ends meanwhile has ended its tasks.
+                let _ = aborted.await;
+            }
+        })
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
 use protocol::iscsi::login::LoggedIn;
@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::management::Message;
 use crate::access::Access;
-use crate::nexus::{LunMap, Nexus, NexusCounters};
+use crate::nexus::{LunMap, Nexus, NexusCounters, Peers};
 
 /// How often it is said that a new session still waits for the one it takes the place of.
 const REINSTATEMENT: Duration = Duration::from_secs(10);
@@ -91,6 +91,12 @@ impl Target {
         groups.is_empty() || groups.contains(&tag)
     }
 
+    /// Tags of the portal groups it was restricted to; empty for all.
+    #[must_use]
+    pub fn portal_groups(&self) -> Vec<u16> {
+        self.portal_groups.read().expect("no holder panics").clone()
+    }
+
     /// Makes the nexus of a login, once the session it takes the place of has ended: as long as a write of that one may still
     /// land, the new one must not write. RFC 7143 (6.3.5), session reinstatement. `None` when the target was taken out.
     pub(super) async fn enter(
@@ -109,6 +115,7 @@ impl Target {
                 portal_group,
                 luns: Arc::clone(&self.luns),
                 counters,
+                peers: Arc::downgrade(self) as Weak<dyn Peers>,
             }),
             messages,
             ended: CancellationToken::new(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use protocol::mover::ends::End;
 use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
+use protocol::scsi::conflict::{Passes, Rule};
 use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
 use protocol::units::Lba;
@@ -208,12 +209,15 @@ impl Planner<'_> {
 
     /// The nexus's own commands would be refused there: so is its copy.
     fn reserved(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
-        let common = match &cscd.unit {
-            Unit::Disk(disk) => crate::lun::common::LogicalUnit::common(&**disk),
-            Unit::Tape(tape) => crate::lun::common::LogicalUnit::common(&**tape),
+        // A copy reads its source and writes its destination; reading a tape moves it.
+        let (common, persistent) = match &cscd.unit {
+            Unit::Disk(disk) if end == CopyEnd::Source => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Readers),
+            Unit::Disk(disk) => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Registrants),
+            Unit::Tape(tape) => (crate::lun::common::LogicalUnit::common(&**tape), Passes::Registrants),
             Unit::NullBlock | Unit::NullStream => return Ok(()),
         };
-        common.reservation.admit(self.task).map_err(|refusal| checked.refused(end, refusal))
+        let rule = Rule { persistent, reserved: false };
+        common.reservation.admit(&self.task.nexus, || rule).map_err(|refusal| checked.refused(end, refusal))
     }
 
     /// 06h and 07h.

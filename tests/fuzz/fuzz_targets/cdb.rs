@@ -102,7 +102,9 @@ fn nexus(scratch: &Scratch, block_length: u32) -> Arc<Nexus> {
         id: 1,
         initiator: "iqn.2026-01.org.offhost:peer".into(),
         isid: [0; 6],
+        portal_group: 1,
         luns: Arc::new(luns),
         counters: Arc::new(NexusCounters::default()),
+        peers: std::sync::Weak::<target::nexus::Alone>::new(),
     })
 }

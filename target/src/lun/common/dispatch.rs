@@ -7,7 +7,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use protocol::scsi::{CommandSpec, FieldPointer, Sense, SenseFormat, Status};
+use protocol::scsi::conflict::Rule;
+use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, SenseFormat, Status};
 use tracing::debug;
 
 use super::LogicalUnit;
@@ -58,14 +59,14 @@ pub fn dispatch<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
 /// The command to run, or why not.
 fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Response> {
     let common = device.common();
-    common.attentions.know(task.nexus.id);
+    common.attentions.know(&task.nexus);
     if !passes_attentions(task.cdb.opcode())
         && let Some(condition) = common.attentions.take(task.nexus.id)
     {
         return Err(condition.into());
     }
     let command = find::<D>(device, task).inspect_err(|sense| debug!(cdb = ?task.cdb, lun = ?task.lun, %sense, "refused"))?;
-    common.reservation.admit(task)?;
+    common.reservation.admit(&task.nexus, || Rule::of(&task.cdb, D::DEVICE_TYPE != DeviceType::Disk))?;
     device.admit(task, command.spec)?;
     if let Some(bit) = command.spec.refused_bit(&task.cdb) {
         let sense = Sense::INVALID_FIELD_IN_CDB.at(bit);

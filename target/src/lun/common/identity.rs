@@ -47,6 +47,12 @@ impl Identity {
         }
     }
 
+    /// The NAA designator as hexadecimal digits.
+    #[must_use]
+    pub fn naa_text(&self) -> String {
+        self.naa.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What VPD page 83h lists. A CSCD descriptor E4h that is equal to one of them names this logical unit.
     #[must_use]
     pub fn designators(&self) -> Vec<Designator> {

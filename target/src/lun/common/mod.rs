@@ -6,17 +6,21 @@
 mod attention;
 mod dispatch;
 mod identity;
+mod keep;
 mod reservation;
 mod spc;
 
 pub use attention::Attentions;
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
 pub use identity::Identity;
-pub use reservation::Reservation;
+pub use keep::Kept;
+pub use reservation::Reservations;
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -79,6 +83,11 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
         None
     }
 
+    /// PREVENT ALLOW MEDIUM REMOVAL of a nexus is undone, as when it is preempted.
+    fn allow_removal(&self, nexus: u64) {
+        let _ = nexus;
+    }
+
     /// Says no to a command whose nexus may not have it now: RESERVATION CONFLICT, or BUSY while a copy has the drive.
     ///
     /// # Errors
@@ -97,7 +106,7 @@ pub struct Common {
     /// What each nexus has yet to be told.
     pub attentions: Attentions,
     /// Who has the logical unit to itself.
-    pub reservation: Reservation,
+    pub reservation: Reservations,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
     pub copy: Option<Arc<dyn CopyService>>,
     /// D_SENSE of the control mode page.
@@ -111,7 +120,7 @@ impl Common {
         Self {
             identity,
             attentions: Attentions::default(),
-            reservation: Reservation::default(),
+            reservation: Reservations::default(),
             copy,
             descriptor_sense: AtomicBool::new(false),
         }
@@ -123,6 +132,15 @@ impl Common {
         if self.descriptor_sense.load(Ordering::Relaxed) { SenseFormat::Descriptor } else { SenseFormat::Fixed }
     }
 
+    /// Keeps what is to survive a power loss in files of `folder`, and takes up what is there of an earlier life.
+    ///
+    /// # Errors
+    /// As [`Kept::load`].
+    pub fn keep_in(self, folder: &Path) -> io::Result<Self> {
+        self.reservation.keep_in(Kept::new(folder, &format!("{}.reservations.json", self.identity.naa_text())))?;
+        Ok(self)
+    }
+
     /// Chosen by MODE SELECT.
     pub fn set_sense_format(&self, format: SenseFormat) {
         self.descriptor_sense.store(format == SenseFormat::Descriptor, Ordering::Relaxed);
@@ -130,7 +148,7 @@ impl Common {
 
     /// LOGICAL UNIT RESET: the reservation ends, and every nexus is told. Commands are aborted by the session that was asked for it.
     pub fn reset(&self) {
-        self.reservation.clear();
+        self.reservation.reset();
         self.attentions.clear();
         self.attentions.establish_for_all(&Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
     }

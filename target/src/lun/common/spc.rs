@@ -11,7 +11,7 @@ use protocol::scsi::mode::{self, ModeForm, ModeSelection, PageControl};
 use protocol::scsi::{DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
 
 use super::dispatch::{Command, Reply, Run, commands};
-use super::{CopyService, LogicalUnit};
+use super::{CopyService, LogicalUnit, reservation};
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
 
@@ -25,12 +25,27 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::REQUEST_SENSE, run: Run::Inline(request_sense) },
         Command { spec: &spc::INQUIRY, run: Run::Inline(inquiry) },
         Command { spec: &spc::MODE_SELECT_6, run: Run::Inline(mode_select_6) },
-        Command { spec: &spc::RESERVE_6, run: Run::Inline(|device, task| Ok(device.common().reservation.reserve(task))) },
-        Command { spec: &spc::RELEASE_6, run: Run::Inline(|device, task| Ok(device.common().reservation.release(task))) },
+        Command { spec: &spc::RESERVE_6, run: Run::Inline(reservation::reserve) },
+        Command { spec: &spc::RELEASE_6, run: Run::Inline(reservation::release) },
         Command { spec: &spc::MODE_SENSE_6, run: Run::Inline(mode_sense_6) },
         Command { spec: &spc::LOG_SENSE, run: Run::Inline(log_sense) },
         Command { spec: &spc::MODE_SELECT_10, run: Run::Inline(mode_select_10) },
+        Command { spec: &spc::RESERVE_10, run: Run::Inline(reservation::reserve) },
+        Command { spec: &spc::RELEASE_10, run: Run::Inline(reservation::release) },
         Command { spec: &spc::MODE_SENSE_10, run: Run::Inline(mode_sense_10) },
+        Command { spec: &spc::READ_KEYS, run: Run::Inline(reservation::persistent_reserve_in) },
+        Command { spec: &spc::READ_RESERVATION, run: Run::Inline(reservation::persistent_reserve_in) },
+        // Asks whether there is a file to keep them in, which a change may hold.
+        Command { spec: &spc::REPORT_CAPABILITIES, run: Run::Blocking(reservation::persistent_reserve_in) },
+        Command { spec: &spc::READ_FULL_STATUS, run: Run::Inline(reservation::persistent_reserve_in) },
+        Command { spec: &spc::REGISTER, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::RESERVE, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::RELEASE, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::CLEAR, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::PREEMPT, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::PREEMPT_AND_ABORT, run: Run::Async(reservation::persistent_reserve_out_and_abort) },
+        Command { spec: &spc::REGISTER_AND_IGNORE_EXISTING_KEY, run: Run::Blocking(reservation::persistent_reserve_out) },
+        Command { spec: &spc::REGISTER_AND_MOVE, run: Run::Blocking(reservation::persistent_reserve_out) },
         Command { spec: &spc::EXTENDED_COPY, run: Run::Start(extended_copy) },
         Command { spec: &spc::RECEIVE_COPY_STATUS, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_OPERATING_PARAMETERS, run: Run::Start(receive_copy) },

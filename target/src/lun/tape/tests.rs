@@ -75,7 +75,15 @@ fn open(folder: &TempDir) -> Arc<Tape> {
 
 fn nexus(id: u64) -> Arc<Nexus> {
     let luns = Arc::new(LunMap::default());
-    Arc::new(Nexus { id, initiator: format!("iqn.2026-01.org.test:{id}"), isid: [0; 6], portal_group: 1, luns, counters: Arc::default() })
+    Arc::new(Nexus {
+        id,
+        initiator: format!("iqn.2026-01.org.test:{id}"),
+        isid: [0; 6],
+        portal_group: 1,
+        luns,
+        counters: Arc::default(),
+        peers: std::sync::Weak::<crate::nexus::Alone>::new(),
+    })
 }
 
 fn send_as(tape: &Arc<Tape>, nexus: &Arc<Nexus>, cdb: &str, data: &[u8]) -> Response {

@@ -76,11 +76,15 @@ impl World {
         plan.refused.clone().map_or(Ok(plan), Err)
     }
 
-    fn refusal(&self, cscds: &[CscdDescriptor], segments: &[Segment]) -> Sense {
+    fn list(&self, cscds: &[CscdDescriptor], segments: &[Segment]) -> List {
         let mut list = List::new(1);
         list.cscds = cscds.to_vec();
         list.segments = segments.iter().cloned().map(Into::into).collect();
-        self.plan(&list).expect_err("must be refused")
+        list
+    }
+
+    fn refusal(&self, cscds: &[CscdDescriptor], segments: &[Segment]) -> Sense {
+        self.plan(&self.list(cscds, segments)).expect_err("must be refused")
     }
 }
 
@@ -217,9 +221,25 @@ fn blocks_behind_the_end_and_protected_disks_are_refused_by_what_they_would_answ
 fn a_reservation_of_another_nexus_keeps_copies_out() {
     let world = World::new();
     let other = nexus(2, &world.devices);
-    assert_eq!(world.devices[1].common().reservation.reserve(&task(&other, "16 0000000000", Vec::new())), Response::good());
+    assert_eq!(finish(world.devices[1].start(task(&other, "16 0000000000", Vec::new()))), Response::good());
     let sense = world.refusal(&[world.disk(0), world.disk(1)], &[blocks(A, B, 0, 0)]);
     assert_eq!((sense.code, sense.forwarded[0].status), ((0x0D, 0x01), 0x18));
+}
+
+#[test]
+fn a_copy_may_read_where_another_nexus_reserved_writing() {
+    let world = World::new();
+    let other = nexus(2, &world.devices);
+    let out = |cdb: &str, key: u64, action_key: u64| {
+        let list = [key.to_be_bytes(), action_key.to_be_bytes(), [0; 8]].concat();
+        assert_eq!(finish(world.devices[1].start(task(&other, cdb, list))), Response::good(), "{cdb}");
+    };
+    out("5f 06 00 0000 00000018 00", 0, 1);
+    out("5f 01 01 0000 00000018 00", 1, 0);
+    let sense = world.refusal(&[world.disk(0), world.disk(1)], &[blocks(A, B, 0, 0)]);
+    assert_eq!((sense.code, sense.forwarded[0].end, sense.forwarded[0].status), ((0x0D, 0x01), CopyEnd::Destination, 0x18));
+    let list = world.list(&[world.disk(1), world.disk(0)], &[blocks(A, B, 0, 0)]);
+    assert!(world.plan(&list).is_ok(), "as a source it is only read");
 }
 
 #[test]
