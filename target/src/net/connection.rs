@@ -151,6 +151,9 @@ impl Connection {
         let mut awake_until: Option<Instant> = None;
         loop {
             self.write()?;
+            if self.resume() {
+                continue;
+            }
             let backlog = self.backlog();
             if backlog == 0 && (self.session.is_closing() || last_call.is_some() && self.running.is_empty()) {
                 return Ok(End::Closed);
@@ -260,7 +263,6 @@ impl Connection {
 
     async fn take_events(&mut self) {
         let mut batch = Vec::new();
-        self.start_deferred(&mut batch);
         while let Some(event) = self.session.poll_event() {
             match event {
                 TargetEvent::SessionUp(logged_in) => {
@@ -301,6 +303,16 @@ impl Connection {
     fn has_room(&mut self, command: &Command) -> bool {
         let data_in = self.data_in_running + command.data_in_limit;
         (data_in <= MAX_DATA_IN_RUNNING || self.data_in_running == 0) && self.backlog() < ENOUGH_BACKLOG
+    }
+
+    /// Starts what waited for room, if there is some now. Nothing else would: the peer may have nothing more to say until it is
+    /// answered.
+    fn resume(&mut self) -> bool {
+        let mut batch = Vec::new();
+        let waiting = self.deferred.len();
+        self.start_deferred(&mut batch);
+        self.hops.start(batch);
+        self.deferred.len() < waiting
     }
 
     fn start_deferred(&mut self, batch: &mut Vec<Job>) {

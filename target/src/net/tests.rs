@@ -1,5 +1,6 @@
 //! The target on a real socket, against the session machine of the other side.
 
+use std::collections::HashSet;
 use std::sync::Condvar;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::lun::common::{Common, Identity};
 use crate::lun::disk::Disk;
 use crate::lun::testing::MemoryStore;
 use crate::nexus::LunMap;
+use crate::store::null::NullStore;
 use crate::store::{Allocation, BlockStore, LocalEnd};
 use crate::volume::Volume;
 
@@ -334,6 +336,25 @@ async fn three_megabytes_go_to_the_disk_and_come_back() {
     let session = served.server.sessions().remove(0);
     assert_eq!((session.data_out, session.data_in), (3 << 20, 3 << 20));
     served.end().await;
+}
+
+#[tokio::test]
+async fn long_reads_that_wait_for_room_are_all_answered() {
+    let volume = Volume::new(Arc::new(NullStore::new(8 << 20)));
+    let common = Common::new(Identity::new(NAME, "null", "DISK"), None);
+    let luns = LunMap::default();
+    luns.add(0, Device::Disk(Disk::new(common, volume, BlockLength::B512)));
+    let server = Served::with(Arc::new(luns)).await;
+    let mut client = server.client("iqn.2026-01.test:reader").await;
+    for _ in 0..100 {
+        let mut open: HashSet<u32> = (0..32).map(|_| client.read(0, 2048)).collect();
+        while !open.is_empty() {
+            let (tag, completion) = client.completed().await;
+            assert!(open.remove(&tag));
+            assert_eq!(completion.status, Status::Good as u8);
+        }
+    }
+    server.end().await;
 }
 
 #[tokio::test]
