@@ -43,8 +43,8 @@ pub struct BackupOptions {
     pub to: Url,
     /// The target's control socket.
     pub control: Control,
-    /// The name to log in under.
-    pub initiator: String,
+    /// How to log in.
+    pub session: Options,
     /// How long nobody may write before the snapshot.
     pub quiet: Duration,
     /// When to give up waiting.
@@ -126,7 +126,7 @@ pub async fn backup_with(
             options.from, options.to
         )));
     }
-    let client = Client::connect(&options.to, Options::named(&options.initiator)).await?;
+    let client = Client::connect(&options.to, options.session.clone()).await?;
     let drive = Drive::open(&client, options.to.lun).await?;
     let disk = Disk::open(&client, options.from.lun).await?;
     check_record_size(options.record_size, disk.block_length().0)?;
@@ -613,7 +613,7 @@ mod tests {
             from: "iscsi://h/iqn.t/0".parse().unwrap(),
             to: "iscsi://h/iqn.t/1".parse().unwrap(),
             control: Control::new("c"),
-            initiator: "iqn.x".to_owned(),
+            session: Options::default(),
             quiet: Duration::ZERO,
             timeout: Duration::ZERO,
             partition: None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use protocol::control::{SnapshotEvent, SnapshotRequest, Status};
 use serde::Serialize;
-use sim::client::{Client, Options};
+use sim::client::{ChapArguments, Client, Options};
 use sim::url::Url;
 
 use super::backup::{BackupOptions, BackupReport, Placement};
@@ -113,12 +113,28 @@ struct BackupArgs {
     common: Common,
 }
 
-/// What every command that sends EXTENDED COPY takes.
+/// How to log in.
 #[derive(Debug, Args)]
-struct Common {
+struct SessionArgs {
     /// iSCSI name to log in under
     #[arg(long, value_name = "NAME", default_value = INITIATOR)]
     initiator: String,
+    #[command(flatten)]
+    chap: ChapArguments,
+}
+
+impl SessionArgs {
+    fn options(&self) -> anyhow::Result<Options> {
+        let authentication = self.chap.authentication().map_err(|error| Stop::usage(error.to_string()))?;
+        Ok(Options { authentication, ..Options::named(&self.initiator) })
+    }
+}
+
+/// What every command that sends EXTENDED COPY takes.
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    session: SessionArgs,
     /// Bytes that one EXTENDED COPY command moves at most
     #[arg(long, value_name = "BYTES", default_value_t = Limits::BYTES, hide_short_help = true)]
     command_bytes: u64,
@@ -165,9 +181,8 @@ struct TapeArgs {
     /// The tape
     #[arg(long = "from", value_name = "URL")]
     tape: Url,
-    /// iSCSI name to log in under
-    #[arg(long, value_name = "NAME", default_value = INITIATOR)]
-    initiator: String,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -179,9 +194,8 @@ struct ListArgs {
     /// Read the tape; without it the local catalog answers
     #[arg(long, value_name = "URL")]
     from: Option<Url>,
-    /// iSCSI name to log in under
-    #[arg(long, value_name = "NAME", default_value = INITIATOR)]
-    initiator: String,
+    #[command(flatten)]
+    session: SessionArgs,
     /// Print facts as JSON
     #[arg(long)]
     json: bool,
@@ -204,6 +218,8 @@ struct MapCommand {
     /// Bytes a block of an image file
     #[arg(long, value_name = "BYTES", default_value_t = 512)]
     block_length: u32,
+    #[command(flatten)]
+    session: SessionArgs,
     #[command(flatten)]
     what: MapArgs,
 }
@@ -303,7 +319,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Backup(args) => {
             let json = args.common.json;
-            let report = backup::backup(&args.options(), Ui::new(json)).await?;
+            let report = backup::backup(&args.options()?, Ui::new(json)).await?;
             print(json, &report, |out| report.print(out))
         }
         Command::Restore(args) => {
@@ -313,7 +329,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::List(args) => match &args.from {
             Some(tape) => {
-                let contents = list::contents(tape, &args.initiator).await?;
+                let contents = list::contents(tape, args.session.options()?).await?;
                 print(args.json, &contents, |out| list::print_sets(&contents, out))
             }
             None => {
@@ -323,7 +339,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         },
         Command::Files(args) => {
             let tables = match &args.list.from {
-                Some(tape) => list::tables(tape, args.set.as_deref(), &args.list.initiator, Cache::of_user().as_ref()).await?,
+                Some(tape) => {
+                    let session = args.list.session.options()?;
+                    list::tables(tape, args.set.as_deref(), session, Cache::of_user().as_ref()).await?
+                }
                 None => user_cache()?.set(args.set.as_deref())?.tables()?,
             };
             let facts: Vec<list::FileFacts<'_>> = tables.catalog.files.iter().map(Into::into).collect();
@@ -363,17 +382,17 @@ fn print(json: bool, facts: &impl Serialize, text: impl FnOnce(&mut dyn Write) -
 }
 
 impl BackupArgs {
-    fn options(&self) -> BackupOptions {
+    fn options(&self) -> anyhow::Result<BackupOptions> {
         let placement = match (self.append, self.overwrite) {
             (true, _) => Placement::Append,
             (_, true) => Placement::Overwrite,
             _ => Placement::Careful,
         };
-        BackupOptions {
+        Ok(BackupOptions {
             from: self.from.clone(),
             to: self.to.clone(),
             control: Control::new(&self.control.control),
-            initiator: self.common.initiator.clone(),
+            session: self.common.session.options()?,
             quiet: self.quiet,
             timeout: self.timeout,
             partition: self.partition,
@@ -382,7 +401,7 @@ impl BackupArgs {
             label: self.label.clone(),
             command_bytes: self.common.command_bytes,
             cache: Cache::of_user(),
-        }
+        })
     }
 }
 
@@ -400,7 +419,7 @@ impl RestoreArgs {
             what,
             control: self.control.as_ref().map(Control::new),
             overwrite: self.overwrite,
-            initiator: self.common.initiator.clone(),
+            session: self.common.session.options()?,
             command_bytes: self.common.command_bytes,
         })
     }
@@ -467,7 +486,7 @@ async fn print_map(args: MapCommand) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let found = if args.source.starts_with("iscsi://") {
         let url: Url = args.source.parse().map_err(|error| Stop::usage(format!("{}: {error}", args.source)))?;
-        let client = Client::connect(&url, Options::named(INITIATOR)).await?;
+        let client = Client::connect(&url, args.session.options()?).await?;
         let source = LunSource::new(Disk::open(&client, url.lun).await?);
         let map = tokio::task::spawn_blocking(move || map::probe(&source)).await??;
         map::command::print(&map, &args.what, &mut out)?
@@ -581,10 +600,10 @@ async fn tape(action: TapeAction) -> anyhow::Result<()> {
     | TapeAction::Load(args)
     | TapeAction::Unload(args)) = &action;
     if matches!(action, TapeAction::Map(_)) {
-        let map = list::tape_map(&args.tape, &args.initiator).await?;
+        let map = list::tape_map(&args.tape, args.session.options()?).await?;
         return print(args.json, &map, |out| list::print_tape_map(&map, out));
     }
-    let client = Client::connect(&args.tape, Options::named(&args.initiator)).await?;
+    let client = Client::connect(&args.tape, args.session.options()?).await?;
     if matches!(action, TapeAction::Load(_)) {
         client.unit().load().await?;
     }
@@ -626,7 +645,7 @@ mod tests {
     fn quiet_and_timeout_are_3_and_80_seconds_unless_said() {
         let line = "offhost backup --from iscsi://h/iqn.t/0 --to iscsi://h/iqn.t/1";
         let Command::Backup(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!("another command") };
-        let options = args.options();
+        let options = args.options().unwrap();
         let said = (options.quiet.as_millis() as u64, options.timeout.as_millis() as u64);
         assert_eq!(said, (protocol::control::QUIET_MS, protocol::control::TIMEOUT_MS));
         assert_eq!(options.placement, Placement::Careful);

@@ -20,8 +20,8 @@ const ROOM: u32 = 1;
 ///
 /// # Errors
 /// What the drive says.
-pub async fn contents(tape: &Url, initiator: &str) -> anyhow::Result<Contents> {
-    let client = Client::connect(tape, Options::named(initiator)).await?;
+pub async fn contents(tape: &Url, session: Options) -> anyhow::Result<Contents> {
+    let client = Client::connect(tape, session).await?;
     let contents = Drive::open(&client, tape.lun).await?.inspect().await?;
     let _ = client.logout().await;
     Ok(contents)
@@ -31,8 +31,8 @@ pub async fn contents(tape: &Url, initiator: &str) -> anyhow::Result<Contents> {
 ///
 /// # Errors
 /// What the drive says, and what is wrong with the set.
-pub async fn tables(tape: &Url, typed: Option<&str>, initiator: &str, cache: Option<&Cache>) -> anyhow::Result<SetTables> {
-    let client = Client::connect(tape, Options::named(initiator)).await?;
+pub async fn tables(tape: &Url, typed: Option<&str>, session: Options, cache: Option<&Cache>) -> anyhow::Result<SetTables> {
+    let client = Client::connect(tape, session).await?;
     let drive = Drive::open(&client, tape.lun).await?;
     let stood = drive.position().await?;
     let contents = drive.inspect().await?;
@@ -166,8 +166,8 @@ pub struct TapeStretch {
 ///
 /// # Errors
 /// What the drive says.
-pub async fn tape_map(tape: &Url, initiator: &str) -> anyhow::Result<Vec<TapeStretch>> {
-    let client = Client::connect(tape, Options::named(initiator)).await?;
+pub async fn tape_map(tape: &Url, session: Options) -> anyhow::Result<Vec<TapeStretch>> {
+    let client = Client::connect(tape, session).await?;
     let drive = Drive::open(&client, tape.lun).await?;
     let stood = drive.position().await?;
     drive.locate(0).await?;

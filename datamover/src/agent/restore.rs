@@ -48,8 +48,8 @@ pub struct RestoreOptions {
     pub control: Option<Control>,
     /// Also onto a disk that holds something, and over a file that exists.
     pub overwrite: bool,
-    /// The name to log in under.
-    pub initiator: String,
+    /// How to log in.
+    pub session: Options,
     /// Bytes that one command moves at most.
     pub command_bytes: u64,
 }
@@ -109,7 +109,7 @@ pub struct RestoreReport {
 /// With a [`Stop`] for what scripts branch on: 3 and 5 of [`super::exit`].
 pub async fn restore(options: &RestoreOptions, ui: Ui) -> anyhow::Result<RestoreReport> {
     let began = Instant::now();
-    let client = Client::connect(&options.from, Options::named(&options.initiator)).await?;
+    let client = Client::connect(&options.from, options.session.clone()).await?;
     let drive = Drive::open(&client, options.from.lun).await?;
     let contents = drive.inspect().await?;
     let set = contents.set(options.set.as_deref()).with_context(|| format!("tape {}", options.from))?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use offhost_sim::client::{Client, DEFAULT_INITIATOR_NAME, LogicalUnit, Options};
+use offhost_sim::client::{ChapArguments, Client, DEFAULT_INITIATOR_NAME, LogicalUnit, Options};
 use offhost_sim::url::{Portal, Url};
 
 /// A simulated iSCSI initiator: one-shot commands, a conformance suite for anybody's target, and a load generator.
@@ -51,18 +51,21 @@ struct SessionArguments {
     /// Seconds that a command may take; copies and tape movements may take ten times as long
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    #[command(flatten)]
+    chap: ChapArguments,
 }
 
 impl SessionArguments {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> anyhow::Result<Options> {
+        Ok(Options {
             initiator_name: self.initiator_name.clone(),
+            authentication: self.chap.authentication()?,
             header_digest: self.header_digest,
             data_digest: self.data_digest,
             command_timeout: Duration::from_secs(self.timeout),
             long_command_timeout: Duration::from_secs(self.timeout.saturating_mul(10)),
             ..Options::default()
-        }
+        })
     }
 }
 
@@ -108,7 +111,7 @@ enum Command {
 
 /// Does what the arguments say.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let options = arguments.session.options();
+    let options = arguments.session.options()?;
     match arguments.command {
         Command::Discover { portal, json } => block_on(facts::discover(&portal, &options, json))?,
         Command::Inquiry(arguments) => block_on(facts::inquiry(arguments, options))?,

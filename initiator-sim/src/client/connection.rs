@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::{ClientError, Counters, Data, Lost, Options, Reply, Residual, TaskManagement, TaskTag};
-use crate::url::Portal;
+use crate::url::{Portal, Url};
 
 /// The session's only connection.
 const CONNECTION: ConnectionId = ConnectionId(0);
@@ -69,10 +69,10 @@ pub(super) struct CommandRequest {
     pub(super) reply: Answer<Reply>,
 }
 
-/// Connects, logs in, and starts the task. Without a target's name the session is for discovery.
+/// Connects, logs in, and starts the task. Without a target the session is for discovery.
 pub(super) async fn open(
     portal: &Portal,
-    target: Option<&str>,
+    target: Option<&Url>,
     options: &Options,
     counters: Arc<Counters>,
 ) -> Result<mpsc::UnboundedSender<Request>, ClientError> {
@@ -85,7 +85,7 @@ pub(super) async fn open(
 
 async fn log_in(
     mut portal: Portal,
-    target: Option<&str>,
+    target: Option<&Url>,
     options: &Options,
     counters: Arc<Counters>,
 ) -> Result<(Driver, mpsc::UnboundedSender<Request>), ClientError> {
@@ -94,7 +94,7 @@ async fn log_in(
         let stream = connected.map_err(|error| ClientError::Connect { portal: portal.to_string(), error })?;
         stream.set_nodelay(true)?;
         let (sender, requests) = mpsc::unbounded_channel();
-        let mut driver = Driver::new(stream, config(target, options), requests, Arc::clone(&counters));
+        let mut driver = Driver::new(stream, config(target, options)?, requests, Arc::clone(&counters));
         match driver.log_in().await {
             Ok(()) => return Ok((driver, sender)),
             Err(End::Protocol(ProtocolError::Login(LoginError::Redirected { address }))) => {
@@ -102,13 +102,13 @@ async fn log_in(
                 portal = elsewhere.map_err(|error| ClientError::Protocol(format!("moved to {address:?}: {error}")))?;
                 debug!(%portal, "redirected");
             }
-            Err(end) => return Err(end.login_error(target)),
+            Err(end) => return Err(end.login_error(target.map(|url| url.target.as_str()))),
         }
     }
     Err(ClientError::Protocol(format!("the target moved on {REDIRECTIONS} times")))
 }
 
-fn config(target: Option<&str>, options: &Options) -> InitiatorConfig {
+fn config(target: Option<&Url>, options: &Options) -> Result<InitiatorConfig, ClientError> {
     use protocol::iscsi::keys::{DigestWish, Wishes};
     let digest = |wanted| if wanted { DigestWish::Require } else { DigestWish::Never };
     let wishes = Wishes {
@@ -117,14 +117,17 @@ fn config(target: Option<&str>, options: &Options) -> InitiatorConfig {
         max_recv_data_segment_length: options.max_recv_data_segment_length,
         ..Wishes::default()
     };
-    InitiatorConfig {
+    let user = target.and_then(|url| url.user.as_deref());
+    let chap = options.authentication.as_ref().map(|authentication| authentication.policy(user)).transpose()?;
+    Ok(InitiatorConfig {
         initiator_name: options.initiator_name.clone(),
-        target_name: target.map(str::to_owned),
+        target_name: target.map(|url| url.target.clone()),
+        chap,
         isid: options.isid.unwrap_or_else(fresh_isid),
         wishes: wishes.clamped(),
         login_timeout: options.connect_timeout,
         ..InitiatorConfig::default()
-    }
+    })
 }
 
 /// An ISID of the random format (RFC 7143, 11.12.5): two sessions of one name must not reinstate each other by accident.
@@ -209,6 +212,7 @@ impl End {
             Self::Protocol(ProtocolError::Login(LoginError::Negotiation(NegotiationError::Answer(
                 key @ ("HeaderDigest" | "DataDigest"),
             )))) => ClientError::NotAgreed(key),
+            Self::Protocol(ProtocolError::Login(LoginError::Chap(error))) => ClientError::Unproved(error),
             Self::Protocol(ProtocolError::LoginTimeout(after)) => ClientError::Timeout { what: "the login".into(), after },
             Self::Protocol(error) => ClientError::Protocol(error.to_string()),
             end => ClientError::ConnectionLost(Lost { reason: end.to_string(), during: Some("the login".into()) }),

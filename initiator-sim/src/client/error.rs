@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use protocol::iscsi::chap::ChapError;
 use protocol::scsi::{Sense, Status};
 use protocol::wire::WireError;
 
-use super::TaskManagement;
+use super::{AuthenticationError, TaskManagement};
 
 /// Why a call of the client did not bring what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,12 @@ pub enum ClientError {
     /// The target does not take what [`super::Options`] insist on.
     #[error("the target does not agree to {0} as asked for")]
     NotAgreed(&'static str),
+    /// What is to be proved cannot be.
+    #[error("authentication: {0}")]
+    Authentication(#[from] AuthenticationError),
+    /// The target did not prove to be who it should, or breaks the rules of CHAP.
+    #[error("the target does not authenticate: {0}")]
+    Unproved(#[from] ChapError),
     /// The target ended the login. RFC 7143 (11.13.5).
     #[error("{target} refuses the login: {meaning}")]
     Login {

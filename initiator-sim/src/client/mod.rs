@@ -9,6 +9,7 @@
 
 mod blocking;
 mod changer;
+mod chap;
 mod connection;
 mod copy;
 mod discovery;
@@ -27,6 +28,7 @@ use protocol::scsi::{LunAddress, Sense, Status};
 use tokio::sync::{mpsc, oneshot};
 
 pub use blocking::{BlockingClient, BlockingUnit};
+pub use chap::{Authentication, AuthenticationError, ChapArguments, read_secret};
 pub use copy::OPERATION_CODE_EXTENDED_COPY;
 pub use discovery::{DiscoveredTarget, discover};
 pub use error::{ClientError, Lost};
@@ -44,6 +46,8 @@ pub struct Options {
     pub initiator_name: String,
     /// The session's ISID; `None` for one that is new in this process.
     pub isid: Option<[u8; 6]>,
+    /// What it proves to the target; `None` offers no authentication.
+    pub authentication: Option<Authentication>,
     /// Ask for CRC32C over headers.
     pub header_digest: bool,
     /// Ask for CRC32C over data.
@@ -63,6 +67,7 @@ impl Default for Options {
         Self {
             initiator_name: DEFAULT_INITIATOR_NAME.to_owned(),
             isid: None,
+            authentication: None,
             header_digest: false,
             data_digest: false,
             max_recv_data_segment_length: 1 << 20,
@@ -231,7 +236,7 @@ impl Client {
     /// [`ClientError::Timeout`] after [`Options::connect_timeout`].
     pub async fn connect(url: &Url, options: Options) -> Result<Self, ClientError> {
         let counters = Arc::new(Counters::default());
-        let requests = connection::open(&url.portal, Some(&url.target), &options, Arc::clone(&counters)).await?;
+        let requests = connection::open(&url.portal, Some(url), &options, Arc::clone(&counters)).await?;
         Ok(Self { shared: Arc::new(Shared { requests, url: url.clone(), options, counters }) })
     }
 

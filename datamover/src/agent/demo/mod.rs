@@ -200,7 +200,7 @@ impl Demo<'_> {
             from: self.target.url(LUNS[0])?,
             to: self.target.url(LUNS[1])?,
             control: self.target.control(),
-            initiator: AGENT.to_owned(),
+            session: Options::named(AGENT),
             quiet: QUIET,
             timeout: TIMEOUT,
             partition: None,
@@ -264,7 +264,7 @@ impl Demo<'_> {
             what,
             control: Some(self.target.control()),
             overwrite: false,
-            initiator: initiator.to_owned(),
+            session: Options::named(initiator),
             command_bytes: Limits::BYTES,
         };
         let report = restore(&options, self.ui).await?;
