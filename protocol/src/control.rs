@@ -8,6 +8,16 @@
 //! | `GET /status` | | [`Status`] |
 //! | `POST /snapshots` | [`SnapshotRequest`] | a stream of [`SnapshotEvent`], one JSON value a line, ending with `Made` or `Failed` (with `lease` the connection then stays open) |
 //! | `DELETE /snapshots/{id}` | | `{}` |
+//! | `GET /config` | | [`Configuration`]: what runs |
+//! | `GET /config.toml` | | the same as the text of a configuration file |
+//! | `POST /changes` | a list of [`spec::Change`] | a list of [`spec::Effect`]; all steps are carried out or none |
+//! | `POST /reload` | | a list of [`spec::Effect`]: what differed from the file |
+//! | `POST /save` | | [`Saved`] |
+
+pub mod spec;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +27,9 @@ use crate::units::{ByteRange, Lba};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotRequest {
+    /// iSCSI name of the target whose LUNs are meant; may be left out where there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// LUN numbers of disks.
     pub luns: Vec<u16>,
     /// Blocks of the LUN the view covers (first LBA, block count); the whole LUN when absent. Only with one LUN.
@@ -98,6 +111,8 @@ pub enum ErrorKind {
 pub struct Snapshot {
     /// Names it for `DELETE`.
     pub id: u64,
+    /// iSCSI name of the target.
+    pub target: String,
     /// The LUN it is a view of.
     pub of_lun: u16,
     /// The LUN under which the view is served, read-only.
@@ -125,11 +140,15 @@ pub struct Snapshot {
 pub struct Status {
     /// Crate version.
     pub version: String,
-    /// iSCSI name of the target.
+    /// iSCSI name of the first target; empty when there is none.
     pub target: String,
-    /// Address listened on.
+    /// First address listened on; empty when there is none.
     pub portal: String,
-    /// LUNs by number.
+    /// All targets, by name.
+    pub targets: Vec<TargetStatus>,
+    /// All portals.
+    pub portals: Vec<PortalStatus>,
+    /// LUNs by target and number.
     pub luns: Vec<LunStatus>,
     /// Sessions that live, and those that ended (kept by initiator name, summed).
     pub sessions: Vec<SessionStatus>,
@@ -141,9 +160,33 @@ pub struct Status {
     pub movers: Vec<MoverStatus>,
 }
 
+/// One target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// iSCSI name.
+    pub name: String,
+    /// Sessions that are logged in.
+    pub sessions: u64,
+    /// LUNs, snapshots among them.
+    pub luns: u64,
+}
+
+/// One portal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortalStatus {
+    /// Address listened on, with the port that it was given.
+    pub listen: SocketAddr,
+    /// What discovery tells instead.
+    pub advertise: Option<String>,
+    /// Target portal group tag.
+    pub tag: u16,
+}
+
 /// One LUN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LunStatus {
+    /// iSCSI name of its target.
+    pub target: String,
     /// Number.
     pub lun: u16,
     /// `disk`, `tape`, `changer`, `snapshot`.
@@ -255,6 +298,26 @@ pub struct MoverStatus {
     pub bytes_moved: u64,
     /// Bytes read by it, on-demand copies included.
     pub bytes_read: u64,
+}
+
+/// What runs. Names the files in which secrets lie, and none of the secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// How much at a time.
+    pub limits: spec::LimitsSpec,
+    /// Discovery sessions.
+    pub discovery: spec::DiscoverySpec,
+    /// Where it listens, as it was given.
+    pub portals: Vec<spec::PortalSpec>,
+    /// What is served.
+    pub targets: Vec<spec::TargetSpec>,
+}
+
+/// The configuration was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The file.
+    pub path: PathBuf,
 }
 
 /// Body of every answer that is no success.

@@ -1,11 +1,12 @@
 //! `offhost-target`: serves disks and tapes over iSCSI, and executes EXTENDED COPY.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use offhost_target::config::{Config, ConfigError, Lun, ServeArgs};
+use offhost_target::config::{Config, ConfigError, ServeArgs, Source};
 use offhost_target::control;
 use offhost_target::daemon::Daemon;
 use tokio_util::sync::CancellationToken;
@@ -57,8 +58,9 @@ fn main() -> ExitCode {
         Command::Serve(serve) => {
             let matches = matches.subcommand_matches("serve").expect("the command is serve");
             log_to_stderr(serve.json);
-            match serve.args.config(matches) {
-                Ok(config) => run(&config, serve.json),
+            let source = serve.args.source(matches);
+            match source.read() {
+                Ok(config) => run(source, config, serve.json),
                 Err(error) => report_config(&error),
             }
         }
@@ -88,9 +90,9 @@ fn log_to_stderr(json: bool) {
     }
 }
 
-fn run(config: &Config, json: bool) -> ExitCode {
+fn run(source: Source, config: Config, json: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
-    let code = match runtime.block_on(serve(config, json)) {
+    let code = match runtime.block_on(serve(source, config, json)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure:#}");
@@ -103,11 +105,12 @@ fn run(config: &Config, json: bool) -> ExitCode {
     code
 }
 
-async fn serve(config: &Config, json: bool) -> anyhow::Result<()> {
+async fn serve(source: Source, config: Config, json: bool) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let daemon = Daemon::start(config).await?;
-    let sockets = control::serve(Arc::clone(&daemon), config.control_path(), shutdown.clone()).await?;
-    announce(&daemon, config, json)?;
+    let control = config.control_path();
+    let daemon = Daemon::start(source, config).await?;
+    let sockets = control::serve(Arc::clone(&daemon), control.clone(), shutdown.clone()).await?;
+    announce(&daemon, &control, json)?;
     ended_by_signal().await?;
     info!("ending: no new commands are taken");
     shutdown.cancel();
@@ -127,22 +130,22 @@ async fn ended_by_signal() -> std::io::Result<()> {
 }
 
 /// Says where the target listens: a line of JSON for scripts, the next commands for people.
-fn announce(daemon: &Daemon, config: &Config, json: bool) -> std::io::Result<()> {
+fn announce(daemon: &Daemon, control: &Path, json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let (target, portal, control) = (&config.target, daemon.portal(), config.control_path());
+    let status = daemon.status();
+    let (target, portal) = (&status.target, &status.portal);
     if json {
-        let said =
-            serde_json::json!({ "portal": portal.to_string(), "target": target, "control": control, "pid": std::process::id() });
+        let portals: Vec<_> = status.portals.iter().map(|portal| portal.listen).collect();
+        let said = serde_json::json!({
+            "portal": portal, "target": target, "control": control, "pid": std::process::id(), "portals": portals,
+        });
         writeln!(out, "{said}")?;
         return out.flush();
     }
     writeln!(out, "{target} at {portal}, control socket {}", control.display())?;
-    for (number, lun) in config.luns.iter().enumerate() {
-        let (kind, path) = match lun {
-            Lun::Disk(disk) => ("disk", &disk.path),
-            Lun::Tape(tape) => ("tape", &tape.path),
-        };
-        writeln!(out, "  LUN {number}  {kind}  {}", path.display())?;
+    for lun in &status.luns {
+        let of = if status.targets.len() > 1 { format!("  of {}", lun.target) } else { String::new() };
+        writeln!(out, "  LUN {}  {}  {}{of}", lun.lun, lun.kind, lun.backing)?;
     }
     writeln!(out, "\nFrom a Linux host:")?;
     writeln!(out, "  iscsiadm -m discovery -t sendtargets -p {portal}")?;

@@ -45,9 +45,24 @@ impl LunMap {
         number
     }
 
+    /// Puts a device under a number, in the place of what was there.
+    pub fn put(&self, number: u16, device: Device) -> Option<Device> {
+        self.devices.write().expect("no holder panics").insert(number, device)
+    }
+
     /// Takes a device away.
     pub fn remove(&self, number: u16) -> Option<Device> {
         self.devices.write().expect("no holder panics").remove(&number)
+    }
+
+    /// Holds these devices from now on and no others. True when that is a change.
+    pub fn replace(&self, devices: impl IntoIterator<Item = (u16, Device)>) -> bool {
+        let new: BTreeMap<u16, Device> = devices.into_iter().collect();
+        let mut devices = self.devices.write().expect("no holder panics");
+        let same =
+            devices.len() == new.len() && devices.iter().zip(&new).all(|(old, new)| old.0 == new.0 && old.1.is_same(new.1));
+        *devices = new;
+        !same
     }
 }
 

@@ -46,7 +46,7 @@ async fn snapshots_under_full_windows_of_writes_fail_no_write_and_hold_none_for_
         }
     }
     let control = Control::new(target.control());
-    let request = SnapshotRequest { luns: vec![0], range: None, quiet_ms: 0, timeout_ms: 5_000, lease: true };
+    let request = SnapshotRequest { target: None, luns: vec![0], range: None, quiet_ms: 0, timeout_ms: 5_000, lease: true };
     let (until, mut taken, mut longest) = (Instant::now() + Duration::from_secs(5), 0, 0);
     while Instant::now() < until {
         let lease = control.snapshot(&request, |_| ()).await.expect("nothing is waited for but the writes in flight");

@@ -214,6 +214,7 @@ async fn partition_range(disk: &Disk, number: Option<u32>) -> anyhow::Result<Opt
 
 async fn snapshot(options: &BackupOptions, range: Option<(Lba, u64)>, ui: Ui) -> anyhow::Result<super::control::Lease> {
     let request = SnapshotRequest {
+        target: Some(options.from.target.clone()),
         luns: vec![options.from.lun],
         range,
         quiet_ms: options.quiet.as_millis() as u64,

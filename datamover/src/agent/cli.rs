@@ -13,6 +13,7 @@ use serde::Serialize;
 use sim::client::{ChapArguments, Client, Options};
 use sim::url::Url;
 
+use super::admin::{self, AccessAction, LunAction, OfTarget, PortalAction, TargetAction};
 use super::backup::{BackupOptions, BackupReport, Placement};
 use super::cache::Cache;
 use super::control::Control;
@@ -57,6 +58,18 @@ enum Command {
     Status(StatusArgs),
     /// Look at a tape and move it
     Tape(TapeCommand),
+    /// Targets that are served
+    Target(Admin<TargetAction>),
+    /// LUNs of a target
+    Lun(AdminOf<LunAction>),
+    /// Addresses that are listened on
+    Portal(Admin<PortalAction>),
+    /// Who may log in to a target, and what they reach
+    Access(AdminOf<AccessAction>),
+    /// Write what is served into the target's configuration file
+    Save(StatusArgs),
+    /// Let the target read its configuration file again, and change what differs
+    Reload(StatusArgs),
     /// Show the whole way on a disk and a tape of its own: start here
     Demo(DemoArgs),
     /// Shell completions
@@ -74,7 +87,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ControlArgs {
     /// Control socket of the target
-    #[arg(long, value_name = "SOCKET", env = "OFFHOST_CONTROL", default_value = "offhost-data/control.sock")]
+    #[arg(long, value_name = "SOCKET", env = "OFFHOST_CONTROL", default_value = "offhost-data/control.sock", global = true)]
     control: PathBuf,
 }
 
@@ -242,6 +255,9 @@ enum SnapshotAction {
         /// Disks, by LUN; several are taken at one moment
         #[arg(value_name = "LUN", required = true)]
         luns: Vec<u16>,
+        /// iSCSI name of their target; not needed where there is only one
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
         /// How long nobody may write before; 0s takes it at once
         #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
         quiet: Duration,
@@ -256,6 +272,27 @@ enum SnapshotAction {
         /// As `list` shows it
         id: u64,
     },
+}
+
+/// A noun whose verbs change what is served.
+#[derive(Debug, Args)]
+struct Admin<A: Subcommand> {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Print facts as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: A,
+}
+
+/// The same, of one target.
+#[derive(Debug, Args)]
+struct AdminOf<A: Subcommand> {
+    #[command(flatten)]
+    of: OfTarget,
+    #[command(flatten)]
+    admin: Admin<A>,
 }
 
 #[derive(Debug, Args)]
@@ -355,6 +392,16 @@ async fn run(command: Command) -> anyhow::Result<()> {
             print(args.json, &status, |out| print_status(&status, out))
         }
         Command::Tape(args) => tape(args.action).await,
+        Command::Target(args) => admin::target(&Control::new(args.control.control), args.action, args.json).await,
+        Command::Lun(AdminOf { of, admin: args }) => {
+            admin::lun(&Control::new(args.control.control), of, args.action, args.json).await
+        }
+        Command::Portal(args) => admin::portal(&Control::new(args.control.control), args.action, args.json).await,
+        Command::Access(AdminOf { of, admin: args }) => {
+            admin::access(&Control::new(args.control.control), of, args.action, args.json).await
+        }
+        Command::Save(args) => admin::save(&Control::new(args.control.control), args.json).await,
+        Command::Reload(args) => admin::reload(&Control::new(args.control.control), args.json).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "offhost", &mut io::stdout());
@@ -369,7 +416,11 @@ fn user_cache() -> anyhow::Result<Cache> {
 }
 
 /// One value as JSON, or as people read it.
-fn print(json: bool, facts: &impl Serialize, text: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+pub(super) fn print(
+    json: bool,
+    facts: &impl Serialize,
+    text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
         serde_json::to_writer_pretty(&mut out, facts).map_err(io::Error::from)?;
@@ -503,9 +554,9 @@ async fn print_map(args: MapCommand) -> anyhow::Result<()> {
 async fn snapshot(args: SnapshotArgs) -> anyhow::Result<()> {
     let control = Control::new(args.control.control);
     match args.action {
-        SnapshotAction::Take { luns, quiet, timeout } => {
+        SnapshotAction::Take { luns, target, quiet, timeout } => {
             let (quiet_ms, timeout_ms) = (quiet.as_millis() as u64, timeout.as_millis() as u64);
-            let request = SnapshotRequest { luns, range: None, quiet_ms, timeout_ms, lease: false };
+            let request = SnapshotRequest { target, luns, range: None, quiet_ms, timeout_ms, lease: false };
             let bar = Ui::new(args.json).waiting("waiting for a quiet moment");
             let lease = control.snapshot(&request, |event| {
                 if let SnapshotEvent::Waiting { quiet_for_ms, writes_seen, .. } = event {
@@ -541,7 +592,12 @@ fn print_snapshots(snapshots: &[protocol::control::Snapshot], out: &mut dyn Writ
 }
 
 fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "offhost-target {} serves {} at {}", status.version, status.target, status.portal)?;
+    let portals: Vec<String> = status.portals.iter().map(|portal| portal.listen.to_string()).collect();
+    writeln!(out, "offhost-target {} at {}", status.version, portals.join(", "))?;
+    for target in &status.targets {
+        writeln!(out, "{}: {} sessions", target.name, target.sessions)?;
+    }
+    let several = status.targets.len() > 1;
     let mut luns = list::plain(&["LUN", "kind", "size", "behind it", "state"]);
     for lun in &status.luns {
         let state = match (&lun.tape, lun.quiet_for_ms) {
@@ -552,7 +608,8 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
             (None, Some(quiet)) => format!("quiet for {:.1} s", quiet as f64 / 1000.0),
             (None, None) => String::new(),
         };
-        luns.add_row([lun.lun.to_string(), lun.kind.clone(), human(lun.size), lun.backing.clone(), state]);
+        let number = if several { format!("{} {}", lun.target, lun.lun) } else { lun.lun.to_string() };
+        luns.add_row([number, lun.kind.clone(), human(lun.size), lun.backing.clone(), state]);
     }
     writeln!(out, "\n{luns}")?;
     print_sessions(status, out)?;

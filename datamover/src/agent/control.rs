@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use protocol::control::{ErrorKind, Failure, Snapshot, SnapshotEvent, SnapshotRequest, Status};
+use protocol::control::spec::{Change, Effect};
+use protocol::control::{Configuration, ErrorKind, Failure, Saved, Snapshot, SnapshotEvent, SnapshotRequest, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -103,6 +104,38 @@ impl Control {
     /// [`ControlError`].
     pub async fn status(&self) -> Result<Status, ControlError> {
         answer(self.request(Method::GET, "/status", None::<&()>).await?).await
+    }
+
+    /// `GET /config`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn config(&self) -> Result<Configuration, ControlError> {
+        answer(self.request(Method::GET, "/config", None::<&()>).await?).await
+    }
+
+    /// `POST /changes`: all or none are carried out.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with what cannot be.
+    pub async fn change(&self, changes: &[Change]) -> Result<Vec<Effect>, ControlError> {
+        answer(self.request(Method::POST, "/changes", Some(&changes)).await?).await
+    }
+
+    /// `POST /reload`.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with what is wrong in the file.
+    pub async fn reload(&self) -> Result<Vec<Effect>, ControlError> {
+        answer(self.request(Method::POST, "/reload", None::<&()>).await?).await
+    }
+
+    /// `POST /save`.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] when the target cannot write its file.
+    pub async fn save(&self) -> Result<Saved, ControlError> {
+        answer(self.request(Method::POST, "/save", None::<&()>).await?).await
     }
 
     /// `DELETE /snapshots/{id}`.
@@ -226,7 +259,7 @@ mod tests {
     }
 
     fn request(lease: bool) -> SnapshotRequest {
-        SnapshotRequest { luns: vec![0], range: None, quiet_ms: 3000, timeout_ms: 80_000, lease }
+        SnapshotRequest { target: None, luns: vec![0], range: None, quiet_ms: 3000, timeout_ms: 80_000, lease }
     }
 
     /// An answer in these chunks, with or without its end.

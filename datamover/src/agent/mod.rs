@@ -9,6 +9,7 @@
 //! | [`files`] | from the map of a disk to the file catalog |
 //! | [`demo`] | `offhost demo` |
 //! | [`cache`] | the local catalog, which a tape does not need |
+//! | [`admin`] | `offhost target`, `lun`, `portal`, `access`, `save`, `reload` |
 //! | [`control`] | the client of the target's control socket |
 //! | [`cli`], [`exit`], [`ui`] | the command line; exit codes; what a person sees meanwhile |
 //!
@@ -16,6 +17,7 @@
 //! are in use, and tells the target's copy manager what to move where. The one way on which a file's own bytes reach this
 //! process is a restore to a local path, which is asked for by name, counted apart and said.
 
+pub mod admin;
 pub mod backup;
 pub mod cache;
 pub mod cli;

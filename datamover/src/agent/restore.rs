@@ -29,6 +29,7 @@ use super::layout::{Content, SetId, SetTables, StreamEntry, VolumeHeader};
 use super::segments::read::{Piece, Plan, Stored};
 use super::ui::{Ui, human};
 use crate::map;
+use protocol::control::LunStatus;
 
 /// Writes that ended so recently mean that somebody is at work on a disk.
 const RECENT_MS: u64 = 5_000;
@@ -263,7 +264,8 @@ impl Job<'_> {
         }
         if let Some(control) = &self.options.control {
             let status = control.status().await?;
-            let quiet = status.luns.iter().find(|lun| lun.lun == to.lun).and_then(|lun| lun.quiet_for_ms);
+            let is_it = |lun: &&LunStatus| lun.lun == to.lun && lun.target == to.target;
+            let quiet = status.luns.iter().find(is_it).and_then(|lun| lun.quiet_for_ms);
             if quiet.is_some_and(|quiet| quiet < RECENT_MS) {
                 bail!(Stop::refused(format!(
                     "somebody wrote to {to} in the last {} s; stop it first, or restore with --overwrite",

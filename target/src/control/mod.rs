@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use protocol::control::{ErrorKind, Failure, SnapshotEvent, SnapshotRequest, Status};
+use protocol::control::spec::Change;
+use protocol::control::{Configuration, ErrorKind, Failure, Saved, SnapshotEvent, SnapshotRequest, Status};
+use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -23,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::config::{Config, to_text};
 use crate::daemon::Daemon;
 
 /// Events a slow reader may leave unread before the snapshot waits for it.
@@ -38,7 +42,12 @@ pub async fn serve(daemon: Arc<Daemon>, path: PathBuf, shutdown: CancellationTok
         .route("/status", get(status))
         .route("/snapshots", get(snapshots).post(make_snapshot))
         .route("/snapshots/{id}", delete(drop_snapshot))
-        .fallback(|| async { refuse(ErrorKind::NotFound, "no such resource; there are /status and /snapshots") })
+        .route("/config", get(config))
+        .route("/config.toml", get(config_text))
+        .route("/changes", post(change))
+        .route("/reload", post(reload))
+        .route("/save", post(save))
+        .fallback(|| async { refuse(ErrorKind::NotFound, "no such resource; protocol::control lists them") })
         .with_state(daemon);
     info!(socket = %path.display(), "control socket open");
     Ok(tokio::spawn(async move {
@@ -73,6 +82,42 @@ async fn bind(path: &Path) -> io::Result<UnixListener> {
 
 async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     Json(daemon.status())
+}
+
+async fn config(State(daemon): State<Arc<Daemon>>) -> Json<Configuration> {
+    let Config { limits, discovery, portals, targets, .. } = daemon.config();
+    Json(Configuration { limits, discovery, portals, targets })
+}
+
+async fn config_text(State(daemon): State<Arc<Daemon>>) -> Response {
+    match to_text(&daemon.config()) {
+        Ok(text) => ([("content-type", "application/toml")], text).into_response(),
+        Err(error) => refuse(ErrorKind::Internal, &error.to_string()),
+    }
+}
+
+async fn change(State(daemon): State<Arc<Daemon>>, changes: Result<Json<Vec<Change>>, JsonRejection>) -> Response {
+    match changes {
+        // A change that has begun is carried out, though whoever asked for it goes away.
+        Ok(Json(changes)) => detached(async move { daemon.change(&changes).await }).await,
+        Err(rejection) => refuse(ErrorKind::Invalid, &rejection.body_text()),
+    }
+}
+
+async fn reload(State(daemon): State<Arc<Daemon>>) -> Response {
+    detached(async move { daemon.reload().await }).await
+}
+
+async fn save(State(daemon): State<Arc<Daemon>>) -> Response {
+    detached(async move { daemon.save().await.map(|path| Saved { path }) }).await
+}
+
+async fn detached<T: Serialize + Send + 'static>(work: impl Future<Output = Result<T, Failure>> + Send + 'static) -> Response {
+    match tokio::spawn(work).await {
+        Ok(Ok(done)) => Json(done).into_response(),
+        Ok(Err(failure)) => (code(failure.kind), Json(failure)).into_response(),
+        Err(error) => refuse(ErrorKind::Internal, &error.to_string()),
+    }
 }
 
 async fn snapshots(State(daemon): State<Arc<Daemon>>) -> Response {

@@ -46,4 +46,10 @@ impl Device {
             Self::Changer(changer) => common::LogicalUnit::common(&**changer),
         }
     }
+
+    /// True when both are the same logical unit.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.common(), other.common())
+    }
 }

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use protocol::control::SessionStatus;
+use protocol::control::spec::LimitsSpec;
 use protocol::iscsi::keys::Wishes;
 use protocol::iscsi::login::LoggedIn;
 use protocol::iscsi::{TargetConfig, TargetEntry};
@@ -55,6 +56,8 @@ use target::SessionHandle;
 
 /// Connections served at a time, logged in or not; more are closed at once.
 const MAX_CONNECTIONS: u32 = 256;
+/// Time for a whole login.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long running commands are waited for when the server ends.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
@@ -66,6 +69,8 @@ pub struct Server {
     wishes: Wishes,
     room: Arc<Semaphore>,
     half_open: Arc<HalfOpen>,
+    max_connections: u32,
+    login_timeout: Duration,
     discovery: RwLock<Arc<Discovery>>,
     shutdown: CancellationToken,
     next_tsih: AtomicU16,
@@ -82,11 +87,14 @@ pub struct Server {
 impl Server {
     /// Without portals and targets.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub fn new(limits: &LimitsSpec) -> Arc<Self> {
+        let max_connections = limits.connections.unwrap_or(MAX_CONNECTIONS);
         Arc::new(Self {
             wishes: Wishes::default(),
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
             half_open: Arc::default(),
+            room: Arc::new(Semaphore::new(max_connections as usize)),
+            max_connections,
+            login_timeout: limits.login_seconds.map_or(LOGIN_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
             discovery: RwLock::default(),
             shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
@@ -158,7 +166,7 @@ impl Server {
         self.shutdown.cancel();
         self.portals().clear();
         // Every connection holds a permit.
-        if tokio::time::timeout(SHUTDOWN, self.room.acquire_many(MAX_CONNECTIONS)).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN, self.room.acquire_many(self.max_connections)).await.is_err() {
             warn!("commands still run {SHUTDOWN:?} after the end was asked for: not waited for");
         }
     }
@@ -171,6 +179,7 @@ impl Server {
             // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
             wishes: self.wishes,
+            login_timeout: self.login_timeout,
             // What VPD page B0h promises.
             max_write_length: TRANSFER_MAX as u32,
             ..Default::default()

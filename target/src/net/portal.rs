@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use super::{MAX_CONNECTIONS, Server};
+use super::Server;
 
 /// Pause after an accept that failed for want of something, as of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -57,16 +57,18 @@ pub(super) struct OpenPortal {
 }
 
 impl Server {
-    /// Accepts connections from `listener` until [`Server::close_portal`] or the server's end. Gives the address listened on.
-    ///
-    /// # Errors
-    /// When the listener has no address.
-    pub fn listen(self: &Arc<Self>, listener: TcpListener, portal: Portal) -> io::Result<SocketAddr> {
-        let address = listener.local_addr()?;
+    /// Accepts connections from `listener`, which listens on `address`, until [`Server::close_portal`] or the server's end.
+    pub fn listen(self: &Arc<Self>, listener: TcpListener, address: SocketAddr, portal: Portal) {
         let stop = self.shutdown.child_token();
-        tokio::spawn(Arc::clone(self).accept(listener, portal.clone(), stop.clone()));
+        tokio::spawn(Arc::clone(self).accept(listener, address, stop.clone()));
         self.portals().insert(address, OpenPortal { portal, _accepting: stop.drop_guard() });
-        Ok(address)
+    }
+
+    /// Says something else of a portal to those who connect from now on.
+    pub fn set_portal(&self, address: SocketAddr, portal: Portal) {
+        if let Some(open) = self.portals().get_mut(&address) {
+            open.portal = portal;
+        }
     }
 
     /// Accepts no more connections on an address. Those that came through it go on.
@@ -91,7 +93,7 @@ impl Server {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, portal: Portal, stop: CancellationToken) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -107,10 +109,12 @@ impl Server {
                 Err(error) => return error!(%error, "a portal is of no more use"),
             };
             let Some(permit) = self.permit().await else {
-                warn!(%peer, limit = MAX_CONNECTIONS, "connection refused: too many");
+                warn!(%peer, limit = self.max_connections, "connection refused: too many");
                 continue;
             };
-            let (server, portal) = (Arc::clone(&self), portal.clone());
+            // None when it was closed a moment ago.
+            let portal = self.portals().get(&address).map(|open| open.portal.clone());
+            let (server, Some(portal)) = (Arc::clone(&self), portal) else { return };
             let serving = async move {
                 if let Err(error) = server.connection(stream, portal).await {
                     debug!(%error, "connection lost");

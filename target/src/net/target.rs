@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
 use protocol::iscsi::login::LoggedIn;
+use protocol::scsi::Sense;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::management::Message;
-use crate::access::Access;
+use crate::access::{Access, LunMask};
+use crate::lun::Device;
 use crate::nexus::{LunMap, Nexus, NexusCounters, Peers};
 
 /// How often it is said that a new session still waits for the one it takes the place of.
@@ -43,6 +45,8 @@ struct Sessions {
 pub(super) struct SessionHandle {
     pub target: Arc<Target>,
     pub nexus: Arc<Nexus>,
+    /// CHAP name that was proved.
+    pub user: Option<String>,
     pub messages: mpsc::UnboundedSender<Message>,
     /// Fires when the session and all it ran have ended.
     pub ended: CancellationToken,
@@ -68,15 +72,58 @@ impl Target {
         &self.luns
     }
 
+    /// Adds a LUN under the lowest free number from `from` on. Sessions see it from now on, and are not told: who asked for it knows.
+    pub fn add_lun(&self, from: u16, device: Device) -> u16 {
+        let number = self.luns.add(from, device);
+        self.refresh_views();
+        number
+    }
+
+    /// Takes a LUN away without telling the sessions. Commands that run on it end as they would have.
+    pub fn remove_lun(&self, number: u16) -> Option<Device> {
+        let device = self.luns.remove(number);
+        self.refresh_views();
+        device
+    }
+
+    /// Lets `change` add and take away LUNs, then tells every session that sees others than before.
+    pub fn change_luns<T>(&self, change: impl FnOnce(&LunMap) -> T) -> T {
+        let changed = change(&self.luns);
+        tell_inventory_changed(&self.refresh_views());
+        changed
+    }
+
     /// Who may use it.
     #[must_use]
     pub fn access(&self) -> Arc<Access> {
         Arc::clone(&self.access.read().expect("no holder panics"))
     }
 
-    /// Chooses who may use it from now on.
+    /// Chooses who may use it. Sessions that may not any more are closed; those that see other LUNs are told.
     pub fn set_access(&self, access: Access) {
         *self.access.write().expect("no holder panics") = Arc::new(access);
+        tell_inventory_changed(&self.refresh_views());
+    }
+
+    /// Brings what every session sees up to date; gives those that see something else now.
+    fn refresh_views(&self) -> Vec<Arc<Nexus>> {
+        // Under the lock: a session that enters meanwhile has its view from before or after, and is in the list if from before.
+        let sessions = self.sessions();
+        let changed = sessions.live.values().filter(|session| match self.view(session) {
+            Some(view) => session.nexus.luns.replace(view),
+            None => {
+                let _ = session.messages.send(Message::Close);
+                false
+            }
+        });
+        changed.map(|session| Arc::clone(&session.nexus)).collect()
+    }
+
+    /// The LUNs that a session sees, under its own numbers; `None` when it may not be there at all.
+    fn view(&self, session: &SessionHandle) -> Option<Vec<(u16, Device)>> {
+        let grant = self.access().grant(&session.nexus.initiator, session.user.as_deref()).ok()?;
+        let LunMask::Only(seen) = grant.luns else { return Some(self.luns.all()) };
+        Some(seen.into_iter().filter_map(|(number, lun)| Some((number, self.luns.number(lun.number)?))).collect())
     }
 
     /// Chooses the portal groups it is reached through; none for all. Sessions go on.
@@ -113,10 +160,12 @@ impl Target {
                 initiator: logged_in.initiator_name.clone(),
                 isid: logged_in.isid,
                 portal_group,
-                luns: Arc::clone(&self.luns),
+                // Filled when it is admitted.
+                luns: Arc::default(),
                 counters,
                 peers: Arc::downgrade(self) as Weak<dyn Peers>,
             }),
+            user: logged_in.user.clone(),
             messages,
             ended: CancellationToken::new(),
         };
@@ -141,6 +190,7 @@ impl Target {
         }
         let new = port(&handle.nexus);
         let former = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
+        handle.nexus.luns.replace(self.view(handle)?);
         sessions.live.insert(handle.nexus.id, handle.clone());
         Some(former)
     }
@@ -169,6 +219,19 @@ impl Target {
         sessions.live.values().for_each(|session| drop(session.messages.send(Message::Close)));
     }
 
+    /// Waits until no session is there.
+    pub async fn is_left(&self) {
+        for session in self.handles() {
+            session.ended.cancelled().await;
+        }
+    }
+
+    /// How many sessions are logged in.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions().live.len()
+    }
+
     /// Sessions that are logged in.
     pub(super) fn handles(&self) -> Vec<SessionHandle> {
         self.sessions().live.values().cloned().collect()
@@ -176,5 +239,14 @@ impl Target {
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().expect("no holder panics")
+    }
+}
+
+/// SPC-4, "REPORTED LUNS DATA HAS CHANGED": to be heard from any logical unit.
+fn tell_inventory_changed(nexuses: &[Arc<Nexus>]) {
+    for nexus in nexuses {
+        for (_, device) in nexus.luns.all() {
+            device.common().attentions.establish(nexus.id, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+        }
     }
 }

@@ -111,10 +111,11 @@ impl Served {
     }
 
     async fn with(luns: Arc<LunMap>) -> Self {
-        let (server, target) = (Server::new(), Target::new(NAME, luns));
+        let (server, target) = (Server::new(&LimitsSpec::default()), Target::new(NAME, luns));
         server.add_target(Arc::clone(&target)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let portal = server.listen(listener, Portal::default()).unwrap();
+        let portal = listener.local_addr().unwrap();
+        server.listen(listener, portal, Portal::default());
         Self { server, target, portal }
     }
 

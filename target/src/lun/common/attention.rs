@@ -83,6 +83,13 @@ impl Attentions {
         condition
     }
 
+    /// Takes back a condition that a nexus has learned of in another way.
+    pub fn withdraw(&self, nexus: u64, condition: &Sense) {
+        if let Some(known) = self.known().get_mut(&nexus) {
+            known.pending.retain(|waiting| waiting != condition);
+        }
+    }
+
     /// Drops the nexus and what it was to be told.
     pub fn forget(&self, nexus: u64) {
         self.known().remove(&nexus);
@@ -135,6 +142,16 @@ mod tests {
         assert_eq!(attentions.take(1), None);
         assert_eq!(attentions.take(2), None);
         assert_eq!(attentions.take(3), Some(Sense::MODE_PARAMETERS_CHANGED));
+    }
+
+    #[test]
+    fn a_condition_that_is_withdrawn_is_not_told() {
+        let attentions = Attentions::default();
+        attentions.know(&nexus(1, &[]));
+        attentions.establish(1, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+        attentions.establish(1, Sense::CAPACITY_DATA_HAS_CHANGED);
+        attentions.withdraw(1, &Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+        assert_eq!((attentions.take(1), attentions.take(1)), (Some(Sense::CAPACITY_DATA_HAS_CHANGED), None));
     }
 
     #[test]

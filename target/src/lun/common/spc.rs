@@ -245,6 +245,10 @@ fn copy_service<D: LogicalUnit>(device: &D) -> &Arc<dyn CopyService> {
 /// The logical units of the nexus that asks. SELECT REPORT 01h asks for well-known ones, of which there are none.
 pub(in crate::lun) fn report_luns(task: &Task) -> Reply {
     let cdb: spc::ReportLunsCdb = task.cdb.read();
+    // SPC-4, "REPORT LUNS command": who asks is told by the answer, whichever logical unit it was to hear it from.
+    for (_, device) in task.nexus.luns.all() {
+        device.common().attentions.withdraw(task.nexus.id, &Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+    }
     let data = match cdb.select_report {
         0 | 2 => report::luns(lun_addresses(&task.nexus)),
         1 => report::luns([]),

@@ -1,0 +1,488 @@
+//! What is served: targets, LUNs, portals and who may reach them, as the configuration file, the control socket and the command
+//! line all write it.
+//!
+//! One set of types, so that what a command adds is what a file holds after `offhost save`. Nothing here holds a secret: only the
+//! files in which secrets lie are named. Knows the form and what can be seen from it; whether a file exists is the target's business.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A number of bytes, written `"20GiB"`, `"2TB"` or as a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Units that a size is written in: the largest of which it is a whole number.
+const UNITS: [(&str, u32); 5] = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, shift)| self.0 > 0 && self.0.is_multiple_of(1 << shift)) {
+            Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = bytesize::ByteSize::from_str(text);
+        size.map(|size| Self(size.as_u64())).map_err(|why| format!("size {text:?}: {why}; write it as 20GiB or 512MB"))
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size, as \"20GiB\" or a number of bytes")
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<Size, E> {
+                Ok(Size(bytes))
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+                u64::try_from(bytes).map(Size).map_err(|_| E::custom("a size is not negative"))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A target and all that belongs to it: `[[target]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSpec {
+    /// iSCSI name.
+    pub name: String,
+    /// Tags of the portal groups through which it is reached; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub portal_groups: Vec<u16>,
+    /// Who may log in; empty for everybody, to all LUNs and without authentication.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessSpec>,
+    /// LUNs, by number.
+    #[serde(default, rename = "lun", skip_serializing_if = "Vec::is_empty")]
+    pub luns: Vec<LunSpec>,
+}
+
+impl TargetSpec {
+    /// The LUN of a number.
+    #[must_use]
+    pub fn lun(&self, number: u16) -> Option<&LunSpec> {
+        self.luns.iter().find(|lun| lun.lun == Some(number))
+    }
+
+    /// The lowest number that no LUN has.
+    #[must_use]
+    pub fn free_number(&self) -> u16 {
+        (0..=u16::MAX).find(|number| self.lun(*number).is_none()).unwrap_or(u16::MAX)
+    }
+}
+
+/// One LUN: `[[target.lun]]`. Just one of `disk` and `tape` is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LunSpec {
+    /// Number; the lowest free one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u16>,
+    /// File or block device of a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<PathBuf>,
+    /// Of a disk: makes a sparse file of this size where there is none; must agree with a file that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Bytes of a logical block, 512 or 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u32>,
+    /// Bytes of a physical block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_block: Option<u32>,
+    /// First logical block that begins a physical one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowest_aligned: Option<u16>,
+    /// Refuse every write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// The medium of the disk can be ejected and loaded again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removable: Option<bool>,
+    /// Of a disk: UNMAP frees blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thin: Option<bool>,
+    /// Of a thin disk: percent in use that initiators are told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u8>,
+    /// Folder of a cartridge, or of cartridges; one is made where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tape: Option<PathBuf>,
+    /// Capacity of a cartridge that is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Size>,
+    /// T10 VENDOR IDENTIFICATION, at most 8 ASCII characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// PRODUCT IDENTIFICATION, at most 16 ASCII characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// PRODUCT SERIAL NUMBER; made from the target's name and the path when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+impl LunSpec {
+    /// The file or folder behind it.
+    #[must_use]
+    pub fn backing(&self) -> Option<&PathBuf> {
+        self.disk.as_ref().or(self.tape.as_ref())
+    }
+
+    /// A disk as it is written on a command line: `vol.img:20GiB,block=4096,read-only`.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn disk_argument(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let (path, size) = path_and_size(parts.next().unwrap_or_default())?;
+        let mut lun = Self { disk: Some(path), size, ..Self::default() };
+        for option in parts {
+            let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+            match (name, value) {
+                ("lun", Some(value)) => lun.lun = Some(number(name, value)?),
+                ("block", Some(value)) => lun.block = Some(number(name, value)?),
+                ("physical-block", Some(value)) => lun.physical_block = Some(number(name, value)?),
+                ("lowest-aligned", Some(value)) => lun.lowest_aligned = Some(number(name, value)?),
+                ("threshold", Some(value)) => lun.threshold = Some(number(name, value)?),
+                ("read-only", None) => lun.read_only = Some(true),
+                ("removable", None) => lun.removable = Some(true),
+                ("thick", None) => lun.thin = Some(false),
+                _ => {
+                    let known = "lun=, block=, physical-block=, lowest-aligned=, threshold=, read-only, removable and thick";
+                    return Err(format!("unknown option {option:?}; there are {known}"));
+                }
+            }
+        }
+        Ok(lun)
+    }
+
+    /// A tape as it is written on a command line: `shelf/:2TB`.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn tape_argument(text: &str) -> Result<Self, String> {
+        let (path, capacity) = path_and_size(text)?;
+        Ok(Self { tape: Some(path), capacity, ..Self::default() })
+    }
+}
+
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name} {value:?} is no number, or too large a one"))
+}
+
+/// Only what follows the last colon and begins with a digit can be a size: a path may hold colons.
+fn path_and_size(text: &str) -> Result<(PathBuf, Option<Size>), String> {
+    let split = text.rsplit_once(':').filter(|(_, size)| size.starts_with(|c: char| c.is_ascii_digit()));
+    let (path, size) = match split {
+        Some((path, size)) => (path, Some(size.parse()?)),
+        None => (text, None),
+    };
+    if path.is_empty() {
+        return Err("a path is missing".to_owned());
+    }
+    Ok((PathBuf::from(path), size))
+}
+
+/// Who may log in to a target, and what they reach: `[[target.access]]`. The first entry that fits an initiator holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessSpec {
+    /// Initiator names, in which `*` stands for any characters.
+    pub initiators: Vec<String>,
+    /// LUNs that they reach; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub luns: Option<Vec<u16>>,
+    /// They may not write.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// How they prove who they are; not at all when absent. All entries of a target have it or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<ChapSpec>,
+}
+
+/// CHAP credentials; secrets lie in files of their own. RFC 7143 (12.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChapSpec {
+    /// CHAP_N of the initiator.
+    pub user: String,
+    /// File that holds its secret.
+    pub secret_file: PathBuf,
+    /// CHAP_N that the target answers with, where the initiator wants that proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutual_user: Option<String>,
+    /// File that holds the target's secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutual_secret_file: Option<PathBuf>,
+}
+
+/// Where to listen: `[[portal]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortalSpec {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` that discovery tells instead, for initiators behind address translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Target portal group tag.
+    #[serde(default = "first_tag", skip_serializing_if = "is_first_tag")]
+    pub tag: u16,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn first_tag() -> u16 {
+    1
+}
+
+fn is_first_tag(tag: &u16) -> bool {
+    *tag == 1
+}
+
+/// Discovery sessions: `[discovery]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverySpec {
+    /// Tell initiators of targets to which they may not log in, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub show_all: bool,
+    /// How initiators prove who they are before they are told of targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<ChapSpec>,
+}
+
+/// How much at a time: `[limits]`. What is absent is the target's own choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Connections, logged in or not; more are closed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Sessions of one target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// Connections of one session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_per_session: Option<u16>,
+    /// Seconds that a login may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_seconds: Option<u32>,
+}
+
+impl LimitsSpec {
+    /// True when nothing is chosen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl DiscoverySpec {
+    /// True when nothing is chosen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One step of a live change: `POST /changes` takes a list of them, and carries out all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Change {
+    /// Serves one more target.
+    AddTarget(TargetSpec),
+    /// Ends a target and its sessions.
+    RemoveTarget {
+        /// iSCSI name.
+        target: String,
+    },
+    /// Chooses portal groups.
+    SetTarget {
+        /// iSCSI name.
+        target: String,
+        /// See [`TargetSpec::portal_groups`].
+        portal_groups: Vec<u16>,
+    },
+    /// Serves one more LUN.
+    AddLun {
+        /// iSCSI name.
+        target: String,
+        /// What it is.
+        lun: LunSpec,
+    },
+    /// Takes a LUN away. Commands that run end as they would have; later ones find no logical unit.
+    RemoveLun {
+        /// iSCSI name.
+        target: String,
+        /// Number.
+        lun: u16,
+    },
+    /// Changes what is given of a LUN, and leaves the rest.
+    SetLun {
+        /// iSCSI name.
+        target: String,
+        /// Which by its number, and what is to change.
+        lun: LunSpec,
+    },
+    /// Listens on one more address.
+    AddPortal(PortalSpec),
+    /// Accepts no more connections on an address; those that came through it go on.
+    RemovePortal {
+        /// The address as it was given or as it is listened on.
+        listen: SocketAddr,
+    },
+    /// Appends an entry to a target's access list.
+    AddAccess {
+        /// iSCSI name.
+        target: String,
+        /// Who may do what.
+        access: AccessSpec,
+    },
+    /// Changes the entry of the same initiators.
+    SetAccess {
+        /// iSCSI name.
+        target: String,
+        /// Who may do what from now on.
+        access: AccessSpec,
+    },
+    /// Takes the entry of just these initiators away.
+    RemoveAccess {
+        /// iSCSI name.
+        target: String,
+        /// [`AccessSpec::initiators`] of the entry.
+        initiators: Vec<String>,
+    },
+}
+
+/// What a change or a reload did: one row for each thing touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// What was done.
+    pub verb: Verb,
+    /// `target`, `lun`, `portal`, `access`, `discovery`, `limits`, or a key of the file.
+    pub noun: String,
+    /// Of which target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// LUN number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u16>,
+    /// Address that is listened on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal: Option<SocketAddr>,
+}
+
+/// See [`Effect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// There is one more.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is another now.
+    Changed,
+    /// It holds from the next start on.
+    AtNextStart,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.verb {
+            Verb::Added => "added",
+            Verb::Removed => "removed",
+            Verb::Changed => "changed",
+            Verb::AtNextStart => "at the next start:",
+        };
+        write!(f, "{verb} {}", self.noun)?;
+        if let Some(lun) = self.lun {
+            write!(f, " {lun}")?;
+        }
+        if let Some(portal) = self.portal {
+            write!(f, " {portal}")?;
+        }
+        match &self.target {
+            Some(target) if self.noun == "target" => write!(f, " {target}"),
+            Some(target) => write!(f, " of {target}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_size_is_written_in_the_largest_unit_that_fits() {
+        for (bytes, text) in
+            [(0, "0B"), (1, "1B"), (512, "512B"), (1 << 20, "1MiB"), (20 << 30, "20GiB"), (1_000_000, "1000000B")]
+        {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        assert_eq!("2TB".parse(), Ok(Size(2_000_000_000_000)));
+        assert!("20Gigs".parse::<Size>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_that_is_written_is_read_as_it_was(bytes in 0..1_u64 << 53) {
+            prop_assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+        }
+    }
+
+    #[test]
+    fn a_lun_on_a_command_line_has_a_path_a_size_and_options() {
+        let disk = |text: &str| LunSpec::disk_argument(text);
+        let path = |text: &str| LunSpec { disk: Some(text.into()), ..LunSpec::default() };
+        assert_eq!(disk("od:d.img"), Ok(path("od:d.img")));
+        let options = LunSpec { size: Some(Size(1 << 30)), block: Some(4096), read_only: Some(true), ..path("a.img") };
+        assert_eq!(disk("a.img:1GiB,block=4096,read-only"), Ok(options));
+        for wrong in ["a.img:20Gigs", "a.img,fast", "a.img,threshold=high", ":1GiB"] {
+            assert!(disk(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(LunSpec::tape_argument("shelf/:2TB").unwrap().capacity, Some(Size(2_000_000_000_000)));
+    }
+
+    #[test]
+    fn a_change_names_what_it_does() {
+        let change: Change =
+            serde_json::from_str(r#"{"add-lun":{"target":"iqn.a:b","lun":{"disk":"/d","size":"1GiB"}}}"#).unwrap();
+        let lun = LunSpec { disk: Some("/d".into()), size: Some(Size(1 << 30)), ..LunSpec::default() };
+        assert_eq!(change, Change::AddLun { target: "iqn.a:b".into(), lun });
+        assert!(serde_json::from_str::<Change>(r#"{"add-lun":{"target":"iqn.a:b","lun":{"disc":"/d"}}}"#).is_err());
+    }
+}

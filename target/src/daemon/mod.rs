@@ -1,0 +1,126 @@
+//! The running target: what is configured, opened and put together; and what the control socket can ask of it.
+//!
+//! ```text
+//! Config ─→ stores → volumes → disks ┐
+//!        ─→ cartridges → tapes       ┴→ net::Target ┐
+//!        ─→ portals                                 ┴→ net::Server ← initiators
+//!        ─→ movers ← CopyManager (in every LUN)
+//!                     SnapshotService → views → write-protected disks among the same LUNs
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `apply` | from what runs to what is wanted, one change at a time or a whole file |
+//! | `devices` | a LUN's device |
+//! | `snapshots` | views, and the LUNs that show them |
+//! | `status` | what there is to say |
+
+mod apply;
+mod devices;
+mod edit;
+mod snapshots;
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::Context;
+use protocol::control::spec::PortalSpec;
+use protocol::control::{ErrorKind, Failure};
+use tracing::warn;
+
+use crate::config::{Config, Source};
+use crate::mover::Movers;
+use crate::net::Server;
+use crate::snapshot::SnapshotService;
+use crate::xcopy::CopyManager;
+use snapshots::ServedView;
+
+/// How long a mover is waited for at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A target that has opened all it serves.
+#[derive(Debug)]
+pub struct Daemon {
+    source: Source,
+    server: Arc<Server>,
+    copies: Arc<CopyManager>,
+    movers: Arc<Movers>,
+    snapshots: SnapshotService,
+    views: Mutex<BTreeMap<u64, ServedView>>,
+    /// What runs.
+    config: Mutex<Config>,
+    /// Portals as they are configured, and where each listens.
+    portals: Mutex<Vec<(PortalSpec, SocketAddr)>>,
+    /// Held while something is changed: one change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Daemon {
+    /// Opens everything, and the ports last: who connects finds all LUNs.
+    ///
+    /// # Errors
+    /// Whatever cannot be opened, by name.
+    pub async fn start(source: Source, config: Config) -> anyhow::Result<Arc<Self>> {
+        let data = &config.data;
+        std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+        let movers = Movers::new(config.mover.clone());
+        // Started now and not with the first copy: whoever cannot copy is told at once.
+        let first = Arc::clone(&movers);
+        tokio::task::spawn_blocking(move || first.ensure()).await?.context("the mover does not start")?;
+        let daemon = Arc::new(Self {
+            source,
+            server: Server::new(&config.limits),
+            copies: CopyManager::new(Arc::clone(&movers)),
+            movers,
+            snapshots: SnapshotService::new(data.clone()),
+            views: Mutex::default(),
+            config: Mutex::new(Config { targets: Vec::new(), portals: Vec::new(), ..config.clone() }),
+            portals: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        });
+        daemon.apply(config, &[]).await.map_err(|failure| anyhow::anyhow!(failure.error))?;
+        Ok(daemon)
+    }
+
+    /// Where it listens: the first portal.
+    #[must_use]
+    pub fn portal(&self) -> Option<SocketAddr> {
+        self.portals.lock().expect("no holder panics").first().map(|(_, bound)| *bound)
+    }
+
+    /// What runs.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.running().clone()
+    }
+
+    /// Lets initiators go, then ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
+    pub async fn end(&self) {
+        self.server.end().await;
+        let movers = Arc::clone(&self.movers);
+        let ended = tokio::task::spawn_blocking(move || movers.end());
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            warn!("a mover did not end within {DRAIN:?}");
+        }
+        for target in self.server.targets() {
+            for (number, device) in target.luns().all() {
+                let synced = tokio::task::spawn_blocking(move || devices::synchronize(&device));
+                if let Ok(Err(error)) = synced.await {
+                    warn!(target = target.name(), lun = number, %error, "not synchronized at the end");
+                }
+            }
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().expect("no holder panics")
+    }
+}
+
+/// No, because of what was asked.
+fn refuse<T>(kind: ErrorKind, error: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure { kind, error: error.into() })
+}

@@ -1,0 +1,84 @@
+//! What there is to say of the running target.
+
+use std::sync::Arc;
+
+use protocol::control::{LunStatus, PortalStatus, Status, TargetStatus};
+
+use super::Daemon;
+use super::snapshots::ServedView;
+use crate::config::Config;
+use crate::lun::Device;
+use crate::net::Target;
+
+impl Daemon {
+    /// Everything there is to say.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let config = self.config();
+        let targets = self.server.targets();
+        let luns = |target: &Arc<Target>| {
+            let name = target.name().to_owned();
+            let all = target.luns().all();
+            all.iter().map(|(number, device)| self.lun_status(&config, &name, *number, device)).collect::<Vec<_>>()
+        };
+        let portals = self.portals.lock().expect("no holder panics").clone();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            target: config.targets.first().map(|target| target.name.clone()).unwrap_or_default(),
+            portal: portals.first().map(|(_, bound)| bound.to_string()).unwrap_or_default(),
+            targets: targets
+                .iter()
+                .map(|target| TargetStatus {
+                    name: target.name().to_owned(),
+                    sessions: target.session_count() as u64,
+                    luns: target.luns().all().len() as u64,
+                })
+                .collect(),
+            portals: portals
+                .into_iter()
+                .map(|(spec, bound)| PortalStatus { listen: bound, advertise: spec.advertise, tag: spec.tag })
+                .collect(),
+            luns: targets.iter().flat_map(luns).collect(),
+            sessions: self.server.sessions(),
+            snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
+            copies: self.copies.status(),
+            movers: self.movers.status(),
+        }
+    }
+
+    fn lun_status(&self, config: &Config, target: &str, number: u16, device: &Device) -> LunStatus {
+        let source = self.source_of(target, number);
+        let configured = config.target(target).and_then(|target| target.lun(number)?.backing());
+        let backing = match (source, configured) {
+            (Some(source), _) => format!("a moment of LUN {source}"),
+            (None, backing) => backing.map(|backing| backing.display().to_string()).unwrap_or_default(),
+        };
+        let naa = device.common().identity.naa.iter().map(|byte| format!("{byte:02x}")).collect();
+        let target = target.to_owned();
+        match device {
+            Device::Disk(disk) => LunStatus {
+                target,
+                lun: number,
+                kind: if source.is_some() { "snapshot" } else { "disk" }.to_owned(),
+                size: disk.volume().store().size(),
+                block_length: Some(disk.block_length().0),
+                backing,
+                naa,
+                tape: None,
+                library: None,
+                quiet_for_ms: disk.volume().quiet().quiet_for.map(|time| time.as_millis() as u64),
+            },
+            Device::Tape(tape) => {
+                let (capacity, tape) = tape.status();
+                let (kind, block_length, quiet_for_ms) = ("tape".to_owned(), None, None);
+                let (tape, library) = (Some(tape), None);
+                LunStatus { target, lun: number, kind, size: capacity, block_length, backing, naa, tape, quiet_for_ms, library }
+            }
+            Device::Changer(changer) => {
+                let (kind, block_length, quiet_for_ms) = ("changer".to_owned(), None, None);
+                let (tape, library) = (None, Some(changer.status()));
+                LunStatus { target, lun: number, kind, size: 0, block_length, backing, naa, tape, quiet_for_ms, library }
+            }
+        }
+    }
+}
