@@ -19,6 +19,9 @@ pub struct ConformanceArguments {
     /// A tape of the same target, for the ssc and xcopy suites
     #[arg(long, value_name = "URL")]
     tape: Option<Url>,
+    /// A media changer of the same target, for the smc suite; its drive is the tape
+    #[arg(long, value_name = "URL")]
+    changer: Option<Url>,
     /// Only these suites; all when not given
     #[arg(long, value_enum, value_delimiter = ',')]
     suite: Vec<Suite>,
@@ -46,7 +49,7 @@ pub async fn conformance(arguments: ConformanceArguments, options: Options) -> a
         return Ok(ExitCode::SUCCESS);
     }
     let url = arguments.url.context("an address is needed")?;
-    let devices = Devices { unit: url.clone(), tape: arguments.tape, destroy: arguments.destroy, options };
+    let devices = Devices { unit: url.clone(), tape: arguments.tape, changer: arguments.changer, destroy: arguments.destroy, options };
     let bench = Bench::probe(devices).await.with_context(|| format!("looking at {url}"))?;
     let reports = suite::run(&suites, &arguments.filter, &bench, |report| {
         if !arguments.json {

@@ -14,6 +14,8 @@ use crate::url::Url;
 const DISK: u8 = 0x00;
 /// PERIPHERAL DEVICE TYPE of a sequential access device.
 const TAPE: u8 = 0x01;
+/// PERIPHERAL DEVICE TYPE of a media changer device.
+const CHANGER: u8 = 0x08;
 
 /// What the user named.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Devices {
     pub unit: Url,
     /// A tape beside it.
     pub tape: Option<Url>,
+    /// A media changer beside them.
+    pub changer: Option<Url>,
     /// The data of all of them may be destroyed.
     pub destroy: bool,
     /// How sessions are made.
@@ -34,6 +38,7 @@ pub struct Bench {
     devices: Devices,
     disk: Option<Url>,
     tape: Option<Url>,
+    changer: Option<Url>,
     third_party_copy: bool,
 }
 
@@ -50,8 +55,8 @@ impl Bench {
     /// # Errors
     /// As [`Client::connect`] and [`LogicalUnit::inquiry`].
     pub async fn probe(devices: Devices) -> Result<Self, ClientError> {
-        let (mut disk, mut tape, mut third_party_copy) = (None, None, false);
-        for url in [Some(&devices.unit), devices.tape.as_ref()].into_iter().flatten() {
+        let (mut disk, mut tape, mut changer, mut third_party_copy) = (None, None, None, false);
+        for url in [Some(&devices.unit), devices.tape.as_ref(), devices.changer.as_ref()].into_iter().flatten() {
             let client = Client::connect(url, devices.options.clone()).await?;
             let inquiry = client.unit().inquiry().await?;
             match inquiry.device_type {
@@ -61,11 +66,12 @@ impl Bench {
                     disk = disk.or_else(|| Some(url.clone()));
                 }
                 TAPE => tape = Some(url.clone()),
+                CHANGER => changer = Some(url.clone()),
                 _ => {}
             }
             client.logout().await.ok();
         }
-        Ok(Self { devices, disk, tape, third_party_copy })
+        Ok(Self { devices, disk, tape, changer, third_party_copy })
     }
 
     /// What was named.
@@ -76,13 +82,17 @@ impl Bench {
 
     /// Says what is missing for a case.
     pub(super) fn has(&self, needs: Needs) -> Result<(), String> {
-        let wants_disk = !matches!(needs, Needs::Target | Needs::Unit | Needs::ScratchTape);
-        let wants_tape = matches!(needs, Needs::ScratchTape | Needs::CopyDiskAndTape);
-        let wants_copy = matches!(needs, Needs::CopyDisk | Needs::CopyDiskAndTape);
-        let destroys = !matches!(needs, Needs::Target | Needs::Unit | Needs::Disk);
+        use Needs as N;
+        let wants_disk = matches!(needs, N::Disk | N::ScratchDisk | N::CopyDisk | N::CopyDiskAndTape);
+        let wants_tape = matches!(needs, N::ScratchTape | N::CopyDiskAndTape | N::ChangerAndDrive);
+        let wants_changer = matches!(needs, N::Changer | N::ScratchChanger | N::ChangerAndDrive);
+        let wants_copy = matches!(needs, N::CopyDisk | N::CopyDiskAndTape);
+        let destroys = !matches!(needs, N::Target | N::Unit | N::Disk | N::Changer);
         let together = self.disk.as_ref().zip(self.tape.as_ref()).is_some_and(|(disk, tape)| disk.same_target(tape));
         let missing = if wants_disk && self.disk.is_none() {
             "the address is no disk"
+        } else if wants_changer && self.changer.is_none() {
+            "no media changer is named (--changer URL)"
         } else if wants_tape && self.tape.is_none() {
             "no tape is named (--tape URL)"
         } else if wants_copy && !self.third_party_copy {
@@ -111,10 +121,39 @@ impl Bench {
 
     /// The tape through a new session, at its beginning, in variable block transfer.
     pub(super) async fn tape(&self) -> Outcome<LogicalUnit> {
-        let unit = self.session(self.tape.as_ref().expect("checked by `has`")).await?;
+        let unit = self.drive().await?;
+        self.furnish(&unit).await?;
         unit.set_tape_block_length(0).await?;
         unit.rewind().await?;
         Ok(unit)
+    }
+
+    /// The media changer through a new session.
+    pub(super) async fn changer(&self) -> Outcome<LogicalUnit> {
+        self.session(self.changer.as_ref().expect("checked by `has`")).await
+    }
+
+    /// The tape through a new session, whatever state it is in.
+    pub(super) async fn drive(&self) -> Outcome<LogicalUnit> {
+        self.session(self.tape.as_ref().expect("checked by `has`")).await
+    }
+
+    /// Has the changer put a cartridge into the tape, when it is an empty drive of one. Elsewhere an operator must have done so.
+    async fn furnish(&self, tape: &LogicalUnit) -> Outcome {
+        let empty = matches!(
+            tape.test_unit_ready().await,
+            Err(ClientError::Status { sense: Some(sense), .. }) if sense.key == SenseKey::NotReady && sense.code.0 == MEDIUM_NOT_PRESENT
+        );
+        if !empty || self.changer.is_none() {
+            return Ok(());
+        }
+        let changer = self.changer().await?;
+        let Some(drive) = super::smc::drive_element(&changer, tape).await? else { return Ok(()) };
+        if let Some(source) = super::smc::full_slot(&changer).await? {
+            changer.move_medium(source, drive).await?;
+            settle(tape).await?;
+        }
+        Ok(())
     }
 
     /// The disk and the tape through one session.
@@ -122,6 +161,7 @@ impl Bench {
         let disk = self.disk().await?;
         let tape = disk.unit.client().lun(self.tape.as_ref().expect("checked by `has`").lun);
         settle(&tape).await?;
+        self.furnish(&tape).await?;
         tape.set_tape_block_length(0).await?;
         tape.rewind().await?;
         Ok((disk, tape))
@@ -138,6 +178,9 @@ impl Bench {
         Ok(unit)
     }
 }
+
+/// ADDITIONAL SENSE CODE of a drive without a medium.
+const MEDIUM_NOT_PRESENT: u8 = 0x3A;
 
 /// Takes unit attentions; a unit that is not ready is the case's own matter.
 async fn settle(unit: &LogicalUnit) -> Outcome {

@@ -10,6 +10,7 @@
 //! | `spc` | SPC-4: commands of every device |
 //! | `sbc` | SBC-4: disks |
 //! | `ssc` | SSC-4: tapes |
+//! | `smc` | SMC-3: media changers |
 //! | `xcopy` | SPC-4: EXTENDED COPY |
 
 pub mod bench;
@@ -18,6 +19,7 @@ pub mod junit;
 mod login;
 mod raw;
 mod sbc;
+mod smc;
 mod spc;
 mod ssc;
 mod xcopy;
@@ -45,6 +47,8 @@ pub enum Suite {
     Sbc,
     /// Tapes (SSC-4)
     Ssc,
+    /// Media changers (SMC-3)
+    Smc,
     /// EXTENDED COPY (SPC-4)
     Xcopy,
 }
@@ -58,6 +62,7 @@ impl Suite {
             Self::Spc => "spc",
             Self::Sbc => "sbc",
             Self::Ssc => "ssc",
+            Self::Smc => "smc",
             Self::Xcopy => "xcopy",
         }
     }
@@ -70,6 +75,7 @@ impl Suite {
             Self::Spc => spc::CASES,
             Self::Sbc => sbc::CASES,
             Self::Ssc => ssc::CASES,
+            Self::Smc => smc::CASES,
             Self::Xcopy => xcopy::CASES,
         }
     }
@@ -93,6 +99,12 @@ pub enum Needs {
     CopyDisk,
     /// A scratch disk and a scratch tape of one target that knows EXTENDED COPY.
     CopyDiskAndTape,
+    /// A media changer that moves nothing.
+    Changer,
+    /// A media changer whose media may be moved.
+    ScratchChanger,
+    /// A media changer and one of its drives, whose media may be moved and written.
+    ChangerAndDrive,
 }
 
 impl Needs {
@@ -107,6 +119,9 @@ impl Needs {
             Self::ScratchTape => "a tape whose data may be destroyed (--tape URL --destroy)",
             Self::CopyDisk => "a disk with EXTENDED COPY whose data may be destroyed (--destroy)",
             Self::CopyDiskAndTape => "a disk and a tape of one target with EXTENDED COPY (--tape URL --destroy)",
+            Self::Changer => "a media changer (--changer URL)",
+            Self::ScratchChanger => "a media changer whose media may be moved (--changer URL --destroy)",
+            Self::ChangerAndDrive => "a media changer and one of its drives (--changer URL --tape URL --destroy)",
         }
     }
 }
@@ -229,7 +244,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    const ALL: [Suite; 5] = [Suite::Login, Suite::Spc, Suite::Sbc, Suite::Ssc, Suite::Xcopy];
+    const ALL: [Suite; 6] = [Suite::Login, Suite::Spc, Suite::Sbc, Suite::Ssc, Suite::Smc, Suite::Xcopy];
 
     #[test]
     fn names_are_unique_and_every_case_cites_a_standard() {
@@ -237,7 +252,7 @@ mod tests {
             let mut seen = HashSet::new();
             for case in suite.cases().iter().copied().flatten() {
                 assert!(seen.insert(case.name), "{}/{} twice", suite.name(), case.name);
-                let standards = ["RFC 7143", "SPC-4", "SBC-4", "SSC-4", "SAM-5"];
+                let standards = ["RFC 7143", "SPC-4", "SBC-4", "SSC-4", "SMC-3", "SAM-5"];
                 assert!(standards.iter().any(|standard| case.clause.starts_with(standard)), "{}: {}", case.name, case.clause);
                 assert!(case.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", case.name);
             }

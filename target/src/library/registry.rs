@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use super::{Library, LibraryError};
 
-/// Libraries by their folders. One that no LUN has any more is closed, and its folder is free.
+/// Libraries by their folders. Drives know nothing of their library, so it is kept for them; one that neither a changer nor a drive
+/// needs any more is closed at the next look, and its folder is free.
 #[derive(Debug, Default)]
 pub struct Libraries {
-    open: Mutex<BTreeMap<PathBuf, Weak<Library>>>,
+    open: Mutex<BTreeMap<PathBuf, Arc<Library>>>,
 }
 
 impl Libraries {
@@ -24,12 +25,12 @@ impl Libraries {
         fs::create_dir_all(folder).map_err(at)?;
         let name = fs::canonicalize(folder).map_err(at)?;
         let mut open = self.open.lock().expect("no holder panics");
-        open.retain(|_, library| library.strong_count() > 0);
-        if let Some(library) = open.get(&name).and_then(Weak::upgrade) {
-            return Ok(library);
+        open.retain(|_, library| Arc::strong_count(library) > 1 || library.served_drives() > 0);
+        if let Some(library) = open.get(&name) {
+            return Ok(Arc::clone(library));
         }
         let library = Library::open(&name)?;
-        open.insert(name, Arc::downgrade(&library));
+        open.insert(name, Arc::clone(&library));
         Ok(library)
     }
 }

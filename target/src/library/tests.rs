@@ -243,6 +243,12 @@ fn one_folder_is_one_library_whatever_it_is_called() {
     let libraries = Libraries::default();
     let library = libraries.open(folder.path()).unwrap();
     assert!(Arc::ptr_eq(&library, &libraries.open(&folder.path().join(".")).unwrap()));
+    let drive = Tape::empty(Common::new(Identity::new(NAME, "drive 0", "TAPE"), None));
+    library.attach(0, &drive).unwrap();
     drop(library);
-    assert!(libraries.open(folder.path()).is_ok(), "nobody has it any more");
+    assert!(libraries.open(folder.path()).unwrap().drive(0).is_some(), "kept for its drive");
+    drop(drive);
+    let elsewhere = tempfile::tempdir().unwrap();
+    libraries.open(elsewhere.path()).unwrap();
+    assert!(Library::open(folder.path()).is_ok(), "nobody has it any more");
 }
