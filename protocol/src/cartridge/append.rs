@@ -16,7 +16,7 @@
 //! Own format rule on top of SIMH's.
 
 use super::frame::{self, END_OF_MEDIUM, FILEMARK, WORD};
-use super::{MAX_RECORD_LENGTH, ObjectKind, TapePosition};
+use super::{MAX_RECORD_LENGTH, ObjectKind, TapePosition, envelope};
 
 /// Room on a medium, in bytes of the image. SSC-4, "Early-warning".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +159,17 @@ impl Appender {
             .ok()
             .filter(|length| (1..=MAX_RECORD_LENGTH).contains(length))
             .ok_or(AppendError::Length { length })?;
-        self.place(ObjectKind::Record, length)
+        self.place(ObjectKind::Record, length, frame::record_word(length))
+    }
+
+    /// Places a record in an [`super::envelope`] of `length` bytes.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is placed.
+    pub fn wrapped(&mut self, length: u64) -> Result<Placement, AppendError> {
+        let fits = u32::try_from(length).ok().filter(|length| (1..=envelope::MAX_LENGTH).contains(length));
+        let length = fits.ok_or(AppendError::Length { length })?;
+        self.place(ObjectKind::Record, length, frame::wrapped_word(length))
     }
 
     /// Places a filemark.
@@ -167,7 +177,7 @@ impl Appender {
     /// # Errors
     /// [`AppendError::NoRoom`]; nothing is placed.
     pub fn filemark(&mut self) -> Result<Placement, AppendError> {
-        self.place(ObjectKind::Filemark, 0)
+        self.place(ObjectKind::Filemark, 0, FILEMARK.to_le_bytes())
     }
 
     /// The steps after which all that was placed counts. Everything placed must have been written before the first of them.
@@ -194,7 +204,7 @@ impl Appender {
         self.publish = None;
     }
 
-    fn place(&mut self, kind: ObjectKind, length: u32) -> Result<Placement, AppendError> {
+    fn place(&mut self, kind: ObjectKind, length: u32, word: [u8; 4]) -> Result<Placement, AppendError> {
         let at = self.end;
         let next = at.after(kind, length);
         let needed = next.offset + WORD - at.offset;
@@ -202,10 +212,6 @@ impl Appender {
         if needed > left {
             return Err(AppendError::NoRoom { needed, left });
         }
-        let word = match kind {
-            ObjectKind::Record => frame::record_word(length),
-            ObjectKind::Filemark => FILEMARK.to_le_bytes(),
-        };
         let behind_commit_word = self.publish.is_none();
         self.publish.get_or_insert(word);
         self.end = next;

@@ -61,6 +61,16 @@ pub const fn record_word(length: u32) -> [u8; 4] {
     length.to_le_bytes()
 }
 
+/// Class of a record in an [`super::envelope`]: private data.
+pub const WRAPPED: u8 = 1;
+
+/// The length word of a record in an envelope. `length` is at most [`super::envelope::MAX_LENGTH`].
+#[must_use]
+pub const fn wrapped_word(length: u32) -> [u8; 4] {
+    assert!(length != 0 && length <= VALUE_MASK, "a record has a length that fits its word");
+    (length | (WRAPPED as u32) << CLASS_SHIFT).to_le_bytes()
+}
+
 /// Bytes of padding behind `length` data bytes: 0 or 1.
 #[must_use]
 pub const fn padding(length: u32) -> u64 {

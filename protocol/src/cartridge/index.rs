@@ -50,8 +50,10 @@ pub struct Entry {
     pub at: TapePosition,
     /// What it is.
     pub kind: ObjectKind,
-    /// Data bytes; 0 for a filemark.
+    /// Bytes on the medium; 0 for a filemark.
     pub length: u32,
+    /// A record in an [`super::envelope`].
+    pub wrapped: bool,
     /// Of the cut after which it was written.
     pub generation: u32,
     /// What [`Entry::sum`] is worth; `Known` for a filemark.
@@ -62,6 +64,7 @@ pub struct Entry {
 
 const KIND_RECORD: u8 = 0;
 const KIND_FILEMARK: u8 = 1;
+const KIND_WRAPPED: u8 = 2;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -97,6 +100,7 @@ impl Entry {
             length: self.length.into(),
             generation: self.generation.into(),
             kind: match self.kind {
+                ObjectKind::Record if self.wrapped => KIND_WRAPPED,
                 ObjectKind::Record => KIND_RECORD,
                 ObjectKind::Filemark => KIND_FILEMARK,
             },
@@ -117,7 +121,7 @@ impl Entry {
         check_seal(STRUCTURE, bytes)?;
         let slot = EntrySlot::ref_from_bytes(bytes).expect("a slot has the size of an entry");
         let kind = match slot.kind {
-            KIND_RECORD => ObjectKind::Record,
+            KIND_RECORD | KIND_WRAPPED => ObjectKind::Record,
             KIND_FILEMARK => ObjectKind::Filemark,
             other => return Err(value(32, "kind", other.into())),
         };
@@ -128,7 +132,9 @@ impl Entry {
             other => return Err(value(33, "sum state", other.into())),
         };
         let length = slot.length.get();
-        if (length == 0) != (kind == ObjectKind::Filemark) || length > super::MAX_RECORD_LENGTH {
+        let wrapped = slot.kind == KIND_WRAPPED;
+        let longest = if wrapped { super::envelope::MAX_LENGTH } else { super::MAX_RECORD_LENGTH };
+        if (length == 0) != (kind == ObjectKind::Filemark) || length > longest {
             return Err(value(24, "length", length.into()));
         }
         let (object, file, offset) = (slot.object.get(), slot.file.get(), slot.offset.get());
@@ -139,6 +145,7 @@ impl Entry {
             at: TapePosition { object, file, offset },
             kind,
             length,
+            wrapped,
             generation: slot.generation.get(),
             sum_state,
             sum: RecordSum { crc32c: slot.crc32c.get(), blake3: slot.blake3 },
@@ -258,6 +265,7 @@ mod tests {
             at: TapePosition { object: 7, file: 2, offset: 0x1234 },
             kind: ObjectKind::Record,
             length: 0x1_0000,
+            wrapped: false,
             generation: 3,
             sum_state: SumState::Known,
             sum: RecordSum::of(b"abc"),

@@ -10,6 +10,7 @@
 //! sums are our own.
 
 pub mod append;
+pub mod envelope;
 pub mod frame;
 pub mod index;
 pub mod report;

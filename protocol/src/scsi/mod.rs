@@ -3,6 +3,7 @@
 //! Does not execute anything. Follows SAM-5, SPC-4, SBC-4, SSC-4 and SMC-3.
 
 pub mod asc;
+pub mod attribute;
 pub mod command;
 pub mod conflict;
 pub mod designator;
@@ -18,6 +19,7 @@ pub mod smc_data;
 pub mod spc;
 pub mod ssc;
 pub mod ssc_data;
+pub mod tape_encryption;
 pub mod transport_id;
 
 pub use command::{Cdb, CommandSpec, DataDirection};

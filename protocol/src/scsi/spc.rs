@@ -31,7 +31,7 @@ const fn reserve_out(action: u8) -> [u8; 10] {
 #[rustfmt::skip]
 pub const COMMANDS: &[&CommandSpec] = &[
     &TEST_UNIT_READY, &REQUEST_SENSE, &INQUIRY, &MODE_SELECT_6, &RESERVE_6, &RELEASE_6, &MODE_SENSE_6, &START_STOP_UNIT,
-    &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SENSE, &MODE_SELECT_10, &RESERVE_10, &RELEASE_10, &MODE_SENSE_10, &READ_KEYS,
+    &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SELECT, &LOG_SENSE, &MODE_SELECT_10, &RESERVE_10, &RELEASE_10, &MODE_SENSE_10, &READ_KEYS,
     &READ_RESERVATION, &REPORT_CAPABILITIES, &READ_FULL_STATUS, &REGISTER, &RESERVE, &RELEASE, &CLEAR, &PREEMPT,
     &PREEMPT_AND_ABORT, &REGISTER_AND_IGNORE_EXISTING_KEY, &REGISTER_AND_MOVE, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
     &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS, &RECEIVE_COPY_FAILURE_DETAILS, &REPORT_LUNS,
@@ -57,6 +57,8 @@ pub const START_STOP_UNIT: CommandSpec = row("START STOP UNIT", &[0x1B, 0x01, 0,
 /// PREVENT ALLOW MEDIUM REMOVAL. SBC-4 and SSC-4.
 pub const PREVENT_ALLOW_MEDIUM_REMOVAL: CommandSpec =
     row("PREVENT ALLOW MEDIUM REMOVAL", &[0x1E, 0, 0, 0, 0x03, 0], DataDirection::None);
+/// LOG SELECT: PCR; PC, PAGE CODE, SUBPAGE CODE. SP is not served.
+pub const LOG_SELECT: CommandSpec = row("LOG SELECT", &[0x4C, 0x02, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::Out);
 /// LOG SENSE.
 pub const LOG_SENSE: CommandSpec = row("LOG SENSE", &[0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
 /// MODE SELECT(10): PF.
@@ -259,6 +261,30 @@ pub struct PersistentReserveOutCdb {
     /// In bytes.
     pub parameter_list_length: U32,
     control: u8,
+}
+
+/// LOG SELECT.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LogSelectCdb {
+    opcode: u8,
+    flags: u8,
+    /// PC and PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    reserved: [u8; 3],
+    /// In bytes.
+    pub parameter_list_length: U16,
+    control: u8,
+}
+
+impl LogSelectCdb {
+    /// PCR: parameters begin anew.
+    #[must_use]
+    pub const fn reset(&self) -> bool {
+        self.flags & 0x02 != 0
+    }
 }
 
 /// LOG SENSE.

@@ -11,7 +11,7 @@ use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, lseek};
 use protocol::cartridge::ObjectKind;
 use protocol::cartridge::append::Placement;
-use protocol::cartridge::frame::{self, END_OF_MEDIUM, FILEMARK, WORD, Word};
+use protocol::cartridge::frame::{self, END_OF_MEDIUM, FILEMARK, WORD, WRAPPED, Word};
 use protocol::cartridge::index::Entry;
 use protocol::cartridge::scan::{self, Image as _};
 use tracing::warn;
@@ -69,7 +69,9 @@ impl Image {
     /// True when the words in the image are those of this object.
     pub fn frames(&self, entry: &Entry) -> io::Result<bool> {
         Ok(match scan::forward(&mut self.reader(), entry.at.offset)? {
-            scan::Found::Record { length, .. } => entry.kind == ObjectKind::Record && entry.length == length,
+            scan::Found::Record { length, class, .. } => {
+                entry.kind == ObjectKind::Record && entry.length == length && entry.wrapped == (class == WRAPPED)
+            }
             scan::Found::Filemark { .. } => entry.kind == ObjectKind::Filemark,
             _ => false,
         })
@@ -78,6 +80,7 @@ impl Image {
     /// True when as much of this object's first word as there is in the image is the object's.
     pub fn begins(&self, entry: &Entry) -> io::Result<bool> {
         let word = match entry.kind {
+            ObjectKind::Record if entry.wrapped => frame::wrapped_word(entry.length),
             ObjectKind::Record => frame::record_word(entry.length),
             ObjectKind::Filemark => FILEMARK.to_le_bytes(),
         };

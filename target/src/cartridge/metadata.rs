@@ -7,11 +7,16 @@ use std::path::Path;
 use protocol::cartridge::append::Limits;
 use serde::{Deserialize, Serialize};
 
+use super::memory::Memory;
+
 /// Name of the file in the cartridge's folder.
 pub const FILE_NAME: &str = "cartridge.json";
 
 /// Capacity of a cartridge nobody gave one, in bytes.
 pub const DEFAULT_CAPACITY: u64 = 2_500_000_000_000;
+
+/// Partitions a cartridge can have.
+pub const MAX_PARTITIONS: usize = 2;
 
 /// The label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,18 @@ pub struct Metadata {
     /// How the image is laid out.
     #[serde(default)]
     pub layout: Layout,
+    /// Written once: what is on it cannot be overwritten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub worm: bool,
+    /// Bytes that the image of each partition may grow to; none for a single partition with all there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<u64>,
+    /// Of 65,535 parts of the capacity, how many may be used. SSC-4, "SET CAPACITY".
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub proportion: u16,
+    /// The memory chip.
+    #[serde(default, skip_serializing_if = "Memory::is_new")]
+    pub memory: Memory,
 }
 
 /// How the image is laid out.
@@ -55,6 +72,14 @@ const fn default_density() -> u8 {
     DEFAULT_DENSITY
 }
 
+const fn whole() -> u16 {
+    u16::MAX
+}
+
+const fn is_whole(proportion: &u16) -> bool {
+    *proportion == u16::MAX
+}
+
 impl Metadata {
     /// Format written and read.
     pub const VERSION: u32 = 1;
@@ -63,14 +88,37 @@ impl Metadata {
     #[must_use]
     pub fn new(barcode: impl Into<String>, capacity: u64) -> Self {
         let barcode = barcode.into();
-        Self { version: Self::VERSION, barcode, capacity, density: DEFAULT_DENSITY, write_protect: false, layout: Layout::Plain }
+        Self {
+            version: Self::VERSION,
+            barcode,
+            capacity,
+            density: DEFAULT_DENSITY,
+            write_protect: false,
+            layout: Layout::Plain,
+            worm: false,
+            partitions: Vec::new(),
+            proportion: whole(),
+            memory: Memory::default(),
+        }
     }
 
-    /// Room and warning point: a 32nd of the capacity before its end, but 1 MiB to 1 GiB; on tiny media a quarter.
+    /// Bytes that may be used of the capacity.
     #[must_use]
-    pub fn limits(&self) -> Limits {
-        let margin = (self.capacity / 32).clamp(1 << 20, 1 << 30).min(self.capacity / 4);
-        Limits { capacity: self.capacity, early_warning: self.capacity - margin }
+    pub fn usable(&self) -> u64 {
+        let usable = u128::from(self.capacity) * u128::from(self.proportion) / u128::from(u16::MAX);
+        u64::try_from(usable).expect("a part is not larger than the whole")
+    }
+
+    /// Bytes that the image of each partition may grow to; one or two.
+    #[must_use]
+    pub fn partition_sizes(&self) -> Vec<u64> {
+        if self.partitions.is_empty() { vec![self.usable()] } else { self.partitions.clone() }
+    }
+
+    /// Room and warning point of each partition: a 32nd of the room before its end, but 1 MiB to 1 GiB; on tiny media a quarter.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limits> {
+        self.partition_sizes().into_iter().map(limits).collect()
     }
 
     /// Reads the label of a folder.
@@ -86,6 +134,9 @@ impl Metadata {
         }
         if !is_barcode(&metadata.barcode) {
             return Err(invalid(format!("barcode {:?} is not 1 to 32 capital letters and digits", metadata.barcode)));
+        }
+        if metadata.partitions.len() > MAX_PARTITIONS {
+            return Err(invalid(format!("{} partitions are more than {MAX_PARTITIONS}", metadata.partitions.len())));
         }
         Ok(metadata)
     }
@@ -107,6 +158,11 @@ impl Metadata {
         fs::rename(new, folder.join(FILE_NAME))?;
         File::open(folder)?.sync_all()
     }
+}
+
+fn limits(size: u64) -> Limits {
+    let margin = (size / 32).clamp(1 << 20, 1 << 30).min(size / 4);
+    Limits { capacity: size, early_warning: size - margin }
 }
 
 /// True for what a label can say.

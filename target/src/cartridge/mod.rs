@@ -1,117 +1,43 @@
-//! A cartridge: a folder with a tape image, its index and what is printed on its label.
+//! A cartridge: a folder with a tape image or two, their indexes, and what is printed on its label.
 //!
 //! ```text
-//! OFH001L8/cartridge.json   label, capacity, density, write protection      [`metadata`]
-//!          p0.tap           the partition: a SIMH magtape image             `image`
-//!          p0.idx           places and sums of its objects                  `index`
+//! OFH001L8/cartridge.json   label, capacity, density, write protection, memory chip      [`metadata`]
+//!          p0.tap           partition 0: a SIMH magtape image                            `partition`, `image`
+//!          p0.idx           places and sums of its objects                               `index`
+//!          p1.tap, p1.idx   partition 1, on a cartridge formatted with two
 //! ```
 //!
-//! Opening decides what is there ([`Cartridge::open`]); from then on every object of the image has its entry in the index, and the
-//! end is known. All methods block; a cartridge is used by one thread at a time. Positions are the drive's: a cartridge has none.
-//!
-//! Knows no SCSI. One partition, no erase gaps. Follows the rules of [`protocol::cartridge`].
+//! Knows no SCSI. Follows the rules of [`protocol::cartridge`].
 
 mod image;
 mod index;
+pub mod memory;
 pub mod metadata;
 mod open;
+mod partition;
 pub mod shelf;
 mod sums;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
-use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Step};
-use protocol::cartridge::index::{Entry, SumState};
-use protocol::cartridge::report::Appended;
-use protocol::cartridge::sums::{FileSums, RecordSum};
-use protocol::cartridge::{ObjectKind, TapePosition};
+use protocol::cartridge::TapePosition;
+use tracing::warn;
 
-use self::image::Image;
-use self::index::Index;
 pub use self::metadata::Metadata;
 pub use self::open::OpenError;
-use self::sums::SumsCache;
+pub use self::partition::{Partition, ReadError, Stored, WriteError, Written};
 
-/// Entries kept in memory before a sync point is forced, so that memory and the walk after a crash stay bounded.
-const MAX_UNSYNCED_ENTRIES: usize = 16_384;
-
-/// Why nothing, or not all, was written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The cartridge may not be written.
-    #[error("the cartridge is write-protected")]
-    Protected,
-    /// The end of the medium, or a record no tape takes.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    /// The file system below; what was committed before is still there.
-    #[error("writing the image: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Why a record cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file system below.
-    #[error("reading the image: {0}")]
-    Io(#[from] io::Error),
-    /// The words around the record are not those it was written with.
-    #[error("the framing of object {object} at byte {offset} is damaged")]
-    Framing {
-        /// Logical object number.
-        object: u64,
-        /// Byte of the image.
-        offset: u64,
-    },
-    /// The data is not what was written.
-    #[error("the data of object {object} has CRC32C {computed:08x}, written was {stored:08x}")]
-    Checksum {
-        /// Logical object number.
-        object: u64,
-        /// In the index.
-        stored: u32,
-        /// Of the data as read.
-        computed: u32,
-    },
-    /// A record that was already bad when the image was made (class 8).
-    #[error("object {object} is marked as read with an error")]
-    MarkedBad {
-        /// Logical object number.
-        object: u64,
-    },
-}
-
-/// What a run of writes came to.
-#[derive(Debug)]
-pub struct Written {
-    /// Objects that were committed.
-    pub objects: u64,
-    /// Behind the last of them.
-    pub position: TapePosition,
-    /// The early-warning point has been passed.
-    pub early_warning: bool,
-    /// Why not all were.
-    pub error: Option<WriteError>,
-}
-
-/// An open cartridge. Nobody else has it open: the image is locked for as long as a descriptor of it lives.
+/// An open cartridge: nobody else has it.
 #[derive(Debug)]
 pub struct Cartridge {
     folder: PathBuf,
     metadata: Metadata,
-    image: Image,
-    index: Index,
-    appender: Appender,
-    writable: bool,
-    /// Something was written since the last sync point.
-    dirty: bool,
-    sums: SumsCache,
-    notes: Vec<String>,
+    partitions: Vec<Partition>,
+    /// Somebody may know the volume change reference: the next change of the medium needs another.
+    reference_known: bool,
 }
 
 impl Cartridge {
@@ -127,261 +53,126 @@ impl Cartridge {
         &self.metadata
     }
 
-    /// What was found and done when it was opened, for people.
+    /// The partitions, one or two, by number.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
     }
 
-    /// False for a write-protected one, and for one that is damaged: what lies behind the damage must not be cut off.
+    /// As [`Cartridge::partitions`], for a change.
+    pub fn partitions_mut(&mut self) -> &mut [Partition] {
+        &mut self.partitions
+    }
+    /// It may be written: not write-protected, nor damaged.
     #[must_use]
-    pub const fn writable(&self) -> bool {
-        self.writable
+    pub fn writable(&self) -> bool {
+        self.partitions.iter().all(Partition::writable)
     }
 
-    /// Behind the last object: end of data.
+    /// For people: what was found and done when it was opened.
     #[must_use]
-    pub const fn end(&self) -> TapePosition {
-        self.appender.committed()
+    pub fn notes(&self) -> Vec<String> {
+        self.partitions.iter().flat_map(Partition::notes).cloned().collect()
     }
 
-    /// Room and warning point, in bytes of the image.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.metadata.limits()
-    }
-
-    /// A descriptor of the image that shares its lock: who is given it keeps the cartridge locked, also beyond this process.
+    /// Changes label or memory chip. With an error nothing has changed.
     ///
     /// # Errors
-    /// For want of descriptors.
-    pub fn share_image(&self) -> io::Result<File> {
-        self.image.share()
-    }
-
-    /// The index, read-only, and of how many objects it holds the sums; `None` for a cartridge that has none.
-    ///
-    /// # Errors
-    /// For want of descriptors.
-    pub fn share_index(&self) -> io::Result<Option<(File, u64)>> {
-        self.index.share()
-    }
-
-    /// The object with this logical object number; `None` at the end of data.
-    ///
-    /// # Errors
-    /// When the index cannot be read, or an entry in it has been damaged since the cartridge was opened.
-    pub fn object(&self, object: u64) -> io::Result<Option<Entry>> {
-        self.index.get(object)
-    }
-
-    /// Where the object with this number begins; the end of data for all numbers behind it.
-    ///
-    /// # Errors
-    /// As [`Cartridge::object`].
-    pub fn position_of(&self, object: u64) -> io::Result<TapePosition> {
-        Ok(self.index.get(object)?.map_or(self.end(), |entry| entry.at))
-    }
-
-    /// Logical object number of the filemark that ends tape file `file`; `None` when there are not so many.
-    ///
-    /// # Errors
-    /// As [`Cartridge::object`].
-    pub fn filemark(&self, file: u64) -> io::Result<Option<u64>> {
-        if file >= self.end().file { Ok(None) } else { self.index.first_behind_mark(file + 1).map(|object| Some(object - 1)) }
-    }
-
-    /// The data of a record, checked against its framing and its sum.
-    ///
-    /// # Errors
-    /// [`ReadError`]; nothing of a damaged record is given away.
-    pub fn read(&self, entry: &Entry) -> Result<Bytes, ReadError> {
-        let mut data = BytesMut::zeroed(entry.length as usize);
-        self.image.read_record(entry, &mut data)?;
-        if entry.sum_state != SumState::Absent {
-            let computed = protocol::cartridge::sums::crc32c(&data);
-            if computed != entry.sum.crc32c {
-                return Err(ReadError::Checksum { object: entry.at.object, stored: entry.sum.crc32c, computed });
-            }
+    /// The file system's own; `ReadOnlyFilesystem` for a write-protected cartridge.
+    pub fn change(&mut self, change: impl FnOnce(&mut Metadata)) -> io::Result<()> {
+        if self.metadata.write_protect {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        Ok(data.freeze())
+        let mut metadata = self.metadata.clone();
+        change(&mut metadata);
+        metadata.store(&self.folder)?;
+        self.metadata = metadata;
+        Ok(())
     }
 
-    /// Appends records behind the end of data and commits them together, against the end of this process.
+    /// Counts what went through, in memory: it reaches the file with the next [`Cartridge::change`].
+    pub fn count(&mut self, count: impl FnOnce(&mut memory::Memory)) {
+        count(&mut self.metadata.memory);
+    }
+
+    /// A drive has loaded it. That it could not be noted is only told: the medium can be read all the same.
+    pub fn loaded(&mut self, drive: &str) {
+        self.reference_known = true;
+        let noted = self.change(|metadata| {
+            metadata.memory.loads += 1;
+            metadata.memory.drives.insert(0, drive.to_owned());
+            metadata.memory.drives.truncate(memory::DRIVES_REMEMBERED);
+        });
+        self.tell(noted);
+    }
+
+    /// The drive gives it back: what was counted goes to the file.
+    pub fn unloaded(&mut self) {
+        let noted = self.change(|_| {});
+        self.tell(noted);
+    }
+
+    /// The volume change reference was told to somebody.
+    pub const fn reference_told(&mut self) {
+        self.reference_known = true;
+    }
+
+    /// What is on the medium is about to change. The new volume change reference is on the file before the change is: after a crash
+    /// it may have changed for nothing, but never stays while the data changes.
     ///
-    /// What fits and could be written counts, also when an error is told.
-    pub fn append_records(&mut self, records: &[Vec<Bytes>]) -> Written {
-        self.append(records.iter().map(|parts| Some(parts.as_slice())))
+    /// # Errors
+    /// As [`Cartridge::change`].
+    pub fn changing(&mut self) -> io::Result<()> {
+        if !self.reference_known {
+            return Ok(());
+        }
+        self.change(|metadata| metadata.memory.change_reference = next_reference(metadata.memory.change_reference))?;
+        self.reference_known = false;
+        Ok(())
     }
 
-    /// Appends filemarks. As [`Cartridge::append_records`].
-    pub fn append_filemarks(&mut self, count: u32) -> Written {
-        self.append((0..count).map(|_| None))
-    }
-
-    /// Cuts the cartridge at a position, which becomes the end of data.
+    /// Takes all data away and divides the cartridge into partitions of these sizes, one or two.
     ///
-    /// The index goes first and under a new generation, so that a crash in between cannot give an old sum to new data. Then the
-    /// image is truncated, and the end word written: a file that ends where a word would be reads as ended, so no moment in
-    /// between shows half a word.
+    /// A crash in between leaves the old division, with nothing in it.
     ///
     /// # Errors
     /// When it is protected, or the file system fails.
-    pub fn cut(&mut self, at: TapePosition) -> Result<(), WriteError> {
-        if !self.writable {
-            return Err(WriteError::Protected);
+    pub fn format(&mut self, sizes: &[u64]) -> Result<(), WriteError> {
+        debug_assert!((1..=metadata::MAX_PARTITIONS).contains(&sizes.len()));
+        self.changing()?;
+        self.partitions.iter_mut().try_for_each(|partition| partition.cut(TapePosition::BEGINNING))?;
+        self.partitions.truncate(1);
+        if sizes.len() > 1 {
+            open::make_image(&self.folder, 1)?;
         }
-        if at.object >= self.end().object {
-            return Ok(());
-        }
-        self.sync()?;
-        self.index
-            .cut(at.object)
-            .and_then(|()| self.image.cut(at.offset))
-            .and_then(|()| self.image.sync())
-            .map_err(|error| self.in_doubt(error))?;
-        self.appender = Appender::new(at, self.limits());
-        self.sums.cut(at.file);
-        Ok(())
-    }
-
-    /// A sync point: everything committed before survives a power loss after it.
-    ///
-    /// # Errors
-    /// The file system's own. What was synchronized before is not in doubt, what was written since is.
-    pub fn sync(&mut self) -> io::Result<()> {
-        if !self.dirty {
-            return Ok(());
-        }
-        if !self.writable {
-            return Err(io::Error::other("what was written is in doubt after an earlier error"));
-        }
-        self.perform(Durability::Power).map_err(|error| self.in_doubt(error))?;
-        // The index is not the truth: without room for it, its entries wait in memory for the next sync point.
-        self.index.flush()?;
-        self.dirty = false;
-        Ok(())
-    }
-
-    /// Takes over what a mover has published in the image behind the end of data.
-    ///
-    /// # Errors
-    /// `InvalidData` when the objects do not follow on the end of data or the image does not show them; the cartridge is then to
-    /// be opened anew.
-    pub fn adopt(&mut self, appended: &[Appended]) -> io::Result<()> {
-        let mut end = self.end();
-        for object in appended {
-            let entry = self.entry(object.at, object.kind, object.length, object.sum_state, object.sum);
-            if entry.at != end || entry.length > protocol::cartridge::MAX_RECORD_LENGTH || !self.image.frames(&entry)? {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no object begins at {:?}", object.at)));
+        self.change(|metadata| {
+            metadata.partitions = if sizes.len() > 1 { sizes.to_vec() } else { Vec::new() };
+            metadata.memory.initializations = metadata.memory.initializations.saturating_add(1);
+            metadata.memory.attributes.clear();
+        })?;
+        let limits = self.metadata.limits();
+        self.partitions[0].set_limits(limits[0]);
+        match limits.get(1) {
+            Some(limits) => {
+                let opened = Partition::open(&self.folder, 1, *limits, true);
+                self.partitions.push(opened.map_err(|error| WriteError::Io(io::Error::other(error)))?);
             }
-            end = entry.next();
-            self.dirty = true;
-            self.sums.append(&entry);
-            self.index.push(entry);
-            self.appender = Appender::new(end, self.limits());
-            if self.index.unsynced() >= MAX_UNSYNCED_ENTRIES {
-                self.sync()?;
-            }
+            None => open::remove_image(&self.folder, 1),
         }
         Ok(())
     }
 
-    /// The sums of up to `limit` tape files from number `from` on.
-    ///
-    /// # Errors
-    /// As [`Cartridge::object`].
-    pub fn file_sums(&mut self, from: u64, limit: usize) -> io::Result<Vec<FileSums>> {
-        self.sums.files(&self.index, self.appender.committed(), from, limit)
-    }
-
-    fn append<'a>(&mut self, objects: impl Iterator<Item = Option<&'a [Bytes]>>) -> Written {
-        let before = self.end().object;
-        let error = self.append_all(objects).err();
-        if matches!(error, Some(WriteError::Io(_))) {
-            self.image.discard_behind(self.end().offset);
-        }
-        let end = self.end();
-        let early_warning = self.appender.early_warning();
-        Written { objects: end.object - before, position: end, early_warning, error }
-    }
-
-    /// Commits after every [`BATCH`] objects, so that what precedes an error counts and memory stays bounded.
-    fn append_all<'a>(&mut self, mut objects: impl Iterator<Item = Option<&'a [Bytes]>>) -> Result<(), WriteError> {
-        const BATCH: usize = 1024;
-        if !self.writable {
-            return Err(WriteError::Protected);
-        }
-        let mut entries = Vec::new();
-        loop {
-            entries.clear();
-            let placed = objects.by_ref().take(BATCH).try_for_each(|object| {
-                entries.push(self.place(object)?);
-                Ok::<(), WriteError>(())
-            });
-            // The object that failed to be written may be placed already; it must not be committed with the others.
-            if matches!(placed, Err(WriteError::Io(_))) {
-                self.appender.abandon();
-                return placed;
+    fn tell(&self, noted: io::Result<()>) {
+        match noted {
+            Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
+                warn!(cartridge = %self.folder.display(), %error, "the memory chip was not written");
             }
-            if entries.is_empty() {
-                return placed;
-            }
-            self.dirty = true;
-            self.commit()?;
-            entries.iter().for_each(|entry| {
-                self.sums.append(entry);
-                self.index.push(*entry);
-            });
-            if self.index.unsynced() >= MAX_UNSYNCED_ENTRIES {
-                self.sync()?;
-            }
-            placed?;
+            _ => {}
         }
     }
+}
 
-    /// Publishes what was placed. Without room for the end word nothing was published, and nothing is lost; an error in the
-    /// publishing write itself leaves a doubt that only reading the image again takes away.
-    fn commit(&mut self) -> io::Result<()> {
-        let end = self.end();
-        let steps = self.appender.commit(Durability::Process);
-        for (n, step) in steps.iter().enumerate() {
-            let Step::Write { at, word } = *step else { continue };
-            if let Err(error) = self.image.write_word(at, word) {
-                self.appender = Appender::new(end, self.limits());
-                return Err(if n == 0 { error } else { self.in_doubt(error) });
-            }
-        }
-        Ok(())
-    }
-
-    fn in_doubt(&mut self, error: io::Error) -> io::Error {
-        self.writable = false;
-        self.notes.push(format!("the image is in doubt after an error ({error}): protected until loaded again"));
-        error
-    }
-
-    fn place(&mut self, object: Option<&[Bytes]>) -> Result<Entry, WriteError> {
-        let (placement, sum) = match object {
-            Some(parts) => {
-                let placement = self.appender.record(parts.iter().map(|part| part.len() as u64).sum())?;
-                (placement, RecordSum::of_parts(parts.iter().map(|part| &part[..])))
-            }
-            None => (self.appender.filemark()?, RecordSum::default()),
-        };
-        self.image.write(&placement, object.unwrap_or_default())?;
-        Ok(self.entry(placement.at, placement.kind, placement.length, SumState::Known, sum))
-    }
-
-    fn entry(&self, at: TapePosition, kind: ObjectKind, length: u32, sum_state: SumState, sum: RecordSum) -> Entry {
-        Entry { at, kind, length, generation: self.index.generation(), sum_state, sum }
-    }
-
-    fn perform(&mut self, durability: Durability) -> io::Result<()> {
-        let Self { appender, image, .. } = self;
-        appender.commit(durability).into_iter().try_for_each(|step| match step {
-            Step::Write { at, word } => image.write_word(at, word),
-            Step::Sync => image.sync(),
-        })
-    }
+/// Never zero, which says that there is none, nor all ones, which says that it is not known.
+const fn next_reference(reference: u32) -> u32 {
+    if reference >= u32::MAX - 1 { 1 } else { reference + 1 }
 }

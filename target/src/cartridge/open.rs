@@ -9,25 +9,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-use protocol::cartridge::append::Appender;
-use protocol::cartridge::frame::{END_OF_MEDIUM, WORD};
+use protocol::cartridge::append::{Appender, Limits};
+use protocol::cartridge::frame::{END_OF_MEDIUM, WORD, WRAPPED};
 use protocol::cartridge::index::{Entry, SumState};
 use protocol::cartridge::scan::{Ending, Object, Walk};
 use protocol::cartridge::sums::RecordSum;
-use protocol::cartridge::{MAX_RECORD_LENGTH, ObjectKind, TapePosition};
+use protocol::cartridge::{MAX_RECORD_LENGTH, ObjectKind, TapePosition, envelope};
 use tracing::{info, warn};
 
 use super::image::Image;
 use super::index::Index;
 use super::metadata::{self, Metadata};
+use super::partition::MAX_UNSYNCED_ENTRIES;
 use super::sums::SumsCache;
-use super::{Cartridge, MAX_UNSYNCED_ENTRIES};
+use super::{Cartridge, Partition};
 
 /// Objects at the end of the index whose words are compared with the image at once; earlier ones are compared when they are read.
 const FRAMES_COMPARED: u64 = 65_536;
 
-const IMAGE: &str = "p0.tap";
-const INDEX: &str = "p0.idx";
+/// Name of a partition's image in the cartridge's folder.
+fn image_name(partition: usize) -> String {
+    format!("p{partition}.tap")
+}
+
+/// Name of a partition's index in the cartridge's folder.
+fn index_name(partition: usize) -> String {
+    format!("p{partition}.idx")
+}
 
 /// Why a cartridge cannot be opened or made.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +73,7 @@ impl Cartridge {
     /// # Errors
     /// [`OpenError`]; a folder with an image in it is left as it is.
     pub fn create(folder: &Path, metadata: &Metadata) -> Result<(), OpenError> {
-        let image = folder.join(IMAGE);
+        let image = folder.join(image_name(0));
         let made = || {
             fs::create_dir_all(folder)?;
             let file = File::create_new(&image)?;
@@ -80,19 +88,51 @@ impl Cartridge {
     /// Opens a cartridge and finds out what is on it.
     ///
     /// # Errors
-    /// [`OpenError`]; a damaged image is no error, see [`Cartridge::notes`].
+    /// [`OpenError`]; a damaged image is no error, see [`Partition::notes`].
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        let (image_path, index_path) = (folder.join(IMAGE), folder.join(INDEX));
         let metadata =
             Metadata::load(folder).map_err(|source| OpenError::Label { path: folder.join(metadata::FILE_NAME), source })?;
-        let image = Image::open(&image_path, !metadata.write_protect)
+        let limits = metadata.limits();
+        let partitions: Result<_, _> =
+            (0..).zip(limits).map(|(number, limits)| Partition::open(folder, number, limits, !metadata.write_protect)).collect();
+        Ok(Self { folder: folder.to_owned(), metadata, partitions: partitions?, reference_known: true })
+    }
+}
+
+impl Partition {
+    /// Opens the image with this number in a cartridge's folder; for reading only unless `write`.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) fn open(folder: &Path, number: usize, limits: Limits, write: bool) -> Result<Self, OpenError> {
+        let (image_path, index_path) = (folder.join(image_name(number)), folder.join(index_name(number)));
+        let image = Image::open(&image_path, write)
             .map_err(|source| OpenError::File { path: image_path.clone(), source })?
             .ok_or_else(|| OpenError::InUse(folder.to_owned()))?;
         let writable = image.opened_for_writing();
         let index = Index::open(&index_path, writable).map_err(|source| OpenError::File { path: index_path, source })?;
         Inspection { image, index, writable, notes: Vec::new(), cut_allowed: true }
-            .finish(folder, metadata)
+            .finish(&image_path, limits)
             .map_err(|source| OpenError::File { path: image_path, source })
+    }
+}
+
+/// An empty image with this number, and no index beside it, whatever was there.
+pub(super) fn make_image(folder: &Path, number: usize) -> io::Result<()> {
+    remove_image(folder, number);
+    let file = File::create(folder.join(image_name(number)))?;
+    io::Write::write_all(&mut &file, &END_OF_MEDIUM.to_le_bytes())?;
+    file.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
+/// Takes an image and its index away. Nobody looks at one that the label does not name, so failure is only told.
+pub(super) fn remove_image(folder: &Path, number: usize) {
+    for name in [index_name(number), image_name(number)] {
+        match fs::remove_file(folder.join(&name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(%error, name, "a former partition stays"),
+            _ => {}
+        }
     }
 }
 
@@ -106,7 +146,7 @@ struct Inspection {
 }
 
 impl Inspection {
-    fn finish(mut self, folder: &Path, metadata: Metadata) -> io::Result<Cartridge> {
+    fn finish(mut self, path: &Path, limits: Limits) -> io::Result<Partition> {
         let size = self.image.size()?;
         let believed = self.believe_index(size)?;
         let (end, ending) = self.walk(believed)?;
@@ -115,15 +155,14 @@ impl Inspection {
             self.image.sync()?;
             self.index.0.flush()?;
         }
-        let folder_name = folder.display();
+        let path = path.display();
         for note in &self.notes {
-            warn!(cartridge = %folder_name, "{note}");
+            warn!(image = %path, "{note}");
         }
-        info!(cartridge = %folder_name, objects = end.object, bytes = end.offset, "cartridge opened");
-        Ok(Cartridge {
-            folder: folder.to_owned(),
-            appender: Appender::new(end, metadata.limits()),
-            metadata,
+        info!(image = %path, objects = end.object, bytes = end.offset, "cartridge opened");
+        Ok(Partition {
+            appender: Appender::new(end, limits),
+            limits,
             image: self.image,
             index: self.index.0,
             writable: self.writable,
@@ -178,7 +217,7 @@ impl Inspection {
         let mut ending = None;
         while let Some(object) = walk.next().transpose()? {
             let unwritten = object.kind == ObjectKind::Filemark && image.hole_at(object.at.offset)?;
-            if unwritten || object.length > MAX_RECORD_LENGTH {
+            if unwritten || object.length > longest(&object) {
                 ending = Some(Ending::End);
                 notes.push(format!("no object of ours can begin at byte {}: taken for the end", object.at.offset));
                 break;
@@ -227,11 +266,17 @@ impl Inspection {
     }
 }
 
+/// Bytes that a record of this class can have.
+const fn longest(object: &Object) -> u32 {
+    if object.class == WRAPPED { envelope::MAX_LENGTH } else { MAX_RECORD_LENGTH }
+}
+
 fn recomputed(image: &Image, object: &Object, generation: u32) -> io::Result<Entry> {
     let mut entry = Entry {
         at: object.at,
         kind: object.kind,
         length: object.length,
+        wrapped: object.class == WRAPPED,
         generation,
         sum_state: SumState::Recomputed,
         sum: RecordSum::default(),

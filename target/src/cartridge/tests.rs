@@ -7,6 +7,13 @@ use proptest::prelude::*;
 use protocol::cartridge::frame::WORD;
 use tempfile::TempDir;
 
+use bytes::Bytes;
+use protocol::cartridge::ObjectKind;
+use protocol::cartridge::append::{AppendError, Appender, Durability, Step};
+use protocol::cartridge::index::SumState;
+use protocol::cartridge::report::Appended;
+use protocol::cartridge::sums::RecordSum;
+
 use super::*;
 
 const CAPACITY: u64 = 1 << 20;
@@ -17,22 +24,31 @@ fn new() -> TempDir {
     folder
 }
 
+/// Partition 0, alone.
+fn open(folder: &TempDir) -> Partition {
+    Cartridge::open(folder.path()).unwrap().partitions.remove(0)
+}
+
 fn record(length: usize, seed: u8) -> Vec<Bytes> {
     vec![(0..length).map(|n| (n as u8).wrapping_mul(7).wrapping_add(seed)).collect::<Vec<u8>>().into()]
 }
 
-fn append(cartridge: &mut Cartridge, lengths: &[usize]) {
+fn plain(records: &[Vec<Bytes>]) -> impl Iterator<Item = Stored<'_>> {
+    records.iter().map(|parts| Stored { parts, wrapped: false })
+}
+
+fn append(cartridge: &mut Partition, lengths: &[usize]) {
     for &length in lengths {
         let written = match length {
             0 => cartridge.append_filemarks(1),
-            _ => cartridge.append_records(&[record(length, length as u8)]),
+            _ => cartridge.append_records(plain(&[record(length, length as u8)])),
         };
         assert!(written.error.is_none(), "{:?}", written.error);
     }
 }
 
 /// Lengths of all objects, 0 for filemarks; every record's data is compared.
-fn contents(cartridge: &Cartridge) -> Vec<usize> {
+fn contents(cartridge: &Partition) -> Vec<usize> {
     (0..cartridge.end().object)
         .map(|object| {
             let entry = cartridge.object(object).unwrap().unwrap();
@@ -49,20 +65,20 @@ fn tamper(folder: &TempDir, name: &str, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(folder.path().join(name)).unwrap().write_all_at(bytes, at).unwrap();
 }
 
-fn states(cartridge: &Cartridge) -> Vec<SumState> {
+fn states(cartridge: &Partition) -> Vec<SumState> {
     (0..cartridge.end().object).map(|object| cartridge.object(object).unwrap().unwrap().sum_state).collect()
 }
 
 #[test]
 fn what_was_written_is_there_when_the_cartridge_is_opened_again() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[10, 11, 0, 65_536, 0, 0]);
     cartridge.sync().unwrap();
     let sums = cartridge.file_sums(0, 10).unwrap();
     drop(cartridge);
 
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     assert_eq!(cartridge.notes(), &[] as &[String]);
     assert_eq!(contents(&cartridge), [10, 11, 0, 65_536, 0, 0]);
     assert_eq!(cartridge.end().file, 3);
@@ -77,19 +93,19 @@ fn what_was_written_is_there_when_the_cartridge_is_opened_again() {
 #[test]
 fn a_cartridge_in_use_cannot_be_opened_until_the_last_descriptor_is_closed() {
     let folder = new();
-    let cartridge = Cartridge::open(folder.path()).unwrap();
+    let cartridge = open(&folder);
     let shared = cartridge.share_image().unwrap();
     assert!(matches!(Cartridge::open(folder.path()), Err(OpenError::InUse(_))));
     drop(cartridge);
     assert!(matches!(Cartridge::open(folder.path()), Err(OpenError::InUse(_))), "a mover still has it");
     drop(shared);
-    Cartridge::open(folder.path()).unwrap();
+    open(&folder);
 }
 
 #[test]
 fn filemarks_are_found_by_number() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[0, 5, 5, 0, 0, 5]);
     for synced in [false, true] {
         if synced {
@@ -103,13 +119,13 @@ fn filemarks_are_found_by_number() {
 #[test]
 fn without_a_sync_point_a_killed_process_loses_nothing_that_was_committed() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100, 0]);
     cartridge.sync().unwrap();
     append(&mut cartridge, &[200, 300, 0]);
     drop(cartridge);
 
-    let cartridge = Cartridge::open(folder.path()).unwrap();
+    let cartridge = open(&folder);
     assert_eq!(contents(&cartridge), [100, 0, 200, 300, 0]);
     use SumState::{Known, Recomputed};
     assert_eq!(states(&cartridge), [Known, Known, Recomputed, Recomputed, Recomputed]);
@@ -119,51 +135,51 @@ fn without_a_sync_point_a_killed_process_loses_nothing_that_was_committed() {
 #[test]
 fn bytes_behind_the_commit_word_are_cut_and_said() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100]);
     cartridge.sync().unwrap();
     let end = cartridge.end().offset;
     drop(cartridge);
     tamper(&folder, "p0.tap", end + WORD, &[0x55; 1000]);
 
-    let cartridge = Cartridge::open(folder.path()).unwrap();
+    let cartridge = open(&folder);
     assert_eq!(contents(&cartridge), [100]);
     assert!(cartridge.notes()[0].contains("never published: cut"), "{:?}", cartridge.notes());
     assert_eq!(fs::metadata(folder.path().join("p0.tap")).unwrap().len(), end + WORD);
     drop(cartridge);
-    assert_eq!(Cartridge::open(folder.path()).unwrap().notes().len(), 0);
+    assert_eq!(open(&folder).notes().len(), 0);
 }
 
 #[test]
 fn a_lost_index_is_rebuilt_and_proves_nothing() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100, 0, 7]);
     cartridge.sync().unwrap();
     drop(cartridge);
     fs::remove_file(folder.path().join("p0.idx")).unwrap();
 
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     assert_eq!(contents(&cartridge), [100, 0, 7]);
     assert!(states(&cartridge).iter().all(|state| *state == SumState::Recomputed));
     assert!(cartridge.notes()[0].starts_with("the index was lost"));
     assert!(!cartridge.file_sums(0, 1).unwrap()[0].complete);
     drop(cartridge);
-    let cartridge = Cartridge::open(folder.path()).unwrap();
+    let cartridge = open(&folder);
     assert_eq!((contents(&cartridge), cartridge.notes().len()), (vec![100, 0, 7], 0));
 }
 
 #[test]
 fn a_damaged_image_is_protected_and_keeps_its_bytes() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100, 100, 100]);
     cartridge.sync().unwrap();
     let (second, size) = (cartridge.position_of(1).unwrap().offset, cartridge.end().offset + WORD);
     drop(cartridge);
     tamper(&folder, "p0.tap", second, &[99]);
 
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     assert_eq!(contents(&cartridge), [100]);
     assert!(matches!(cartridge.append_filemarks(1).error, Some(WriteError::Protected)));
     assert!(matches!(cartridge.cut(TapePosition::BEGINNING), Err(WriteError::Protected)));
@@ -175,13 +191,13 @@ fn a_damaged_image_is_protected_and_keeps_its_bytes() {
 fn a_tail_that_is_missing_is_cut_and_said_also_where_the_index_knew_it() {
     for missing in [WORD, WORD + 1, 60, 104, 107] {
         let folder = new();
-        let mut cartridge = Cartridge::open(folder.path()).unwrap();
+        let mut cartridge = open(&folder);
         append(&mut cartridge, &[100, 100, 100]);
         cartridge.sync().unwrap();
         let size = cartridge.end().offset + WORD;
         drop(cartridge);
         OpenOptions::new().write(true).open(folder.path().join("p0.tap")).unwrap().set_len(size - WORD - missing).unwrap();
-        let mut cartridge = Cartridge::open(folder.path()).unwrap();
+        let mut cartridge = open(&folder);
         assert_eq!(contents(&cartridge), [100, 100], "{missing} bytes are missing");
         assert!(cartridge.notes().iter().any(|note| note.contains("no whole object")), "{:?}", cartridge.notes());
         append(&mut cartridge, &[9]);
@@ -192,7 +208,7 @@ fn a_tail_that_is_missing_is_cut_and_said_also_where_the_index_knew_it() {
 #[test]
 fn damaged_data_is_an_error_and_no_data() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100]);
     cartridge.sync().unwrap();
     tamper(&folder, "p0.tap", WORD + 50, &[0xEE]);
@@ -205,19 +221,19 @@ fn damaged_data_is_an_error_and_no_data() {
 #[test]
 fn an_old_sum_is_never_lent_to_new_data_of_the_same_length() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100, 100, 100]);
     cartridge.sync().unwrap();
     let old_index = fs::read(folder.path().join("p0.idx")).unwrap();
     cartridge.cut(cartridge.position_of(1).unwrap()).unwrap();
-    cartridge.append_records(&[record(100, 1)]);
-    cartridge.append_records(&[record(100, 2)]);
+    cartridge.append_records(plain(&[record(100, 1)]));
+    cartridge.append_records(plain(&[record(100, 2)]));
     drop(cartridge);
     // As if the file had kept the old entries behind the cut.
     let kept = protocol::cartridge::index::entry_offset(1) as usize;
     tamper(&folder, "p0.idx", kept as u64, &old_index[kept..]);
 
-    let cartridge = Cartridge::open(folder.path()).unwrap();
+    let cartridge = open(&folder);
     assert_eq!(states(&cartridge), [SumState::Known, SumState::Recomputed, SumState::Recomputed]);
     let entry = cartridge.object(2).unwrap().unwrap();
     assert_eq!(cartridge.read(&entry).unwrap(), record(100, 2)[0]);
@@ -226,7 +242,7 @@ fn an_old_sum_is_never_lent_to_new_data_of_the_same_length() {
 #[test]
 fn every_moment_of_a_cut_can_be_opened() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[100, 0, 50]);
     cartridge.sync().unwrap();
     let image = fs::read(folder.path().join("p0.tap")).unwrap();
@@ -236,17 +252,17 @@ fn every_moment_of_a_cut_can_be_opened() {
 
     // The index is cut, the image is not yet.
     fs::write(folder.path().join("p0.tap"), &image).unwrap();
-    assert_eq!(contents(&Cartridge::open(folder.path()).unwrap()), [100, 0, 50]);
+    assert_eq!(contents(&open(&folder)), [100, 0, 50]);
     // The image is truncated, the end word is not there yet, or in part.
     for length in at.offset..at.offset + WORD {
         let folder = new();
-        let mut cartridge = Cartridge::open(folder.path()).unwrap();
+        let mut cartridge = open(&folder);
         append(&mut cartridge, &[100, 0, 50]);
         cartridge.sync().unwrap();
         cartridge.cut(at).unwrap();
         drop(cartridge);
         OpenOptions::new().write(true).open(folder.path().join("p0.tap")).unwrap().set_len(length).unwrap();
-        let mut cartridge = Cartridge::open(folder.path()).unwrap();
+        let mut cartridge = open(&folder);
         assert_eq!(contents(&cartridge), [100]);
         append(&mut cartridge, &[9]);
         assert_eq!(contents(&cartridge), [100, 9]);
@@ -256,9 +272,9 @@ fn every_moment_of_a_cut_can_be_opened() {
 #[test]
 fn the_end_of_the_medium_keeps_what_fits() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     let records: Vec<_> = (0..20).map(|_| record(65_536, 0)).collect();
-    let written = cartridge.append_records(&records);
+    let written = cartridge.append_records(plain(&records));
     assert_eq!(written.objects, 15);
     assert!(written.early_warning);
     assert!(matches!(written.error, Some(WriteError::Append(AppendError::NoRoom { .. }))), "{:?}", written.error);
@@ -269,7 +285,7 @@ fn the_end_of_the_medium_keeps_what_fits() {
 #[test]
 fn a_mover_s_objects_are_adopted_only_where_the_image_shows_them() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[10]);
     let image = cartridge.share_image().unwrap();
     let mut appender = Appender::new(cartridge.end(), cartridge.limits());
@@ -307,16 +323,16 @@ fn an_empty_shelf_gets_a_cartridge_and_a_full_one_gives_its_first() {
 #[test]
 fn a_write_protected_cartridge_is_never_changed() {
     let folder = new();
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     append(&mut cartridge, &[10]);
     cartridge.sync().unwrap();
-    let metadata = Metadata { write_protect: true, ..cartridge.metadata().clone() };
+    let metadata = Metadata { write_protect: true, ..Metadata::load(folder.path()).unwrap() };
     drop(cartridge);
     metadata.store(folder.path()).unwrap();
     fs::remove_file(folder.path().join("p0.idx")).unwrap();
     let before = fs::read(folder.path().join("p0.tap")).unwrap();
 
-    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let mut cartridge = open(&folder);
     assert_eq!(contents(&cartridge), [10]);
     assert!(matches!(cartridge.append_filemarks(1).error, Some(WriteError::Protected)));
     cartridge.sync().unwrap();
@@ -346,7 +362,7 @@ proptest! {
     #[test]
     fn opening_after_a_crash_gives_whole_records_with_all_that_was_synchronized(ops in prop::collection::vec(op(), 1..8)) {
         let folder = new();
-        let mut cartridge = Cartridge::open(folder.path()).unwrap();
+        let mut cartridge = open(&folder);
         let mut model: Vec<usize> = Vec::new();
         let mut synced = 0;
         for op in ops {
@@ -370,7 +386,7 @@ proptest! {
                 fs::copy(folder.path().join(file), crashed.path().join(file)).unwrap();
             }
             OpenOptions::new().write(true).open(crashed.path().join("p0.tap")).unwrap().set_len(size).unwrap();
-            let mut cartridge = Cartridge::open(crashed.path()).unwrap();
+            let mut cartridge = open(&crashed);
             let found = contents(&cartridge);
             prop_assert!(found.len() >= synced, "{} of {synced} at size {size}", found.len());
             prop_assert_eq!(&found[..], &model[..found.len()]);

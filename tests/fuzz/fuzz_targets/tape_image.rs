@@ -11,7 +11,7 @@ use offhost_fuzz::{Input, Scratch};
 use protocol::cartridge::index::{Entry, Header, SLOT};
 use protocol::cartridge::scan::{self, Found, Walk};
 use protocol::cartridge::{TapePosition, sums};
-use target::cartridge::{Cartridge, Metadata};
+use target::cartridge::{Cartridge, Metadata, Stored};
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
@@ -63,7 +63,8 @@ fn open(index: &[u8], image: &[u8]) {
     if !index.is_empty() {
         fs::write(folder.join("p0.idx"), index).expect("an index");
     }
-    let Ok(mut cartridge) = Cartridge::open(&folder) else { return };
+    let Ok(mut opened) = Cartridge::open(&folder) else { return };
+    let cartridge = &mut opened.partitions_mut()[0];
     let end = cartridge.end();
     if let Some(last) = end.object.checked_sub(1)
         && let Ok(Some(entry)) = cartridge.object(last)
@@ -76,11 +77,12 @@ fn open(index: &[u8], image: &[u8]) {
     if !cartridge.writable() {
         return;
     }
-    let written = cartridge.append_records(&[vec![Bytes::from_static(b"behind")]]);
+    let written = cartridge.append_records([Stored { parts: &[Bytes::from_static(b"behind")], wrapped: false }]);
     assert_eq!((written.objects, written.position.object), (1, end.object + 1), "{:?}", written.error);
     cartridge.sync().expect("synchronized");
-    drop(cartridge);
-    let cartridge = Cartridge::open(&folder).expect("what we wrote we open");
+    drop(opened);
+    let opened = Cartridge::open(&folder).expect("what we wrote we open");
+    let cartridge = &opened.partitions()[0];
     assert_eq!(cartridge.end(), written.position, "{:?}", cartridge.notes());
     let entry = cartridge.object(end.object).expect("readable").expect("there");
     assert_eq!(&cartridge.read(&entry).expect("whole")[..], b"behind");

@@ -73,7 +73,8 @@ mod tests {
         let mut places = Vec::new();
         for object in 0..3000_u64 {
             let sum = RecordSum::of(&object.to_be_bytes());
-            let entry = Entry { at, kind: ObjectKind::Record, length: 8, generation: 1, sum_state: SumState::Known, sum };
+            let kind = ObjectKind::Record;
+            let entry = Entry { at, kind, length: 8, wrapped: false, generation: 1, sum_state: SumState::Known, sum };
             file.write_all_at(&entry.emit(), entry_offset(object)).unwrap();
             places.push((at, sum.crc32c));
             at = entry.next();

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use protocol::cartridge::TapePosition;
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::ends::{Descriptor, End, Index};
-use protocol::scsi::Status;
+use protocol::scsi::{Sense, SenseKey, Status};
 use tracing::{info, warn};
 
 use super::Tape;
 use super::drive::Drive;
-use crate::cartridge::{Cartridge, WriteError};
+use crate::cartridge::Partition;
 use crate::store::LocalEnd;
 use crate::task::Response;
 
@@ -70,21 +70,27 @@ impl TapeCopy {
     /// The mover stands at `at` and will append: what lies behind is cut, so that `at` is the committed end.
     ///
     /// # Errors
-    /// `InvalidInput` for a place where no object begins; `ReadOnlyFilesystem` for a protected cartridge; else the file system's own.
+    /// `InvalidInput` for a place where no object begins; `ReadOnlyFilesystem` for a protected cartridge, WORM data that would be
+    /// overwritten, and data that would have to be encrypted; else the file system's own.
     pub fn append(&mut self, at: TapePosition) -> io::Result<()> {
-        let cut = self.with_medium(|cartridge, _| {
-            if cartridge.position_of(at.object)? != at {
+        let settings = *self.tape.settings();
+        let encrypts = self.tape.encryption().encrypts();
+        self.tape.with_drive(|drive| {
+            let medium = drive.medium().map_err(io_error)?;
+            if medium.position_of(at.object)? != at {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            cartridge.cut(at).map_err(|error| match error {
-                WriteError::Io(error) => error,
-                WriteError::Protected | WriteError::Append(_) => io::ErrorKind::ReadOnlyFilesystem.into(),
+            // A mover has no keys: rather nothing is written than what was to be encrypted in the clear.
+            if encrypts || !medium.writable() {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            drive.set_position(at);
+            drive.permit_software(&settings).map_err(|_| io::ErrorKind::ReadOnlyFilesystem)?;
+            drive.medium_for_append(settings.append_only).map(drop).map_err(|sense| match sense.key {
+                SenseKey::DataProtect => io::ErrorKind::ReadOnlyFilesystem.into(),
+                _ => io_error(sense),
             })
-        });
-        if cut.is_ok() {
-            self.set_position(at);
-        }
-        cut
+        })
     }
 
     /// Takes a mover's report over.
@@ -149,13 +155,17 @@ impl TapeCopy {
         self.tape.with_drive(|drive| drive.set_position(position));
     }
 
-    fn with_medium<R>(&self, run: impl FnOnce(&mut Cartridge, TapePosition) -> io::Result<R>) -> io::Result<R> {
+    fn with_medium<R>(&self, run: impl FnOnce(&mut Partition, TapePosition) -> io::Result<R>) -> io::Result<R> {
         self.tape.with_drive(|drive| {
             let position = drive.position();
-            let cartridge = drive.medium_mut().map_err(|sense| io::Error::other(sense.to_string()))?;
+            let cartridge = drive.medium_mut().map_err(io_error)?;
             run(cartridge, position)
         })
     }
+}
+
+fn io_error(sense: Sense) -> io::Error {
+    io::Error::other(sense.to_string())
 }
 
 impl Drop for TapeCopy {

@@ -15,8 +15,10 @@ use protocol::scsi::{Sense, SenseKey};
 use tracing::{error, info};
 
 use super::Shown;
+use super::mode::Settings;
+use crate::cartridge::memory::Memory;
 use crate::cartridge::metadata::DEFAULT_DENSITY;
-use crate::cartridge::{Cartridge, OpenError, ReadError, WriteError};
+use crate::cartridge::{Cartridge, Metadata, OpenError, Partition, ReadError, WriteError};
 
 /// A drive and what is in it.
 #[derive(Debug)]
@@ -25,7 +27,15 @@ pub struct Drive {
     seated: Option<Seated>,
     /// The same cartridge, while it is loaded.
     cartridge: Option<Cartridge>,
+    /// The partition that the position is in.
+    partition: usize,
     position: TapePosition,
+    /// Told to [`Cartridge::loaded`]: vendor and serial number.
+    name: String,
+    /// ALLOW OVERWRITE was given for the current position.
+    overwrite_allowed: bool,
+    /// ALLOW OVERWRITE was given for a format.
+    format_allowed: bool,
     /// A copy has the drive; commands that need the medium do not.
     pub copying: bool,
     /// The medium was synchronized because the early-warning point was passed; once for each pass.
@@ -48,14 +58,41 @@ pub struct Seated {
 }
 
 /// What went through the drive.
-#[derive(Debug, Clone, Copy, Default)]
-#[allow(missing_docs)]
+#[derive(Debug, Clone, Copy)]
 pub struct Counters {
-    pub bytes_written: u64,
-    pub bytes_read: u64,
+    /// Since the target started, or since LOG SELECT.
+    pub total: Traffic,
+    /// Since the cartridge was loaded.
+    pub of_load: Traffic,
+    /// Writes that failed for good.
     pub write_errors: u64,
+    /// Reads that failed for good.
     pub read_errors: u64,
+    /// Loads of any cartridge.
     pub loads: u64,
+}
+
+/// Bytes of records.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// From initiators.
+    pub written: u64,
+    /// To initiators.
+    pub read: u64,
+    /// To the medium: what was written, compressed or not.
+    pub stored_written: u64,
+    /// From the medium.
+    pub stored_read: u64,
+}
+
+impl Traffic {
+    /// Nothing.
+    pub const NONE: Self = Self { written: 0, read: 0, stored_written: 0, stored_read: 0 };
+}
+
+impl Counters {
+    /// Nothing.
+    pub const NONE: Self = Self { total: Traffic::NONE, of_load: Traffic::NONE, write_errors: 0, read_errors: 0, loads: 0 };
 }
 
 /// TapeAlert flags. SSC-4, "TapeAlert log page".
@@ -69,18 +106,24 @@ pub enum Alert {
     WriteFailure = 6,
     /// A write to a protected medium was tried.
     WriteProtect = 9,
+    /// An overwrite of a WORM medium was tried.
+    WormOverwriteAttempted = 60,
 }
 
 impl Drive {
-    /// A drive without a cartridge.
-    pub fn empty() -> Self {
+    /// A drive without a cartridge, by the name that cartridges remember.
+    pub const fn empty(name: String) -> Self {
         Self {
             seated: None,
             cartridge: None,
+            partition: 0,
             position: TapePosition::BEGINNING,
+            name,
+            overwrite_allowed: false,
+            format_allowed: false,
             copying: false,
             warned: false,
-            counters: Counters::default(),
+            counters: Counters::NONE,
             alerts: 0,
         }
     }
@@ -110,12 +153,16 @@ impl Drive {
     /// What can be told without asking the drive.
     pub fn shown(&self) -> Shown {
         let cartridge = self.cartridge.as_ref();
-        let end = cartridge.map(Cartridge::end).unwrap_or_default();
+        let partition = cartridge.map(|cartridge| &cartridge.partitions()[self.partition]);
+        let end = partition.map(Partition::end).unwrap_or_default();
         let metadata = cartridge.map(Cartridge::metadata);
         Shown {
-            capacity: metadata.map_or(0, |metadata| metadata.capacity),
+            capacity: metadata.map_or(0, Metadata::usable),
             density: metadata.map_or(DEFAULT_DENSITY, |metadata| metadata.density),
             write_protected: cartridge.is_some_and(|cartridge| !cartridge.writable()),
+            worm: metadata.is_some_and(|metadata| metadata.worm),
+            partition: self.partition as u8,
+            partitions: metadata.map(Metadata::partition_sizes).unwrap_or_default(),
             copying: self.copying,
             seated: self.seated.clone(),
             status: TapeStatus {
@@ -125,47 +172,144 @@ impl Drive {
                 file: self.position.file,
                 objects: end.object,
                 used: end.offset,
-                notes: cartridge.map(|cartridge| cartridge.notes().to_vec()).unwrap_or_default(),
+                notes: cartridge.map(Cartridge::notes).unwrap_or_default(),
             },
         }
     }
 
-    /// The medium, if there is one.
-    pub fn medium(&self) -> Result<&Cartridge, Sense> {
+    /// The cartridge that is loaded, if there is one.
+    pub fn cartridge(&self) -> Result<&Cartridge, Sense> {
         self.cartridge.as_ref().ok_or_else(|| not_loaded(self.seated.as_ref()))
     }
 
-    /// As [`Drive::medium`], for a change.
-    pub fn medium_mut(&mut self) -> Result<&mut Cartridge, Sense> {
+    /// As [`Drive::cartridge`], for a change.
+    pub fn cartridge_mut(&mut self) -> Result<&mut Cartridge, Sense> {
         self.cartridge.as_mut().ok_or_else(|| not_loaded(self.seated.as_ref()))
     }
 
-    /// The medium and the position, for a write: whatever lies behind the position is cut away first.
-    pub fn medium_for_append(&mut self) -> Result<&mut Cartridge, Sense> {
+    /// The partition that the position is in, if a medium is there.
+    pub fn medium(&self) -> Result<&Partition, Sense> {
+        self.cartridge().map(|cartridge| &cartridge.partitions()[self.partition])
+    }
+
+    /// As [`Drive::medium`], for a change.
+    pub fn medium_mut(&mut self) -> Result<&mut Partition, Sense> {
+        let partition = self.partition;
+        self.cartridge_mut().map(|cartridge| &mut cartridge.partitions_mut()[partition])
+    }
+
+    /// The partition, for a write at the position: whatever lies behind is cut away first. `append_only` is the WRITE MODE of the
+    /// device configuration extension mode page.
+    pub fn medium_for_append(&mut self, append_only: bool) -> Result<&mut Partition, Sense> {
+        self.permit_write(append_only)?;
         let position = self.position;
-        let cut = self.medium_mut()?.cut(position);
-        cut.map_err(|error| self.write_sense(&error))?;
+        self.cut(position)?;
+        self.overwrite_allowed = false;
         self.medium_mut()
     }
 
-    /// Where the drive stands.
+    /// What lies behind a position in this partition is gone, with all that the cartridge has to be told before.
+    pub fn cut(&mut self, at: TapePosition) -> Result<(), Sense> {
+        let partition = self.partition;
+        let cartridge = self.cartridge_mut()?;
+        let changed =
+            if cartridge.writable() { cartridge.changing().map_err(WriteError::Io) } else { Err(WriteError::Protected) };
+        let cut = changed.and_then(|()| cartridge.partitions_mut()[partition].cut(at));
+        cut.map_err(|error| self.write_sense(&error))
+    }
+
+    /// Appending is always permitted; overwriting not on WORM media, but for the filemarks that end the data, nor in append-only
+    /// mode, but where ALLOW OVERWRITE was given.
+    fn permit_write(&mut self, append_only: bool) -> Result<(), Sense> {
+        let (end, worm) = (self.medium()?.end(), self.cartridge()?.metadata().worm);
+        if self.position.object >= end.object {
+            return Ok(());
+        }
+        // As many filemarks as objects behind: nothing but filemarks.
+        let only_marks = end.file - self.position.file == end.object - self.position.object;
+        let behind_mark = self.position.file > 0 && self.filemark(self.position.file - 1)? == Some(self.position.object - 1);
+        let refused = (worm && !(only_marks && behind_mark)) || (append_only && !self.overwrite_allowed);
+        if !refused {
+            return Ok(());
+        }
+        if worm {
+            self.alert(Alert::WormOverwriteAttempted);
+        }
+        Err(Sense::WORM_MEDIUM_OVERWRITE_ATTEMPTED)
+    }
+
+    /// ALLOW OVERWRITE of the current position, of the whole medium, or no more.
+    pub const fn allow_overwrite(&mut self, position: bool, format: bool) {
+        self.overwrite_allowed = position;
+        self.format_allowed = format;
+    }
+
+    /// The medium may be formatted though it is only to be appended to.
+    pub const fn format_allowed(&self) -> bool {
+        self.format_allowed
+    }
+
+    /// Refuses a write where SWP is set.
+    pub fn permit_software(&self, settings: &Settings) -> Result<(), Sense> {
+        if settings.software_write_protect { Err(Sense::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED) } else { Ok(()) }
+    }
+
+    /// Where the drive stands in its partition.
     pub const fn position(&self) -> TapePosition {
         self.position
     }
 
+    /// Number of the partition that the drive stands in.
+    pub const fn partition(&self) -> usize {
+        self.partition
+    }
+
+    /// Goes to the beginning of a partition; where the drive stands in it already, nothing moves.
+    pub fn change_partition(&mut self, partition: u8) -> Result<(), Sense> {
+        let partition = usize::from(partition);
+        if partition >= self.cartridge()?.partitions().len() {
+            return Err(Sense::INVALID_FIELD_IN_CDB);
+        }
+        if partition != self.partition {
+            self.synchronize()?;
+            self.partition = partition;
+            self.set_position(TapePosition::BEGINNING);
+        }
+        Ok(())
+    }
+
+    /// Takes all data away and divides the medium anew; the drive then stands at the beginning.
+    pub fn format(&mut self, sizes: &[u64]) -> Result<(), Sense> {
+        let cartridge = self.cartridge_mut()?;
+        let formatted = if cartridge.writable() { cartridge.format(sizes) } else { Err(WriteError::Protected) };
+        self.partition = 0;
+        self.set_position(TapePosition::BEGINNING);
+        self.warned = false;
+        formatted.map_err(|error| self.write_sense(&error))
+    }
+
     /// The position is past the early-warning point.
     pub fn early_warning(&self) -> bool {
-        self.cartridge.as_ref().is_some_and(|cartridge| self.position.offset >= cartridge.limits().early_warning)
+        self.medium().is_ok_and(|medium| self.position.offset >= medium.limits().early_warning)
+    }
+
+    /// A position is past the programmable early-warning point, which lies `zone` bytes in front of early warning.
+    pub fn programmable_early_warning(&self, zone: u64, position: TapePosition) -> bool {
+        self.medium().is_ok_and(|medium| zone > 0 && position.offset >= medium.limits().early_warning.saturating_sub(zone))
     }
 
     /// Moves without any look at what lies between.
     pub const fn set_position(&mut self, position: TapePosition) {
+        if self.position.object != position.object {
+            self.allow_overwrite(false, false);
+        }
         self.position = position;
     }
 
     /// A sync point; without effect when nothing was written.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.cartridge.as_mut().map_or(Ok(()), Cartridge::sync)
+        let partitions = self.cartridge.iter_mut().flat_map(Cartridge::partitions_mut);
+        partitions.map(Partition::sync).collect()
     }
 
     /// As [`Drive::sync`], for a command. What is told may belong to earlier writes that were accepted.
@@ -178,15 +322,27 @@ impl Drive {
     pub fn next_object(&mut self) -> Result<Option<Entry>, Sense> {
         let entry = self.medium()?.object(self.position.object).map_err(|error| self.read_sense(&ReadError::Io(error)))?;
         if let Some(entry) = &entry {
-            self.position = entry.next();
+            self.set_position(entry.next());
         }
         Ok(entry)
     }
 
-    /// To the beginning.
+    /// The object in front of the position, and a step before it; `None` at the beginning of the partition.
+    pub fn previous_object(&mut self) -> Result<Option<Entry>, Sense> {
+        self.medium()?;
+        let Some(object) = self.position.object.checked_sub(1) else { return Ok(None) };
+        let entry = self.medium()?.object(object).map_err(|error| self.read_sense(&ReadError::Io(error)))?;
+        if let Some(entry) = &entry {
+            self.set_position(entry.at);
+        }
+        Ok(entry)
+    }
+
+    /// To the beginning of the partition.
     pub fn rewind(&mut self) -> Result<(), Sense> {
         self.synchronize()?;
-        self.position = TapePosition::BEGINNING;
+        self.medium()?;
+        self.set_position(TapePosition::BEGINNING);
         Ok(())
     }
 
@@ -196,7 +352,7 @@ impl Drive {
         let steps = count.unsigned_abs();
         match code {
             SpaceCode::EndOfData => {
-                self.position = self.medium()?.end();
+                self.set_position(self.medium()?.end());
                 Ok(())
             }
             _ if count == 0 => Ok(()),
@@ -223,7 +379,7 @@ impl Drive {
         match self.filemark(last_mark)? {
             Some(mark) => self.go_to(mark + 1),
             None => {
-                self.position = self.medium()?.end();
+                self.set_position(self.medium()?.end());
                 Err(end_of_data(None))
             }
         }
@@ -233,13 +389,22 @@ impl Drive {
     pub fn unload(&mut self, hold: bool) -> Result<(), Sense> {
         if self.cartridge.is_some() {
             self.synchronize()?;
+            self.cartridge.iter_mut().for_each(Cartridge::unloaded);
             self.cartridge = None;
-            self.position = TapePosition::BEGINNING;
-            info!(cartridge = self.name(), "unloaded");
+            self.partition = 0;
+            self.set_position(TapePosition::BEGINNING);
+            info!(cartridge = self.label(), "unloaded");
         }
         if let Some(seated) = &mut self.seated {
             seated.held = hold;
         }
+        Ok(())
+    }
+
+    /// Keeps the cartridge that is in the drive from being ejected, without loading it.
+    pub fn hold(&mut self) -> Result<(), Sense> {
+        let seated = self.seated.as_mut().ok_or(Sense::MEDIUM_NOT_PRESENT)?;
+        seated.held = self.cartridge.is_none();
         Ok(())
     }
 
@@ -265,34 +430,41 @@ impl Drive {
     /// Opens the cartridge anew: what the image shows counts, not what is remembered. The position stays, as far as there are objects;
     /// a drive that stood at the end of data stands there again.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
-        let (position, end) = (self.position, self.cartridge.as_ref().map(Cartridge::end));
+        let (position, end) = (self.position, self.medium().map(Partition::end).ok());
+        let folder = self.seated.as_ref().expect("a cartridge is in the drive").folder.clone();
         // Closed first: the lock of the image is its own.
         self.cartridge = None;
-        self.open()?;
-        let cartridge = self.cartridge.as_ref().expect("just opened");
+        let cartridge = Cartridge::open(&folder)?;
+        self.partition = self.partition.min(cartridge.partitions().len() - 1);
+        let partition = &cartridge.partitions()[self.partition];
         self.position = if end.is_none_or(|end| position.object >= end.object) {
-            cartridge.end()
+            partition.end()
         } else {
-            let path = || cartridge.folder().to_owned();
-            cartridge.position_of(position.object).map_err(|source| OpenError::File { path: path(), source })?
+            partition.position_of(position.object).map_err(|source| OpenError::File { path: folder, source })?
         };
+        self.overwrite_allowed = false;
+        self.cartridge = Some(cartridge);
         Ok(())
     }
 
     fn open(&mut self) -> Result<(), OpenError> {
         let seated = self.seated.as_mut().expect("a cartridge is in the drive");
-        let cartridge = Cartridge::open(&seated.folder)?;
+        let mut cartridge = Cartridge::open(&seated.folder)?;
+        cartridge.loaded(&self.name);
         seated.barcode.clone_from(&cartridge.metadata().barcode);
         seated.held = false;
         self.cartridge = Some(cartridge);
+        self.partition = 0;
         self.position = TapePosition::BEGINNING;
+        self.overwrite_allowed = false;
         self.warned = false;
         self.counters.loads += 1;
+        self.counters.of_load = Traffic::NONE;
         Ok(())
     }
 
     /// For messages.
-    fn name(&self) -> &str {
+    fn label(&self) -> &str {
         self.seated.as_ref().map_or("none", |seated| &seated.barcode)
     }
 
@@ -310,7 +482,7 @@ impl Drive {
                 Err(filemark(residual))
             }
             None => {
-                self.position = self.medium()?.end();
+                self.set_position(self.medium()?.end());
                 Err(end_of_data(Some(residual)))
             }
         }
@@ -335,7 +507,7 @@ impl Drive {
         let end = self.medium()?.end();
         let marks = end.file - self.position.file;
         if count > marks {
-            self.position = end;
+            self.set_position(end);
             return Err(end_of_data(Some((count - marks) as i64)));
         }
         let mark = self.filemark(self.position.file + count - 1)?.ok_or(Sense::SEQUENTIAL_POSITIONING_ERROR)?;
@@ -345,7 +517,7 @@ impl Drive {
     fn filemarks_backward(&mut self, count: u64) -> Result<(), Sense> {
         let marks = self.position.file;
         if count > marks {
-            self.position = TapePosition::BEGINNING;
+            self.set_position(TapePosition::BEGINNING);
             return Err(beginning((count - marks) as i64));
         }
         let mark = self.filemark(marks - count)?.ok_or(Sense::SEQUENTIAL_POSITIONING_ERROR)?;
@@ -361,7 +533,7 @@ impl Drive {
             }
             file += 1;
         }
-        self.position = end;
+        self.set_position(end);
         Err(end_of_data(Some(count as i64)))
     }
 
@@ -373,7 +545,7 @@ impl Drive {
             }
             behind -= 1;
         }
-        self.position = TapePosition::BEGINNING;
+        self.set_position(TapePosition::BEGINNING);
         Err(beginning(count as i64))
     }
 
@@ -389,14 +561,16 @@ impl Drive {
 
     fn go_to(&mut self, object: u64) -> Result<(), Sense> {
         let position = self.medium()?.position_of(object);
-        self.position = position.map_err(|error| self.read_sense(&ReadError::Io(error)))?;
+        let position = position.map_err(|error| self.read_sense(&ReadError::Io(error)))?;
+        self.set_position(position);
         Ok(())
     }
 
     /// What a failed read is as sense data; counted and told by TapeAlert.
     pub fn read_sense(&mut self, error: &ReadError) -> Sense {
-        error!(cartridge = self.name(), object = self.position.object, %error, "read failed");
+        error!(cartridge = self.label(), object = self.position.object, %error, "read failed");
         self.counters.read_errors += 1;
+        self.count(|memory| memory.read_errors += 1);
         self.alert(Alert::ReadFailure);
         self.alert(Alert::HardError);
         Sense::UNRECOVERED_READ_ERROR
@@ -412,8 +586,9 @@ impl Drive {
             WriteError::Append(_) => return volume_overflow(),
             WriteError::Io(_) => {}
         }
-        error!(cartridge = self.name(), object = self.position.object, %error, "write failed");
+        error!(cartridge = self.label(), object = self.position.object, %error, "write failed");
         self.counters.write_errors += 1;
+        self.count(|memory| memory.write_errors += 1);
         self.alert(Alert::WriteFailure);
         match error {
             WriteError::Io(error) if is_full(error) => volume_overflow(),
@@ -421,6 +596,28 @@ impl Drive {
                 self.alert(Alert::HardError);
                 Sense::WRITE_ERROR
             }
+        }
+    }
+
+    /// Records were read: bytes of the data, and as they lie on the medium.
+    pub fn count_read(&mut self, bytes: u64, stored: u64) {
+        self.counters.total.read += bytes;
+        self.counters.total.stored_read += stored;
+        self.counters.of_load.read += bytes;
+        self.count(|memory| memory.read += bytes);
+    }
+
+    /// Records were written: bytes of the data, and as they lie on the medium.
+    pub fn count_written(&mut self, bytes: u64, stored: u64) {
+        self.counters.total.written += bytes;
+        self.counters.total.stored_written += stored;
+        self.counters.of_load.written += bytes;
+        self.count(|memory| memory.written += bytes);
+    }
+
+    fn count(&mut self, count: impl FnOnce(&mut Memory)) {
+        if let Some(cartridge) = &mut self.cartridge {
+            cartridge.count(count);
         }
     }
 
@@ -467,6 +664,11 @@ pub fn beginning(residual: i64) -> Sense {
 /// The command was carried out; the medium is nearly full.
 pub fn early_warning() -> Sense {
     Sense::END_OF_PARTITION_MEDIUM_DETECTED.with_stream(END_OF_MEDIUM).with_information(0)
+}
+
+/// The command was carried out; the medium is nearer to its end than somebody wanted to know.
+pub fn programmable_early_warning() -> Sense {
+    Sense::PROGRAMMABLE_EARLY_WARNING_DETECTED.with_stream(END_OF_MEDIUM).with_information(0)
 }
 
 /// A record is not as long as it was to be.

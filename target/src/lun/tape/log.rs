@@ -1,43 +1,71 @@
-//! LOG SENSE: counters of the drive, the state of the medium, and the sums of its tape files.
+//! LOG SENSE and LOG SELECT: counters of the drive, the state of the medium, and the sums of its tape files.
 //!
-//! Numbers that a file has not (corrected errors, motion hours, temperature) are left out, or told as unknown. Follows SPC-4, "LOG
+//! Numbers that a file has not (corrected errors, motion hours, data sets, temperature) are left out, or told as unknown. Follows SPC-4, "LOG
 //! SENSE", and SSC-4, "Log parameters"; page 30h is our own, see [`protocol::cartridge::sums`].
 
 use protocol::cartridge::sums;
-use protocol::scsi::spc::LogSenseCdb;
-use protocol::scsi::ssc_data::{counter, partition_record, tape_alert};
+use protocol::scsi::spc::{LogSelectCdb, LogSenseCdb};
+use protocol::scsi::ssc_data::{counter, partition_records, tape_alert};
 use protocol::scsi::{FieldPointer, Sense, log};
 
-use super::drive::Drive;
-use super::{Shown, Tape};
-use crate::cartridge::ReadError;
+use super::Tape;
+use super::drive::{Counters, Drive};
+use crate::cartridge::{Partition, ReadError};
 use crate::lun::common::{Reply, data_in};
-use crate::task::Task;
+use crate::task::{Response, Task};
 
 const WRITE_ERRORS: u8 = 0x02;
 const READ_ERRORS: u8 = 0x03;
 const SEQUENTIAL_ACCESS: u8 = 0x0C;
 const TEMPERATURE: u8 = 0x0D;
 const DT_DEVICE_STATUS: u8 = 0x11;
+const TAPE_ALERT_RESPONSE: u8 = 0x12;
+const DEVICE_STATISTICS: u8 = 0x14;
 const VOLUME_STATISTICS: u8 = 0x17;
+const DATA_COMPRESSION: u8 = 0x1B;
 const TAPE_ALERT: u8 = 0x2E;
+const TAPE_CAPACITY: u8 = 0x31;
 
-/// Pages beside 00h, ascending.
+/// Pages beside 00h, ascending. 31h is LTO's own.
 pub const PAGES: &[(u8, u8)] = &[
     (WRITE_ERRORS, 0),
     (READ_ERRORS, 0),
     (SEQUENTIAL_ACCESS, 0),
     (TEMPERATURE, 0),
     (DT_DEVICE_STATUS, 0),
+    (TAPE_ALERT_RESPONSE, 0),
+    (DEVICE_STATISTICS, 0),
     (VOLUME_STATISTICS, 0),
+    (DATA_COMPRESSION, 0),
     (TAPE_ALERT, 0),
     (sums::LOG_PAGE, 0),
+    (TAPE_CAPACITY, 0),
 ];
-
 const SUPPORTED: (u8, u8) = (0, 0);
 const SUPPORTED_SUBPAGES: (u8, u8) = (0, 0xFF);
 
 const MEGABYTE: u64 = 1_000_000;
+const MEBIBYTE: u64 = 1 << 20;
+
+/// LOG SELECT: PCR begins all counters anew, and the flags of TapeAlert. There is nothing to be set.
+pub fn log_select(tape: &Tape, task: &Task) -> Reply {
+    let cdb: LogSelectCdb = task.cdb.read();
+    let (code, subpage) = (cdb.page & 0x3F, cdb.subpage);
+    if cdb.parameter_list_length.get() != 0 {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(7)));
+    }
+    if (code, subpage) != SUPPORTED && !PAGES.contains(&(code, subpage)) {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(2, 5)));
+    }
+    if cdb.reset() {
+        tape.with_drive(|drive| {
+            drive.counters = Counters { loads: drive.counters.loads, ..Counters::NONE };
+            drive.alerts = 0;
+        });
+        tape.common.attentions.establish_for_all(&Sense::LOG_PARAMETERS_CHANGED, Some(task.nexus.id));
+    }
+    Ok(Response::good())
+}
 
 /// LOG SENSE. Answers also while a copy has the drive.
 pub fn log_sense(tape: &Tape, task: &Task) -> Reply {
@@ -50,7 +78,7 @@ pub fn log_sense(tape: &Tape, task: &Task) -> Reply {
         SUPPORTED_SUBPAGES => log::page(code, subpage, &log::supported(&all, true)),
         (sums::LOG_PAGE, 0) => tape.with_drive(|drive| file_sums(drive, pointer))?,
         page if PAGES.contains(&page) => {
-            let parameters = tape.with_drive(|drive| parameters(drive, code));
+            let parameters = tape.with_drive(|drive| parameters(tape, drive, code));
             log::page(code, subpage, &from(parameters, pointer)?)
         }
         _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(2, 5))),
@@ -76,15 +104,19 @@ fn file_sums(drive: &mut Drive, from: u16) -> Result<Vec<u8>, Sense> {
     files.map(|files| sums::emit_log_page(&files)).map_err(|error| drive.read_sense(&ReadError::Io(error)))
 }
 
-fn parameters(drive: &mut Drive, code: u8) -> Vec<Vec<u8>> {
+fn parameters(tape: &Tape, drive: &mut Drive, code: u8) -> Vec<Vec<u8>> {
     let counters = drive.counters;
     match code {
-        WRITE_ERRORS => error_counters(counters.bytes_written, counters.write_errors),
-        READ_ERRORS => error_counters(counters.bytes_read, counters.read_errors),
+        WRITE_ERRORS => error_counters(counters.total.written, counters.write_errors),
+        READ_ERRORS => error_counters(counters.total.read, counters.read_errors),
         SEQUENTIAL_ACCESS => sequential_access(drive),
         TEMPERATURE => vec![log::binary_parameter(0, &[0, 0xFF])],
-        DT_DEVICE_STATUS => vec![log::binary_parameter(0, &very_high_frequency_data(&drive.shown()))],
+        DT_DEVICE_STATUS => device_status(tape, drive),
+        TAPE_ALERT_RESPONSE => vec![log::binary_parameter(0, &drive.alerts.reverse_bits().to_be_bytes())],
+        DEVICE_STATISTICS => device_statistics(tape),
         VOLUME_STATISTICS => volume_statistics(drive),
+        DATA_COMPRESSION => data_compression(tape, drive),
+        TAPE_CAPACITY => tape_capacity(drive),
         _ => {
             // Told once: TapeAlert flags are cleared by reading them.
             let alerts = tape_alert(std::mem::take(&mut drive.alerts));
@@ -100,14 +132,14 @@ fn error_counters(bytes: u64, uncorrected: u64) -> Vec<Vec<u8>> {
     vec![counter(0x0005, bytes), counter(0x0006, uncorrected)]
 }
 
-/// Bytes received and sent, and room. SSC-4, "Sequential-Access Device log page". Nothing is compressed: what came is what is there.
+/// Bytes from and to initiators and the medium, and room. SSC-4, "Sequential-Access Device log page".
 fn sequential_access(drive: &Drive) -> Vec<Vec<u8>> {
-    let counters = drive.counters;
+    let total = drive.counters.total;
     let mut parameters = vec![
-        counter(0x0000, counters.bytes_written),
-        counter(0x0001, counters.bytes_written),
-        counter(0x0002, counters.bytes_read),
-        counter(0x0003, counters.bytes_read),
+        counter(0x0000, total.written),
+        counter(0x0001, total.stored_written),
+        counter(0x0002, total.stored_read),
+        counter(0x0003, total.read),
     ];
     if let Ok(medium) = drive.medium() {
         let limits = medium.limits();
@@ -121,31 +153,99 @@ fn sequential_access(drive: &Drive) -> Vec<Vec<u8>> {
     parameters
 }
 
-/// SSC-4, "DT Device Status log page": initialized, write-protected, medium present, seated, threaded and mounted.
-fn very_high_frequency_data(shown: &Shown) -> [u8; 4] {
+/// SSC-4, "DT Device Status log page": very high frequency data, and how often to look for it, in milliseconds.
+fn device_status(tape: &Tape, drive: &Drive) -> Vec<Vec<u8>> {
+    const PAMR: u8 = 0x80;
+    const CMPR: u8 = 0x10;
     const WRTP: u8 = 0x08;
     const DINIT: u8 = 0x01;
-    const MPRSNT_MSTD_MTHRD_MOUNTED: u8 = 0x17;
+    const MPRSNT: u8 = 0x10;
+    const MSTD_MTHRD_MOUNTED: u8 = 0x07;
+    const POLLING_DELAY_MS: u16 = 100;
+    let shown = drive.shown();
+    let prevented = if tape.removal_prevented() { PAMR } else { 0 };
+    let compresses = if tape.settings().compress { CMPR } else { 0 };
     let protect = if shown.write_protected { WRTP } else { 0 };
-    [DINIT | protect, if shown.status.loaded { MPRSNT_MSTD_MTHRD_MOUNTED } else { 0 }, 0, 0]
+    let mounted = if shown.status.loaded { MSTD_MTHRD_MOUNTED } else { 0 };
+    let present = if shown.seated.is_some() { MPRSNT } else { 0 };
+    let data = [DINIT | protect | prevented | compresses, present | mounted, 0, 0];
+    vec![log::binary_parameter(0, &data), log::binary_parameter(1, &POLLING_DELAY_MS.to_be_bytes())]
 }
 
-/// Room and label of the medium. SSC-4, "Volume Statistics log page".
+/// Serial numbers, and whether the removal of the medium is prevented. Nothing is kept of the drive's life but this. SSC-4, "Device
+/// Statistics log page".
+fn device_statistics(tape: &Tape) -> Vec<Vec<u8>> {
+    let serial = tape.common.identity.serial.as_bytes();
+    vec![
+        log::binary_parameter(0x0040, serial),
+        log::binary_parameter(0x0041, serial),
+        log::binary_parameter(0x0080, &[u8::from(tape.removal_prevented())]),
+    ]
+}
+
+/// Loads, errors, traffic, room and label of the medium. SSC-4, "Volume Statistics log page".
 fn volume_statistics(drive: &Drive) -> Vec<Vec<u8>> {
-    let Ok(medium) = drive.medium() else { return vec![log::binary_parameter(0x0000, &[0])] };
-    let (limits, end) = (medium.limits(), medium.end().offset);
-    let mut barcode = medium.metadata().barcode.clone().into_bytes();
+    let Ok(cartridge) = drive.cartridge() else { return vec![log::binary_parameter(0x0000, &[0])] };
+    let (metadata, memory) = (cartridge.metadata(), &cartridge.metadata().memory);
+    let partitions = cartridge.partitions();
+    let room = |of: fn(&Partition) -> u64| partitions.iter().map(move |partition| of(partition) / MEGABYTE);
+    let capacity: fn(&Partition) -> u64 = |partition| partition.limits().capacity;
+    let used: fn(&Partition) -> u64 = |partition| partition.end().offset;
+    let left: fn(&Partition) -> u64 = |partition| partition.limits().early_warning.saturating_sub(partition.end().offset);
+    let mut barcode = metadata.barcode.clone().into_bytes();
     barcode.resize(32, b' ');
+    let traffic = drive.counters.of_load;
     vec![
         log::binary_parameter(0x0000, &[1]),
-        counter(0x0001, drive.counters.loads),
-        counter(0x0016, limits.capacity / MEGABYTE),
-        counter(0x0017, end / MEGABYTE),
+        counter(0x0001, memory.loads),
+        counter(0x0004, memory.write_errors),
+        counter(0x0009, memory.read_errors),
+        counter(0x000E, traffic.written / MEGABYTE),
+        counter(0x000F, traffic.read / MEGABYTE),
+        counter(0x0010, memory.written / MEGABYTE),
+        counter(0x0011, memory.read / MEGABYTE),
+        counter(0x0016, room(capacity).sum()),
+        counter(0x0017, room(used).sum()),
+        log::binary_parameter(0x0040, &barcode),
         log::binary_parameter(0x0042, &barcode),
-        log::binary_parameter(0x0080, &[u8::from(!medium.writable())]),
-        log::binary_parameter(0x0081, &[0]),
-        partition_record(0x0202, limits.capacity / MEGABYTE),
-        partition_record(0x0203, end / MEGABYTE),
-        partition_record(0x0204, limits.early_warning.saturating_sub(end) / MEGABYTE),
+        log::binary_parameter(0x0080, &[u8::from(!cartridge.writable())]),
+        log::binary_parameter(0x0081, &[u8::from(metadata.worm)]),
+        partition_records(0x0202, room(capacity)),
+        partition_records(0x0203, room(used)),
+        partition_records(0x0204, room(left)),
     ]
+}
+
+/// How much shorter records became, times 100, and what went by. SSC-4, "Data Compression log page".
+fn data_compression(tape: &Tape, drive: &Drive) -> Vec<Vec<u8>> {
+    let total = drive.counters.total;
+    let ratio = |data: u64, stored: u64| match stored {
+        0 => 100_u16,
+        _ => u16::try_from(u128::from(data) * 100 / u128::from(stored)).unwrap_or(u16::MAX),
+    };
+    let mut parameters = vec![
+        log::binary_parameter(0x0000, &ratio(total.read, total.stored_read).to_be_bytes()),
+        log::binary_parameter(0x0001, &ratio(total.written, total.stored_written).to_be_bytes()),
+    ];
+    for (code, bytes) in (0x0002..).step_by(2).zip([total.read, total.stored_read, total.written, total.stored_written]) {
+        let part = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
+        parameters.push(log::binary_parameter(code, &part(bytes / MEGABYTE)));
+        parameters.push(log::binary_parameter(code + 1, &part(bytes % MEGABYTE)));
+    }
+    parameters.push(log::binary_parameter(0x0100, &[u8::from(tape.settings().compress)]));
+    parameters
+}
+
+/// Room left and room there is, by partition, in 2^20 bytes; zeros without a medium. LTO, "Tape Capacity log page".
+fn tape_capacity(drive: &Drive) -> Vec<Vec<u8>> {
+    let room = |partition: usize| {
+        let partition = drive.cartridge().ok().and_then(|cartridge| cartridge.partitions().get(partition));
+        partition.map_or((0, 0), |partition| {
+            let size = partition.limits().early_warning;
+            (size.saturating_sub(partition.end().offset), size)
+        })
+    };
+    let ((left_0, size_0), (left_1, size_1)) = (room(0), room(1));
+    let value = |bytes: u64| u32::try_from(bytes / MEBIBYTE).unwrap_or(u32::MAX).to_be_bytes();
+    (1..).zip([left_0, left_1, size_0, size_1]).map(|(code, bytes)| log::binary_parameter(code, &value(bytes))).collect()
 }

@@ -6,14 +6,20 @@
 //! ```
 //!
 //! What touches the medium runs on a thread that may block, one command at a time and in the order in which they came ([`turns`]);
-//! what does not touch it is answered at once from what the drive last showed. Implicit addressing, one partition. A media changer is
-//! another logical unit. Follows SSC-4.
+//! what does not touch it is answered at once from what the drive last showed. Implicit addressing. A media changer is another
+//! logical unit. Follows SSC-4.
 
+mod attributes;
+mod codec;
 mod copy;
+pub(crate) mod density;
 mod drive;
+mod encryption;
+mod format;
 mod log;
 mod mode;
 mod positioning;
+mod protection;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -50,6 +56,8 @@ pub struct Tape {
     drive: Mutex<Drive>,
     /// Mode parameters; never held across anything that waits.
     settings: Mutex<Settings>,
+    /// Keys; never held across anything that waits.
+    encryption: Mutex<encryption::Parameters>,
     /// What can be told without waiting for the drive; never held across anything that waits.
     shown: Mutex<Shown>,
     /// Who wants the medium to stay.
@@ -63,6 +71,11 @@ struct Shown {
     capacity: u64,
     density: u8,
     write_protected: bool,
+    worm: bool,
+    /// Where the drive stands.
+    partition: u8,
+    /// Bytes that each partition may take; none without a medium.
+    partitions: Vec<u64>,
     copying: bool,
     seated: Option<Seated>,
     status: TapeStatus,
@@ -101,7 +114,7 @@ impl Tape {
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
     pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
         let cartridge = shelf::cartridge_of(path, capacity)?;
-        let mut drive = Drive::empty();
+        let mut drive = Drive::empty(drive_name(&common));
         released(|| drive.insert(cartridge.clone()))?;
         Ok(Self::with(common, drive))
     }
@@ -109,7 +122,8 @@ impl Tape {
     /// A drive without a cartridge: [`Tape::load`] puts one in.
     #[must_use]
     pub fn empty(common: Common) -> Arc<Self> {
-        Self::with(common, Drive::empty())
+        let drive = Drive::empty(drive_name(&common));
+        Self::with(common, drive)
     }
 
     fn with(common: Common, drive: Drive) -> Arc<Self> {
@@ -118,6 +132,7 @@ impl Tape {
             shown: Mutex::new(drive.shown()),
             drive: Mutex::new(drive),
             settings: Mutex::default(),
+            encryption: Mutex::default(),
             prevented: Mutex::default(),
             turns: Turns::default(),
         })
@@ -152,7 +167,9 @@ impl Tape {
             if drive.copying {
                 return Err(UnloadError::Copying);
             }
-            drive.remove().map_err(UnloadError::Failed)
+            let removed = drive.remove().map_err(UnloadError::Failed)?;
+            self.demounted();
+            Ok(removed)
         })
     }
 
@@ -228,6 +245,16 @@ impl Tape {
         self.with_drive(|drive| if drive.copying { Ok(Response::status(Status::Busy)) } else { run(drive) })
     }
 
+    /// The medium is gone, and what was set for it alone.
+    fn demounted(&self) {
+        self.settings().medium_changed();
+        self.encryption().demounted();
+    }
+
+    fn encryption(&self) -> MutexGuard<'_, encryption::Parameters> {
+        self.encryption.lock().expect("no holder panics")
+    }
+
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().expect("no holder panics")
     }
@@ -243,6 +270,11 @@ impl Tape {
     pub fn begin_copy(self: &Arc<Self>) -> Result<TapeCopy, Response> {
         TapeCopy::begin(self)
     }
+}
+
+/// As cartridges remember the drives that they were loaded into: vendor and serial number.
+fn drive_name(common: &Common) -> String {
+    format!("{:8}{}", common.identity.vendor, common.identity.serial)
 }
 
 /// Opens a cartridge; one that is in use is waited for a while, since a mover of a target that died may still end its last write.
@@ -270,12 +302,16 @@ impl LogicalUnit for Tape {
     const COMMANDS: &'static [Command<Self>] = &[
         Command { spec: &spc::TEST_UNIT_READY, run: Run::Inline(report::test_unit_ready) },
         Command { spec: &ssc::REWIND, run: Run::Blocking(positioning::rewind) },
+        Command { spec: &ssc::FORMAT_MEDIUM, run: Run::Blocking(format::format_medium) },
         Command { spec: &ssc::READ_BLOCK_LIMITS, run: Run::Inline(report::read_block_limits) },
         Command { spec: &ssc::READ_6, run: Run::Blocking(transfer::read) },
         Command { spec: &ssc::WRITE_6, run: Run::Blocking(transfer::write) },
+        Command { spec: &ssc::SET_CAPACITY, run: Run::Blocking(format::set_capacity) },
+        Command { spec: &ssc::READ_REVERSE_6, run: Run::Blocking(transfer::read_reverse) },
         Command { spec: &ssc::WRITE_FILEMARKS_6, run: Run::Blocking(transfer::write_filemarks_6) },
         Command { spec: &ssc::SPACE_6, run: Run::Blocking(positioning::space_6) },
-        Command { spec: &ssc::ERASE_6, run: Run::Blocking(transfer::erase) },
+        Command { spec: &ssc::VERIFY_6, run: Run::Blocking(transfer::verify) },
+        Command { spec: &ssc::ERASE_6, run: Run::Blocking(format::erase) },
         Command { spec: &ssc::LOAD_UNLOAD, run: Run::Blocking(positioning::load_unload) },
         Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(positioning::prevent_allow) },
         Command { spec: &ssc::LOCATE_10, run: Run::Blocking(positioning::locate_10) },
@@ -284,11 +320,21 @@ impl LogicalUnit for Tape {
         Command { spec: &ssc::READ_POSITION_LONG, run: Run::Blocking(positioning::read_position_long) },
         Command { spec: &ssc::READ_POSITION_EXTENDED, run: Run::Blocking(positioning::read_position_extended) },
         Command { spec: &ssc::REPORT_DENSITY_SUPPORT, run: Run::Inline(report::report_density_support) },
+        Command { spec: &spc::LOG_SELECT, run: Run::Blocking(log::log_select) },
         // Adding up the sums of a tape file reads the index.
         Command { spec: &spc::LOG_SENSE, run: Run::Blocking(log::log_sense) },
         Command { spec: &ssc::WRITE_FILEMARKS_16, run: Run::Blocking(transfer::write_filemarks_16) },
+        Command { spec: &ssc::ALLOW_OVERWRITE, run: Run::Blocking(format::allow_overwrite) },
+        Command { spec: &ssc::READ_ATTRIBUTE_VALUES, run: Run::Blocking(attributes::values) },
+        Command { spec: &ssc::READ_ATTRIBUTE_LIST, run: Run::Blocking(attributes::list) },
+        Command { spec: &ssc::READ_ATTRIBUTE_VOLUMES, run: Run::Blocking(attributes::volumes) },
+        Command { spec: &ssc::READ_ATTRIBUTE_PARTITIONS, run: Run::Blocking(attributes::partitions) },
+        Command { spec: &ssc::READ_ATTRIBUTE_SUPPORTED, run: Run::Blocking(attributes::supported) },
+        Command { spec: &ssc::WRITE_ATTRIBUTE, run: Run::Blocking(attributes::write) },
         Command { spec: &ssc::SPACE_16, run: Run::Blocking(positioning::space_16) },
         Command { spec: &ssc::LOCATE_16, run: Run::Blocking(positioning::locate_16) },
+        Command { spec: &ssc::SECURITY_PROTOCOL_IN, run: Run::Blocking(encryption::protocol_in) },
+        Command { spec: &ssc::SECURITY_PROTOCOL_OUT, run: Run::Blocking(encryption::protocol_out) },
     ];
 
     fn common(&self) -> &Common {

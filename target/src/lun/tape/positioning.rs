@@ -1,6 +1,6 @@
 //! REWIND, SPACE, LOCATE, READ POSITION, LOAD UNLOAD and PREVENT ALLOW MEDIUM REMOVAL. SSC-4.
 //!
-//! All positioning is a sync point, and is done when the status comes: IMMED changes nothing.
+//! All positioning is a sync point, and is done when the status comes: of a file nothing has to be wound, so IMMED changes nothing.
 
 use std::sync::Arc;
 
@@ -40,21 +40,21 @@ fn space(tape: &Tape, code: u8, count: i64) -> Reply {
 /// LOCATE(10).
 pub fn locate_10(tape: &Tape, task: &Task) -> Reply {
     let cdb: Locate10Cdb = task.cdb.read();
-    if cdb.change_partition() && cdb.partition != 0 {
-        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(8)));
-    }
-    tape.with_medium(|drive| drive.locate_object(cdb.logical_object.get().into()).map(|()| Response::good()))
+    let partition = cdb.change_partition().then_some((cdb.partition, FieldPointer::cdb(8)));
+    tape.with_medium(|drive| {
+        change_partition(drive, partition)?;
+        drive.locate_object(cdb.logical_object.get().into()).map(|()| Response::good())
+    })
 }
 
 /// LOCATE(16).
 pub fn locate_16(tape: &Tape, task: &Task) -> Reply {
     let cdb: Locate16Cdb = task.cdb.read();
-    if cdb.change_partition() && cdb.partition != 0 {
-        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(3)));
-    }
+    let partition = cdb.change_partition().then_some((cdb.partition, FieldPointer::cdb(3)));
     let destination = cdb.destination().ok_or(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 5)))?;
     let identifier = cdb.logical_identifier.get();
     tape.with_medium(|drive| {
+        change_partition(drive, partition)?;
         match destination {
             LocateDestination::Object => drive.locate_object(identifier),
             LocateDestination::File => drive.locate_file(identifier),
@@ -64,37 +64,62 @@ pub fn locate_16(tape: &Tape, task: &Task) -> Reply {
     })
 }
 
+/// CP with its PARTITION, and where that stands.
+fn change_partition(drive: &mut Drive, partition: Option<(u8, FieldPointer)>) -> Result<(), Sense> {
+    let Some((partition, field)) = partition else { return Ok(()) };
+    if usize::from(partition) >= drive.cartridge()?.partitions().len() {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(field));
+    }
+    drive.change_partition(partition)
+}
+
 /// READ POSITION, short forms. Both tell object numbers.
 pub fn read_position_short(tape: &Tape, _task: &Task) -> Reply {
-    tape.with_medium(|drive| Ok(Response::data(position(drive)?.short())))
+    position(tape, |position| Response::data(position.short()))
 }
 
 /// READ POSITION, long form.
 pub fn read_position_long(tape: &Tape, _task: &Task) -> Reply {
-    tape.with_medium(|drive| Ok(Response::data(position(drive)?.long())))
+    position(tape, |position| Response::data(position.long()))
 }
 
 /// READ POSITION, extended form: the only one with an allocation length.
 pub fn read_position_extended(tape: &Tape, task: &Task) -> Reply {
     let cdb: Report10Cdb = task.cdb.read();
-    tape.with_medium(|drive| Ok(data_in(position(drive)?.extended(), cdb.allocation_length.get())))
+    position(tape, |position| data_in(position.extended(), cdb.allocation_length.get()))
 }
 
-fn position(drive: &Drive) -> Result<Position, Sense> {
-    drive.medium()?;
-    let position = drive.position();
-    Ok(Position { object: position.object, file: position.file, early_warning: drive.early_warning() })
+fn position(tape: &Tape, form: impl FnOnce(Position) -> Response) -> Reply {
+    let zone = tape.settings().zone();
+    tape.with_medium(|drive| {
+        drive.medium()?;
+        let position = drive.position();
+        Ok(form(Position {
+            partition: drive.partition() as u8,
+            object: position.object,
+            file: position.file,
+            early_warning: drive.early_warning(),
+            programmable_early_warning: drive.programmable_early_warning(zone, position),
+        }))
+    })
 }
 
-/// LOAD UNLOAD. Every other nexus is told of a medium that was not there before.
+/// LOAD UNLOAD. Every other nexus is told of a medium that was not there before. RETEN has no tape to retension, EOT none to wind.
 pub fn load_unload(tape: &Tape, task: &Task) -> Reply {
     let cdb: LoadUnloadCdb = task.cdb.read();
-    if !cdb.load() && tape.removal_prevented() {
+    if cdb.load() && cdb.end_of_tape() {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 2)));
+    }
+    if !cdb.load() && !cdb.hold() && tape.removal_prevented() {
         return Err(Sense::MEDIUM_REMOVAL_PREVENTED);
     }
     tape.with_medium(|drive| {
         if !cdb.load() {
-            drive.unload(false)?;
+            drive.unload(cdb.hold())?;
+            tape.demounted();
+        } else if cdb.hold() {
+            // In the drive, where it can be loaded from; the medium is not mounted by this.
+            drive.hold()?;
         } else if drive.load()? {
             let condition = Sense::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED;
             tape.common.attentions.establish_for_all(&condition, Some(task.nexus.id));

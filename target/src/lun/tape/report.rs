@@ -2,12 +2,12 @@
 
 use protocol::cartridge::MAX_RECORD_LENGTH;
 use protocol::scsi::Sense;
-use protocol::scsi::ssc::Report10Cdb;
-use protocol::scsi::ssc_data::{self, Density};
+use protocol::scsi::ssc::{Immediate6Cdb, Report10Cdb};
+use protocol::scsi::ssc_data;
 
-use super::Tape;
 use super::drive::not_loaded;
-use crate::cartridge::metadata::{DEFAULT_CAPACITY, DEFAULT_DENSITY};
+use super::{Shown, Tape, density};
+use crate::cartridge::metadata::DEFAULT_DENSITY;
 use crate::lun::common::{LogicalUnit, Reply, data_in};
 use crate::task::{Response, Task};
 
@@ -18,47 +18,61 @@ pub const SERIAL_NUMBER_PAGE: u8 = 0xB1;
 
 /// The shortest record.
 const MIN_RECORD_LENGTH: u16 = 1;
+/// The image's offsets are signed numbers of 64 bits, and no object takes less than a word of 4 bytes.
+const MAX_IDENTIFIER: u64 = i64::MAX as u64 / 4;
 
 /// TEST UNIT READY.
 pub fn test_unit_ready(tape: &Tape, _task: &Task) -> Reply {
-    let shown = tape.shown();
+    match readiness(&tape.shown()) {
+        Some(sense) => Err(sense),
+        None => Ok(Response::good()),
+    }
+}
+
+/// Why the drive is not ready; `None` when it is.
+fn readiness(shown: &Shown) -> Option<Sense> {
     if shown.copying {
-        Err(Sense::LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
+        Some(Sense::LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
     } else if !shown.status.loaded {
-        Err(not_loaded(shown.seated.as_ref()))
+        Some(not_loaded(shown.seated.as_ref()))
     } else {
-        Ok(Response::good())
+        None
     }
 }
 
 /// READ BLOCK LIMITS.
-pub fn read_block_limits(_tape: &Tape, _task: &Task) -> Reply {
-    Ok(Response::data(ssc_data::block_limits(MIN_RECORD_LENGTH, MAX_RECORD_LENGTH)))
+pub fn read_block_limits(_tape: &Tape, task: &Task) -> Reply {
+    let cdb: Immediate6Cdb = task.cdb.read();
+    Ok(Response::data(match cdb.maximum_identifier() {
+        true => ssc_data::maximum_identifier(MAX_IDENTIFIER),
+        false => ssc_data::block_limits(MIN_RECORD_LENGTH, MAX_RECORD_LENGTH),
+    }))
 }
 
-/// REPORT DENSITY SUPPORT. The drive takes any density; what it tells is the one of its own media, or of the medium in it.
+/// REPORT DENSITY SUPPORT: of the medium in the drive, or of all media that the drive takes.
 pub fn report_density_support(tape: &Tape, task: &Task) -> Reply {
     let cdb: Report10Cdb = task.cdb.read();
-    let shown = tape.shown();
-    if cdb.media() && !shown.status.loaded {
-        return Err(Sense::MEDIUM_NOT_PRESENT);
-    }
-    let (code, capacity) = match shown.status.loaded {
-        true => (shown.density, shown.capacity),
-        false => (DEFAULT_DENSITY, DEFAULT_CAPACITY),
+    let (loaded, code, capacity, why_not) = {
+        let shown = tape.shown();
+        (shown.status.loaded, shown.density, shown.capacity, not_loaded(shown.seated.as_ref()))
     };
-    let density = if code == DEFAULT_DENSITY {
-        Density { code, capacity, organization: "LTO-CVE", name: "U-832", description: "Ultrium 8/32T" }
-    } else {
-        Density { code, capacity, organization: "OFFHOST", name: "IMAGE", description: "tape image" }
+    let densities = match (cdb.media(), loaded) {
+        (true, false) => return Err(why_not),
+        (true, true) => vec![density::of_medium(code, capacity)],
+        (false, _) => density::supported(&tape.common().identity.product).collect(),
     };
-    Ok(data_in(ssc_data::density_support(&[density]), cdb.allocation_length.get()))
+    let data = match cdb.medium_type() {
+        true => ssc_data::medium_type_support(&density::medium_types(&densities)),
+        false => ssc_data::density_support(&densities, if loaded { code } else { DEFAULT_DENSITY }),
+    };
+    Ok(data_in(data, cdb.allocation_length.get()))
 }
 
-/// Neither WORM nor timestamps; the serial number is that of page 80h.
+/// WORM media are taken; the serial number is that of page 80h.
 pub fn vpd_page(tape: &Tape, page: u8) -> Option<Vec<u8>> {
+    const WORM: u8 = 0x01;
     match page {
-        CAPABILITIES_PAGE => Some(vec![0, 0]),
+        CAPABILITIES_PAGE => Some(vec![WORM, 0]),
         SERIAL_NUMBER_PAGE => Some(tape.common().identity.serial.clone().into_bytes()),
         _ => None,
     }

@@ -410,9 +410,9 @@ fn mode_pages_are_what_programs_for_tapes_ask_for() {
     let setup = Setup::new();
     let all = setup.good("1A 00 3F 00 FF 00", &[]);
     assert_eq!(usize::from(all[0]), all.len() - 1);
-    assert_eq!(all[1..4], [0, 0x10, 8]);
-    assert_eq!(setup.good("1A 08 0F 00 FF 00", &[])[4..], hex("0F 0E 0000000000000000000000000000"));
-    assert_eq!(setup.good("1A 08 10 00 FF 00", &[])[4..], hex("10 0E 000000000000 40 00 08 0000000000"));
+    assert_eq!(all[1..4], [0x88, 0x10, 8]);
+    assert_eq!(setup.good("1A 08 0F 00 FF 00", &[])[4..], hex("0F 0E 40 80 000000FF 000000FF 00000000"));
+    assert_eq!(setup.good("1A 08 10 00 FF 00", &[])[4..], hex("10 0E 000000000000 40 00 18 0000000000"));
     setup.good("15 10 0000 04 00", &hex("00 00 00 00"));
     assert_eq!(setup.good("1A 08 3F 00 FF 00", &[])[2], 0x00, "unbuffered");
     assert_eq!(setup.check("15 10 0000 04 00", &hex("00 00 20 00")).1, (0x26, 0));
@@ -425,7 +425,7 @@ fn log_pages_tell_what_went_through_and_what_is_there() {
     setup.write("abcd,ef|g|h");
     setup.good(REWIND, &[]);
     setup.good("08 00 000004 00", &[]);
-    assert_eq!(setup.good("4D 00 40 00 00 0000 0100 00", &[])[4..], hex("00 02 03 0C 0D 11 17 2E 30"));
+    assert_eq!(setup.good("4D 00 40 00 00 0000 0100 00", &[])[4..], hex("00 02 03 0C 0D 11 12 14 17 1B 2E 30 31"));
     let page = setup.good("4D 00 4C 00 00 0000 0100 00", &[]);
     assert_eq!(page[4..28], hex("0000 00 08 0000000000000008  0001 00 08 0000000000000008"));
     assert_eq!(page[28..52], hex("0002 00 08 0000000000000004  0003 00 08 0000000000000004"));
@@ -445,9 +445,11 @@ fn a_drive_tells_what_it_is() {
     let setup = Setup::new();
     let inquiry = setup.good("12 00 00 0060 00", &[]);
     assert_eq!(inquiry[..2], [0x01, 0x80], "sequential access, removable");
-    assert_eq!(setup.good("12 01 B0 00FF 00", &[]), hex("01 B0 0002 0000"));
+    assert_eq!(setup.good("12 01 B0 00FF 00", &[]), hex("01 B0 0002 0100"));
     assert_eq!(setup.good("05 0000000000", &[]), hex("00 FFFFFF 0001"));
-    assert_eq!(setup.good("44 00 0000000000 0400 00", &[])[4], 0x5E);
+    assert_eq!(setup.good("44 00 0000000000 0400 00", &[])[..7], hex("0106 0000 58 58 80"), "five densities");
+    assert_eq!(setup.good("44 01 0000000000 0400 00", &[])[..7], hex("0036 0000 5E 5E A0"), "of the medium");
+    assert_eq!(setup.good("44 02 0000000000 0400 00", &[])[..5], hex("0232 0000 58"), "ten medium types");
     assert_eq!(setup.check("08 80 000001 00", &[]).1, INVALID_FIELD, "a reserved bit");
 }
 
@@ -463,6 +465,8 @@ fn what_was_written_is_there_after_a_restart() {
     let (capacity, status) = setup.tape.status();
     assert_eq!((capacity, status.objects, status.object, status.barcode.as_str()), (64 << 20, 2, 1, "TEST01L8"));
 }
+
+mod features;
 
 mod copies {
     use std::fs::File;
