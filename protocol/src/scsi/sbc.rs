@@ -37,7 +37,8 @@ pub const COMMANDS: &[&CommandSpec] = &[
     &READ_6, &WRITE_6, &READ_CAPACITY_10, &READ_10, &WRITE_10, &WRITE_AND_VERIFY_10, &VERIFY_10, &PRE_FETCH_10,
     &SYNCHRONIZE_CACHE_10, &WRITE_SAME_10, &UNMAP, &READ_16, &COMPARE_AND_WRITE, &WRITE_16, &ORWRITE_16, &WRITE_AND_VERIFY_16,
     &VERIFY_16, &PRE_FETCH_16, &SYNCHRONIZE_CACHE_16, &WRITE_SAME_16, &READ_CAPACITY_16, &GET_LBA_STATUS, &READ_12, &WRITE_12,
-    &WRITE_AND_VERIFY_12, &VERIFY_12,
+    &WRITE_AND_VERIFY_12, &VERIFY_12, &READ_DEFECT_DATA_10, &READ_DEFECT_DATA_12, &SANITIZE_OVERWRITE, &SANITIZE_BLOCK_ERASE,
+    &SANITIZE_EXIT_FAILURE_MODE, &WRITE_ATOMIC_16,
 ];
 
 /// DPO and FUA.
@@ -108,6 +109,30 @@ pub const WRITE_AND_VERIFY_12: CommandSpec = writes("WRITE AND VERIFY(12)", &blo
 /// VERIFY(12).
 pub const VERIFY_12: CommandSpec = compares("VERIFY(12)", &blocks_12(0xAF, DPO_BYTCHK));
 
+/// READ DEFECT DATA(10): REQ_PLIST, REQ_GLIST, DEFECT LIST FORMAT.
+pub const READ_DEFECT_DATA_10: CommandSpec = reads("READ DEFECT DATA(10)", &[0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0]);
+/// READ DEFECT DATA(12): REQ_PLIST, REQ_GLIST, DEFECT LIST FORMAT; ADDRESS DESCRIPTOR INDEX.
+pub const READ_DEFECT_DATA_12: CommandSpec =
+    reads("READ DEFECT DATA(12)", &[0xB7, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
+/// SANITIZE, OVERWRITE: IMMED, AUSE.
+pub const SANITIZE_OVERWRITE: CommandSpec =
+    CommandSpec { data: DataDirection::Out, writes: true, ..action("SANITIZE, OVERWRITE", &sanitize(0x01, IMMED_AUSE)) };
+/// SANITIZE, BLOCK ERASE: IMMED, AUSE.
+pub const SANITIZE_BLOCK_ERASE: CommandSpec =
+    CommandSpec { data: DataDirection::None, writes: true, ..action("SANITIZE, BLOCK ERASE", &sanitize(0x02, IMMED_AUSE)) };
+/// SANITIZE, EXIT FAILURE MODE: IMMED.
+pub const SANITIZE_EXIT_FAILURE_MODE: CommandSpec =
+    CommandSpec { data: DataDirection::None, ..action("SANITIZE, EXIT FAILURE MODE", &sanitize(0x1F, 0x80)) };
+/// WRITE ATOMIC(16). Without ATOMIC BOUNDARY: a write is atomic as a whole.
+pub const WRITE_ATOMIC_16: CommandSpec =
+    writes("WRITE ATOMIC(16)", &[0x9C, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF, GROUP, 0]);
+
+const IMMED_AUSE: u8 = 0xA0;
+
+const fn sanitize(action: u8, flags: u8) -> [u8; 10] {
+    [0x48, flags | action, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0]
+}
+
 const fn blocks_12(opcode: u8, flags: u8) -> [u8; 12] {
     [opcode, flags, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0]
 }
@@ -176,6 +201,76 @@ pub struct ServiceActionIn16Cdb {
     control: u8,
 }
 
+/// WRITE ATOMIC(16).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct WriteAtomicCdb {
+    opcode: u8,
+    flags: u8,
+    logical_block_address: U64,
+    atomic_boundary: U16,
+    transfer_length: U16,
+    group_number: u8,
+    control: u8,
+}
+
+/// SANITIZE.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct SanitizeCdb {
+    opcode: u8,
+    flags: u8,
+    reserved: [u8; 5],
+    /// In bytes.
+    pub parameter_list_length: U16,
+    control: u8,
+}
+
+impl SanitizeCdb {
+    /// IMMED: the status comes when the operation has begun.
+    #[must_use]
+    pub const fn immediate(&self) -> bool {
+        self.flags & 0x80 != 0
+    }
+
+    /// AUSE: should it fail, EXIT FAILURE MODE may end the failure mode.
+    #[must_use]
+    pub const fn unrestricted_exit(&self) -> bool {
+        self.flags & 0x20 != 0
+    }
+}
+
+/// Parameter list of SANITIZE, OVERWRITE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverwriteList {
+    /// INVERT: every second pass writes the pattern with all bits turned round.
+    pub invert: bool,
+    /// OVERWRITE COUNT, 1 to 31.
+    pub count: u8,
+    /// INITIALIZATION PATTERN: each block begins with it anew.
+    pub pattern: Vec<u8>,
+}
+
+impl OverwriteList {
+    /// Reads the list, which is as long as PARAMETER LIST LENGTH says.
+    ///
+    /// # Errors
+    /// INVALID FIELD IN PARAMETER LIST for a count of zero, and a pattern that is empty or not as long as it says.
+    pub fn parse(list: &[u8]) -> Result<Self, Sense> {
+        let invalid = |byte: u16| Sense::INVALID_FIELD_IN_PARAMETER_LIST.at(FieldPointer::parameter(byte));
+        let [flags, reserved, high, low, pattern @ ..] = list else { return Err(Sense::PARAMETER_LIST_LENGTH_ERROR) };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        match flags & 0x1F {
+            // TEST is vendor specific.
+            _ if flags & 0x60 != 0 => Err(invalid(0)),
+            0 => Err(invalid(0)),
+            _ if *reserved != 0 => Err(invalid(1)),
+            _ if length == 0 || length != pattern.len() => Err(invalid(2)),
+            count => Ok(Self { invert: flags & 0x80 != 0, count, pattern: pattern.to_vec() }),
+        }
+    }
+}
+
 /// UNMAP.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -191,6 +286,7 @@ pub struct UnmapCdb {
 
 const _: () = {
     assert!(size_of::<Blocks10Cdb>() == 10 && size_of::<Blocks12Cdb>() == 12 && size_of::<Blocks16Cdb>() == 16);
+    assert!(size_of::<WriteAtomicCdb>() == 16 && size_of::<SanitizeCdb>() == 10);
     assert!(size_of::<CompareAndWriteCdb>() == 16 && size_of::<ServiceActionIn16Cdb>() == 16 && size_of::<UnmapCdb>() == 10);
 };
 
@@ -214,6 +310,10 @@ impl Extent {
         if cdb.opcode() == COMPARE_AND_WRITE.opcode {
             let cdb: CompareAndWriteCdb = cdb.read();
             return Self::new(cdb.logical_block_address.get(), cdb.number_of_logical_blocks.into(), cdb.flags, 13);
+        }
+        if cdb.opcode() == WRITE_ATOMIC_16.opcode {
+            let cdb: WriteAtomicCdb = cdb.read();
+            return Self::new(cdb.logical_block_address.get(), cdb.transfer_length.get().into(), cdb.flags, 12);
         }
         match cdb.opcode() >> 5 {
             0 => Self::of_six(cdb.basic()),
@@ -356,6 +456,16 @@ pub struct LbaStatus {
     pub mapped: bool,
 }
 
+/// READ DEFECT DATA parameter data of a device without a defect: both lists asked for are there, and empty.
+#[must_use]
+pub fn read_defect_data(cdb: &Cdb) -> Vec<u8> {
+    let (flags, header) = if cdb.opcode() == READ_DEFECT_DATA_10.opcode { (cdb.basic()[2], 4) } else { (cdb.basic()[1], 8) };
+    let mut data = vec![0; header];
+    // REQ_PLIST and REQ_GLIST become PLISTV and GLISTV; the format is the one asked for.
+    data[1] = flags & 0x1F;
+    data
+}
+
 /// GET LBA STATUS parameter data.
 #[must_use]
 pub fn get_lba_status(descriptors: &[LbaStatus]) -> Vec<u8> {
@@ -395,6 +505,8 @@ pub struct BlockLimits {
     pub unmap_alignment: u32,
     /// MAXIMUM WRITE SAME LENGTH, in blocks.
     pub write_same_max: u64,
+    /// MAXIMUM ATOMIC TRANSFER LENGTH, in blocks; any alignment and number.
+    pub atomic_max: u32,
 }
 
 impl BlockLimits {
@@ -412,17 +524,21 @@ impl BlockLimits {
         page.extend(self.unmap_granularity.to_be_bytes());
         page.extend(if self.unmap_granularity == 0 { 0 } else { UGAVALID | self.unmap_alignment }.to_be_bytes());
         page.extend(self.write_same_max.to_be_bytes());
+        page.extend(self.atomic_max.to_be_bytes());
         page.resize(0x3C, 0);
         page
     }
 }
 
-/// VPD page B1h, block device characteristics, of a device that does not rotate.
+/// VPD page B1h, block device characteristics, of a device that does not rotate, and whose blocks can be read after SANITIZE, BLOCK
+/// ERASE (WABEREQ 01b), where that is served.
 #[must_use]
-pub fn block_device_characteristics() -> Vec<u8> {
+pub fn block_device_characteristics(sanitizes: bool) -> Vec<u8> {
     const NON_ROTATING: [u8; 2] = [0, 1];
+    const WABEREQ: u8 = 0x40;
     let mut page = NON_ROTATING.to_vec();
     page.resize(0x3C, 0);
+    page[3] = if sanitizes { WABEREQ } else { 0 };
     page
 }
 
@@ -455,11 +571,23 @@ mod tests {
             ("a8 00 00010203 00000004 00 00", 6),
             ("88 00 0000000000010203 00000004 00 00", 10),
             ("89 00 0000000000010203 000000 04 00 00", 13),
+            ("9c 00 0000000000010203 0000 0004 00 00", 12),
         ] {
             let extent = Extent::of(&Cdb::new(&hex(text)).unwrap());
             assert_eq!((extent.lba, extent.blocks, extent.count_at), (Lba(0x1_0203), BlockCount(4), count_at), "{text}");
         }
         assert_eq!(Extent::of(&Cdb::new(&hex("0a 00 0000 00 00")).unwrap()).blocks, BlockCount(256));
+    }
+
+    #[test]
+    fn an_overwrite_list_is_checked() {
+        let list = OverwriteList::parse(&hex("83 00 0002 aa55")).unwrap();
+        assert_eq!(list, OverwriteList { invert: true, count: 3, pattern: vec![0xAA, 0x55] });
+        let refused = |text: &str| OverwriteList::parse(&hex(text)).unwrap_err().field;
+        assert_eq!(refused("80 00 0001 aa"), Some(FieldPointer::parameter(0)), "no pass");
+        assert_eq!(refused("21 00 0001 aa"), Some(FieldPointer::parameter(0)), "a test");
+        assert_eq!(refused("01 00 0000"), Some(FieldPointer::parameter(2)));
+        assert_eq!(refused("01 00 0002 aa"), Some(FieldPointer::parameter(2)));
     }
 
     #[test]

@@ -250,6 +250,9 @@ pub struct Sense {
     pub information: Option<u64>,
     /// COMMAND-SPECIFIC INFORMATION.
     pub command_specific: Option<u64>,
+    /// PROGRESS INDICATION, of 65,536; with NOT READY and NO SENSE.
+    #[serde(default)]
+    pub progress: Option<u16>,
     /// FILEMARK, EOM and ILI.
     pub stream: StreamFlags,
     /// What the ends of a third-party copy answered; at most one of each.
@@ -279,6 +282,7 @@ named_conditions! {
     NotReady LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY 0x04 0x01;
     NotReady LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED 0x04 0x02;
     NotReady LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS 0x04 0x07;
+    NotReady LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS 0x04 0x1B;
     CopyAborted UNREACHABLE_COPY_TARGET 0x08 0x04;
     MediumError WRITE_ERROR 0x0C 0x00;
     AbortedCommand WRITE_ERROR_NOT_ENOUGH_UNSOLICITED_DATA 0x0C 0x0D;
@@ -328,6 +332,7 @@ named_conditions! {
     CopyAborted COMMANDS_CLEARED_BY_DEVICE_SERVER 0x2F 0x02;
     DataProtect WORM_MEDIUM_OVERWRITE_ATTEMPTED 0x30 0x0C;
     MediumError MEDIUM_FORMAT_CORRUPTED 0x31 0x00;
+    MediumError SANITIZE_COMMAND_FAILED 0x31 0x03;
     IllegalRequest SAVING_PARAMETERS_NOT_SUPPORTED 0x39 0x00;
     NotReady MEDIUM_NOT_PRESENT 0x3A 0x00;
     MediumError SEQUENTIAL_POSITIONING_ERROR 0x3B 0x00;
@@ -362,6 +367,7 @@ impl Sense {
             field: None,
             information: None,
             command_specific: None,
+            progress: None,
             stream: StreamFlags::NONE,
             forwarded: Vec::new(),
         }
@@ -398,6 +404,13 @@ impl Sense {
     #[must_use]
     pub const fn with_command_specific(mut self, value: u64) -> Self {
         self.command_specific = Some(value);
+        self
+    }
+
+    /// With PROGRESS INDICATION, of 65,536.
+    #[must_use]
+    pub const fn with_progress(mut self, progress: u16) -> Self {
+        self.progress = Some(progress);
         self
     }
 
@@ -449,8 +462,8 @@ impl Sense {
         sense[8..12].copy_from_slice(&command_specific.to_be_bytes());
         sense[12] = self.code.0;
         sense[13] = self.code.1;
-        if let Some(field) = self.field {
-            sense[15..18].copy_from_slice(&field.emit());
+        if let Some(specific) = self.sense_key_specific() {
+            sense[15..18].copy_from_slice(&specific);
         }
         for forwarded in &self.forwarded {
             let room = SENSE_LENGTH_MAX - sense.len();
@@ -478,8 +491,7 @@ impl Sense {
             sense.extend([COMMAND_SPECIFIC, 0x0A, 0, 0]);
             sense.extend(command_specific.to_be_bytes());
         }
-        if let Some(field) = self.field {
-            let [first, high, low] = field.emit();
+        if let Some([first, high, low]) = self.sense_key_specific() {
             sense.extend([SENSE_KEY_SPECIFIC, 0x06, 0, 0, first, high, low, 0]);
         }
         if self.stream != StreamFlags::NONE {
@@ -494,6 +506,13 @@ impl Sense {
         }
         sense[7] = (sense.len() - 8) as u8;
         sense
+    }
+
+    /// The three SENSE KEY SPECIFIC bytes, SKSV set.
+    fn sense_key_specific(&self) -> Option<[u8; 3]> {
+        const SKSV: u8 = 0x80;
+        let progress = self.progress.map(u16::to_be_bytes).map(|[high, low]| [SKSV, high, low]);
+        self.field.map(FieldPointer::emit).or(progress)
     }
 
     /// From either format. Vendor-specific and unknown descriptors are passed over.
@@ -537,6 +556,7 @@ impl Sense {
             field: FieldPointer::parse(key, [fixed[15], fixed[16], fixed[17]]),
             information: (fixed[0] & 0x80 != 0).then(|| widen(&fixed)),
             command_specific: (command_specific != 0).then_some(command_specific.into()),
+            progress: progress(key, [fixed[15], fixed[16], fixed[17]]),
             stream: StreamFlags::from_bits(fixed[2]),
             forwarded,
         }
@@ -562,6 +582,7 @@ impl Sense {
             (COMMAND_SPECIFIC, [_, _, value @ ..]) => self.command_specific = number(value),
             (SENSE_KEY_SPECIFIC, [_, _, first, high, low, ..]) => {
                 self.field = FieldPointer::parse(self.key, [*first, *high, *low]);
+                self.progress = progress(self.key, [*first, *high, *low]);
             }
             (STREAM_COMMANDS, [_, bits, ..]) => self.stream = StreamFlags::from_bits(*bits),
             (FORWARDED, [flags, status, sense @ ..]) => {
@@ -579,6 +600,14 @@ const COMMAND_SPECIFIC: u8 = 0x01;
 const SENSE_KEY_SPECIFIC: u8 = 0x02;
 const STREAM_COMMANDS: u8 = 0x04;
 const FORWARDED: u8 = 0x0C;
+
+/// PROGRESS INDICATION, where SKSV is set and the key gives the bytes this meaning.
+const fn progress(key: SenseKey, [first, high, low]: [u8; 3]) -> Option<u16> {
+    match key {
+        SenseKey::NoSense | SenseKey::NotReady if first & 0x80 != 0 => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
 
 /// INFORMATION of fixed format: an unsigned address or count, or a tape's negative residual, in 32 bits.
 fn narrow(information: u64) -> Option<u32> {
@@ -625,6 +654,9 @@ impl fmt::Display for Sense {
         if let Some(value) = self.command_specific {
             write!(f, ", command-specific information {value:#x}")?;
         }
+        if let Some(progress) = self.progress {
+            write!(f, ", {} % done", u32::from(progress) * 100 >> 16)?;
+        }
         let flags =
             [(self.stream.filemark, "FILEMARK"), (self.stream.end_of_medium, "EOM"), (self.stream.incorrect_length, "ILI")];
         for (_, name) in flags.iter().filter(|(set, _)| *set) {
@@ -657,6 +689,16 @@ mod tests {
         assert_eq!(sense.descriptor(), descriptor);
         assert_eq!(Sense::parse(&fixed), Ok(sense.clone()));
         assert_eq!(Sense::parse(&descriptor), Ok(sense));
+    }
+
+    #[test]
+    fn progress_is_told_in_both_formats() {
+        let sense = Sense::LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS.with_progress(0x8000);
+        let fixed = hex("70 00 02 00000000 0a 00000000 04 1b 00 80 8000");
+        assert_eq!(sense.fixed(), fixed);
+        assert_eq!(Sense::parse(&fixed), Ok(sense.clone()));
+        assert_eq!(Sense::parse(&sense.descriptor()), Ok(sense.clone()));
+        assert!(sense.to_string().ends_with(", 50 % done"), "{sense}");
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
                 store.size(),
                 length.0
             );
-            Device::Disk(Disk::new(common(&disk.path, "DISK")?, Volume::new(store), disk.options))
+            let opened = Disk::open(common(&disk.path, "DISK")?, Volume::new(store), disk.options);
+            Device::Disk(opened.with_context(|| disk.path.display().to_string())?)
         }
         Lun::Tape(tape) => {
             let capacity = tape.capacity.map(|size| size.0);

@@ -142,7 +142,7 @@ impl Planner<'_> {
             descriptor.segment.destination().map(|id| self.resolve(&mut checked, id, CopyEnd::Destination)).transpose()?;
         for (cscd, end) in [(&source, CopyEnd::Source), (&destination, CopyEnd::Destination)] {
             if let Some(cscd) = cscd {
-                self.reserved(&checked, cscd, end)?;
+                self.admitted(&checked, cscd, end)?;
             }
         }
         let action = match (source, destination) {
@@ -182,9 +182,8 @@ impl Planner<'_> {
         let device = self
             .find(&descriptor.designator)
             .ok_or_else(|| at_cscd(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &checked.notes, end))?;
-        let wrong_device = |checked: &Checked<'_>| {
-            at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end)
-        };
+        let wrong_device =
+            |checked: &Checked<'_>| at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end);
         let unit = unit(&device).ok_or_else(|| wrong_device(checked))?;
         let (pad, fixed) = match (&unit, descriptor.parameters) {
             (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
@@ -208,7 +207,7 @@ impl Planner<'_> {
     }
 
     /// The nexus's own commands would be refused there: so is its copy.
-    fn reserved(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
+    fn admitted(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
         // A copy reads its source and writes its destination; reading a tape moves it.
         let (common, persistent) = match &cscd.unit {
             Unit::Disk(disk) if end == CopyEnd::Source => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Readers),
@@ -217,7 +216,11 @@ impl Planner<'_> {
             Unit::NullBlock | Unit::NullStream => return Ok(()),
         };
         let rule = Rule { persistent, reserved: false };
-        common.reservation.admit(&self.task.nexus, || rule).map_err(|refusal| checked.refused(end, refusal))
+        common.reservation.admit(&self.task.nexus, || rule).map_err(|refusal| checked.refused(end, refusal))?;
+        match &cscd.unit {
+            Unit::Disk(disk) => disk.refuses_copies().map_or(Ok(()), |sense| Err(checked.refused(end, sense))),
+            _ => Ok(()),
+        }
     }
 
     /// 06h and 07h.

@@ -89,7 +89,8 @@ fn find<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, 
 pub(super) fn commands<D: LogicalUnit>(device: &D) -> impl Iterator<Item = &'static Command<D>> {
     let copies = device.common().copy.is_some();
     let shared = Shared::<D>::COMMANDS.iter().filter(|shared| !D::COMMANDS.iter().any(|own| same(own.spec, shared.spec)));
-    D::COMMANDS.iter().chain(shared).filter(move |command| copies || !is_third_party_copy(command.spec.opcode))
+    let own = D::COMMANDS.iter().filter(|command| device.serves(command.spec));
+    own.chain(shared).filter(move |command| copies || !is_third_party_copy(command.spec.opcode))
 }
 
 fn same(a: &CommandSpec, b: &CommandSpec) -> bool {

@@ -17,10 +17,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// `folder` is made when it is first written to.
+    /// Its folder is made when it is first written to.
     #[must_use]
-    pub fn new(folder: &Path, name: &str) -> Self {
-        Self { path: folder.join(name) }
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
     }
 
     /// What was saved last; `None` when nothing was.
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_last_state_saved_is_the_one_that_is_there() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(&folder.path().join("luns"), "state.json");
+        let kept = Kept::new(folder.path().join("luns/state.json"));
         assert_eq!(kept.load::<Vec<u32>>().unwrap(), None);
         kept.save(&vec![1, 2]).unwrap();
         kept.save(&vec![3]).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_damaged_state_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path(), "state.json");
+        let kept = Kept::new(folder.path().join("state.json"));
         fs::write(folder.path().join("state.json"), "[1,").unwrap();
         let error = kept.load::<Vec<u32>>().unwrap_err();
         assert!(error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("state.json"), "{error}");

@@ -7,6 +7,7 @@ mod attention;
 mod dispatch;
 mod identity;
 mod keep;
+mod removal;
 mod reservation;
 mod spc;
 
@@ -14,13 +15,14 @@ pub use attention::Attentions;
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
 pub use identity::Identity;
 pub use keep::Kept;
+pub use removal::RemovalPrevention;
 pub use reservation::Reservations;
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -83,9 +85,15 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
         None
     }
 
-    /// PREVENT ALLOW MEDIUM REMOVAL of a nexus is undone, as when it is preempted.
-    fn allow_removal(&self, nexus: u64) {
-        let _ = nexus;
+    /// False for a command of [`LogicalUnit::COMMANDS`] that this one does not offer after all.
+    fn serves(&self, spec: &CommandSpec) -> bool {
+        let _ = spec;
+        true
+    }
+
+    /// What REQUEST SENSE tells when no unit attention is waiting; `None` when all is well.
+    fn condition(&self) -> Option<Sense> {
+        None
     }
 
     /// Says no to a command whose nexus may not have it now: RESERVATION CONFLICT, or BUSY while a copy has the drive.
@@ -107,8 +115,12 @@ pub struct Common {
     pub attentions: Attentions,
     /// Who has the logical unit to itself.
     pub reservation: Reservations,
+    /// Who wants the medium to stay in.
+    pub removal: RemovalPrevention,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
     pub copy: Option<Arc<dyn CopyService>>,
+    /// Where what survives a power loss is kept.
+    folder: Option<PathBuf>,
     /// D_SENSE of the control mode page.
     descriptor_sense: AtomicBool,
 }
@@ -121,6 +133,8 @@ impl Common {
             identity,
             attentions: Attentions::default(),
             reservation: Reservations::default(),
+            removal: RemovalPrevention::default(),
+            folder: None,
             copy,
             descriptor_sense: AtomicBool::new(false),
         }
@@ -136,9 +150,24 @@ impl Common {
     ///
     /// # Errors
     /// As [`Kept::load`].
-    pub fn keep_in(self, folder: &Path) -> io::Result<Self> {
-        self.reservation.keep_in(Kept::new(folder, &format!("{}.reservations.json", self.identity.naa_text())))?;
+    pub fn keep_in(mut self, folder: &Path) -> io::Result<Self> {
+        self.folder = Some(folder.to_owned());
+        if let Some(kept) = self.kept("reservations.json") {
+            self.reservation.keep_in(kept)?;
+        }
         Ok(self)
+    }
+
+    /// The file of one state of this logical unit, where there is a folder for such.
+    #[must_use]
+    pub fn kept_path(&self, state: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(format!("{}.{state}", self.identity.naa_text())))
+    }
+
+    /// As [`Common::kept_path`], for a state that is replaced as a whole.
+    #[must_use]
+    pub fn kept(&self, state: &str) -> Option<Kept> {
+        self.kept_path(state).map(Kept::new)
     }
 
     /// Chosen by MODE SELECT.
@@ -149,6 +178,7 @@ impl Common {
     /// LOGICAL UNIT RESET: the reservation ends, and every nexus is told. Commands are aborted by the session that was asked for it.
     pub fn reset(&self) {
         self.reservation.reset();
+        self.removal.reset();
         self.attentions.clear();
         self.attentions.establish_for_all(&Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
     }
@@ -156,6 +186,7 @@ impl Common {
     /// Forgets a nexus: to be called once when it ends.
     pub fn nexus_lost(&self, nexus: u64) {
         self.reservation.nexus_lost(nexus);
+        self.removal.allow(nexus);
         self.attentions.forget(nexus);
     }
 }

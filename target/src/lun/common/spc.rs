@@ -80,10 +80,11 @@ pub fn parameter_list(task: &Task, parameter_list_length: usize) -> Result<Bytes
     Ok(list.slice(..parameter_list_length))
 }
 
-/// A unit attention is returned as data, and cleared by that; else there is nothing to tell.
+/// A unit attention is returned as data, and cleared by that; else how the logical unit is.
 fn request_sense<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::RequestSenseCdb = task.cdb.read();
-    let sense = device.common().attentions.take(task.nexus.id).unwrap_or(Sense::NO_ADDITIONAL_SENSE_INFORMATION);
+    let attention = device.common().attentions.take(task.nexus.id);
+    let sense = attention.or_else(|| device.condition()).unwrap_or(Sense::NO_ADDITIONAL_SENSE_INFORMATION);
     Ok(data_in(sense.emit(if cdb.descriptor() { SenseFormat::Descriptor } else { SenseFormat::Fixed }), cdb.allocation_length))
 }
 

@@ -1,8 +1,10 @@
-//! Commands that read, decide and write as one step.
+//! Commands that read, decide and write as one step, and the write that is all or nothing.
 //!
 //! One step against all other commands to the LUN, whose writers wait meanwhile; not against a mover, which writes only what a copy
-//! names. Follows SBC-4, "COMPARE AND WRITE command" and "ORWRITE(16) command".
+//! names. Follows SBC-4, "COMPARE AND WRITE command",
+//! "ORWRITE(16) command" and "Atomic write operations".
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +12,12 @@ use protocol::scsi::sbc::{self, Extent};
 use protocol::scsi::{CommandSpec, Sense};
 use protocol::units::ByteRange;
 
+use super::journal::ATOMIC_MAX;
 use super::transfer::{compare, moved};
 use super::{Disk, fault};
 use crate::lun::common::answer;
 use crate::task::{Execution, Response, Task};
+use crate::volume::Admission;
 
 /// MAXIMUM COMPARE AND WRITE LENGTH, in blocks.
 pub(super) const COMPARE_AND_WRITE_MAX: u8 = 128;
@@ -47,6 +51,45 @@ fn compare_and_write_range(disk: &Disk, task: &Task, extent: &Extent) -> Result<
         // Where the two halves lie would be a guess.
         false => Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field())),
     }
+}
+
+/// All or nothing, also against `kill -9` and power loss: by way of the journal, and so synced before its status.
+pub(super) fn write_atomic(disk: &Arc<Disk>, task: Task) -> Execution {
+    const SPEC: &CommandSpec = &sbc::WRITE_ATOMIC_16;
+    let extent = Extent::of(&task.cdb);
+    let range = match write_atomic_range(disk, &task, &extent) {
+        Ok(range) if range.len == 0 => return Execution::Done(Response::good()),
+        Ok(range) => range,
+        Err(sense) => return Execution::Done(answer(SPEC, Err(sense))),
+    };
+    disk.change(SPEC, task, false, move |disk, task, admission| {
+        let data = task.parameter_list().slice(..range.len as usize);
+        let _alone = disk.writers.write().expect("no writer panics");
+        journaled(disk, admission, range, data).map_err(|error| fault::on_write(&error))?;
+        Ok(moved(range.len))
+    })
+}
+
+fn write_atomic_range(disk: &Disk, task: &Task, extent: &Extent) -> Result<ByteRange, Sense> {
+    let range = disk.transferred(task, extent)?;
+    // Fewer bytes than the CDB says would be half a write.
+    if range.len > ATOMIC_MAX || task.data_out_len() < range.len {
+        return Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field()));
+    }
+    Ok(range)
+}
+
+fn journaled(disk: &Disk, admission: &Admission, range: ByteRange, data: Bytes) -> io::Result<()> {
+    let Some(journal) = &disk.journal else { return Err(io::ErrorKind::Unsupported.into()) };
+    let mut before = vec![0; range.len as usize];
+    disk.volume.store().read_at(range.start, &mut before)?;
+    let entry = journal.enter(range.start, &data)?;
+    let written = disk.volume.write_at(admission, range.start, &[data]).and_then(|()| disk.volume.sync());
+    if written.is_err() {
+        // Nothing of it may be left, as far as a failing disk lets that be done.
+        let _ = disk.volume.write_at(admission, range.start, &[before.into()]).and_then(|()| disk.volume.sync());
+    }
+    written.and(entry.end())
 }
 
 /// Data-Out is ORed into the blocks.

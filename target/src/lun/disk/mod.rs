@@ -3,9 +3,12 @@
 //! | module | what |
 //! |---|---|
 //! | `transfer` | READ, WRITE, WRITE AND VERIFY, VERIFY, SYNCHRONIZE CACHE, PRE-FETCH |
-//! | `atomic` | COMPARE AND WRITE, ORWRITE |
+//! | `atomic` | COMPARE AND WRITE, ORWRITE, WRITE ATOMIC |
+//! | `journal` | what makes WRITE ATOMIC all or nothing |
+//! | `medium` | START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL |
+//! | `sanitize` | SANITIZE |
 //! | `provision` | UNMAP, WRITE SAME, GET LBA STATUS |
-//! | `pages` | capacity, VPD, mode and log pages, START STOP UNIT |
+//! | `pages` | capacity, VPD, mode and log pages |
 //! | `options` | how a disk is set up |
 //! | `fault` | what an error of the store is called |
 //!
@@ -13,15 +16,19 @@
 
 mod atomic;
 mod fault;
+mod journal;
+mod medium;
 mod options;
 mod pages;
 mod provision;
+mod sanitize;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
 pub use options::{DiskOptions, PHYSICAL_BLOCK};
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -32,6 +39,9 @@ use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, Status, spc};
 use protocol::units::{BlockCount, BlockLength, ByteRange, Lba};
 use tokio::task::spawn_blocking;
 
+use journal::Journal;
+use sanitize::Sanitizing;
+
 use super::Device;
 use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch};
 use crate::task::{Execution, Response, Task};
@@ -39,6 +49,9 @@ use crate::volume::{Admission, Volume};
 
 /// MAXIMUM TRANSFER LENGTH in bytes: what one READ or WRITE may make the target hold in memory.
 pub const TRANSFER_MAX: u64 = 32 << 20;
+
+const PREVENT_ALLOW_MEDIUM_REMOVAL: u8 = spc::PREVENT_ALLOW_MEDIUM_REMOVAL.opcode;
+const WRITE_ATOMIC: u8 = sbc::WRITE_ATOMIC_16.opcode;
 
 /// A disk LUN.
 #[derive(Debug)]
@@ -51,6 +64,11 @@ pub struct Disk {
     write_cache: AtomicBool,
     /// SWP of the control mode page.
     software_write_protect: AtomicBool,
+    /// The medium of a removable disk is out.
+    ejected: AtomicBool,
+    sanitizing: Sanitizing,
+    /// Absent where there is no place to keep it: then WRITE ATOMIC is not served.
+    journal: Option<Journal>,
     /// Writers share it; COMPARE AND WRITE and ORWRITE have it alone between their read and their write.
     writers: RwLock<()>,
 }
@@ -60,16 +78,36 @@ impl Disk {
     /// is a write-protected LUN.
     #[must_use]
     pub fn new(common: Common, volume: Arc<Volume>, options: impl Into<DiskOptions>) -> Arc<Self> {
-        let options = options.into();
-        Arc::new(Self {
+        Arc::new(Self::with_journal(common, volume, options.into(), None))
+    }
+
+    /// As [`Disk::new`], for a disk that is served again and again: takes up what an earlier life left where [`Common::keep_in`] keeps it,
+    /// and makes an atomic write whole that was cut.
+    ///
+    /// # Errors
+    /// Whatever the journal's file and the store give. The disk must not be served then.
+    pub fn open(common: Common, volume: Arc<Volume>, options: impl Into<DiskOptions>) -> io::Result<Arc<Self>> {
+        let journal = match common.kept_path("atomic") {
+            Some(path) if !volume.store().read_only() => Some(Journal::open(&path, &**volume.store())?),
+            _ => None,
+        };
+        Ok(Arc::new(Self::with_journal(common, volume, options.into(), journal)))
+    }
+
+    fn with_journal(common: Common, volume: Arc<Volume>, options: DiskOptions, journal: Option<Journal>) -> Self {
+        let sanitizing = Sanitizing::new(common.kept("sanitize.json"));
+        Self {
             common,
             volume,
             block_length: options.block_length,
             options,
             write_cache: AtomicBool::new(true),
             software_write_protect: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
+            sanitizing,
+            journal,
             writers: RwLock::new(()),
-        })
+        }
     }
 
     /// Begins a command; never blocks.
@@ -108,15 +146,32 @@ impl Disk {
         &self.options
     }
 
+    /// Why the blocks cannot be reached, if so: the medium is ejected.
+    #[must_use]
+    pub fn absence(&self) -> Option<Sense> {
+        self.ejected.load(Ordering::Acquire).then_some(Sense::MEDIUM_NOT_PRESENT)
+    }
+
+    /// Why a copy may not read or write the blocks now, if so.
+    #[must_use]
+    pub fn refuses_copies(&self) -> Option<Sense> {
+        self.absence().or_else(|| self.sanitizing.refuses(&spc::EXTENDED_COPY))
+    }
+
     /// UNMAP is served: what cannot be written cannot be unmapped either.
     fn is_thin(&self) -> bool {
-        self.options.thin && !self.options.read_only && !self.volume.store().read_only()
+        self.options.thin && !self.is_read_only()
+    }
+
+    /// The store or the LUN is read-only.
+    fn is_read_only(&self) -> bool {
+        self.options.read_only || self.volume.store().read_only()
     }
 
     /// Why nothing may be written, if so: the store or the LUN is read-only, or SWP is set.
     #[must_use]
     pub fn write_protection(&self) -> Option<Sense> {
-        if self.options.read_only || self.volume.store().read_only() {
+        if self.is_read_only() {
             return Some(Sense::WRITE_PROTECTED);
         }
         self.software_write_protect.load(Ordering::Relaxed).then_some(Sense::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
@@ -235,7 +290,14 @@ impl LogicalUnit for Disk {
         Command { spec: &sbc::PRE_FETCH_16, run: Run::Blocking(transfer::pre_fetch) },
         Command { spec: &sbc::READ_CAPACITY_10, run: Run::Inline(pages::read_capacity_10) },
         Command { spec: &sbc::READ_CAPACITY_16, run: Run::Inline(pages::read_capacity_16) },
-        Command { spec: &spc::START_STOP_UNIT, run: Run::Start(pages::start_stop_unit) },
+        Command { spec: &sbc::READ_DEFECT_DATA_10, run: Run::Inline(pages::read_defect_data) },
+        Command { spec: &sbc::READ_DEFECT_DATA_12, run: Run::Inline(pages::read_defect_data) },
+        Command { spec: &sbc::WRITE_ATOMIC_16, run: Run::Start(atomic::write_atomic) },
+        Command { spec: &sbc::SANITIZE_OVERWRITE, run: Run::Start(sanitize::overwrite) },
+        Command { spec: &sbc::SANITIZE_BLOCK_ERASE, run: Run::Start(sanitize::block_erase) },
+        Command { spec: &sbc::SANITIZE_EXIT_FAILURE_MODE, run: Run::Blocking(sanitize::exit_failure_mode) },
+        Command { spec: &spc::START_STOP_UNIT, run: Run::Start(medium::start_stop_unit) },
+        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(medium::prevent_allow) },
     ];
     const VERSION_DESCRIPTORS: &'static [u16] = &[version::SAM_5, version::SPC_4, version::ISCSI, version::SBC_3];
     const VPD_PAGES: &'static [u8] = &[page::BLOCK_LIMITS, page::BLOCK_DEVICE_CHARACTERISTICS, page::LOGICAL_BLOCK_PROVISIONING];
@@ -274,9 +336,29 @@ impl LogicalUnit for Disk {
     }
 
     fn admit(&self, _task: &Task, spec: &CommandSpec) -> Result<(), Response> {
+        if let Some(refusal) = self.sanitizing.refuses(spec) {
+            return Err(refusal.into());
+        }
+        match self.absence() {
+            Some(absent) if medium::wants_medium(spec) => return Err(absent.into()),
+            _ => {}
+        }
         match self.write_protection() {
             Some(protected) if spec.writes => Err(protected.into()),
             _ => Ok(()),
         }
+    }
+
+    /// PREVENT ALLOW MEDIUM REMOVAL goes with a medium that can be removed, WRITE ATOMIC with a journal.
+    fn serves(&self, spec: &CommandSpec) -> bool {
+        match spec.opcode {
+            PREVENT_ALLOW_MEDIUM_REMOVAL => self.options.removable,
+            WRITE_ATOMIC => self.journal.is_some(),
+            _ => true,
+        }
+    }
+
+    fn condition(&self) -> Option<Sense> {
+        self.sanitizing.condition().or_else(|| self.absence())
     }
 }

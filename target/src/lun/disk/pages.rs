@@ -1,22 +1,21 @@
-//! What a disk says about itself: capacity, VPD pages, mode pages, log pages; and START STOP UNIT, which changes none of it.
+//! What a disk says about itself: capacity, VPD pages, mode pages, log pages, and that it has no defects.
 //!
 //! Follows SBC-4, "Parameters for direct access block devices", and SPC-4 for the control and informational exceptions mode pages.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protocol::scsi::inquiry::page;
 use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
 use protocol::scsi::sbc::{self, BlockLimits, ServiceActionIn16Cdb};
-use protocol::scsi::spc::{self, StartStopUnitCdb};
 use protocol::scsi::{FieldPointer, Sense, SenseFormat, log};
 use protocol::units::Lba;
 
 use super::atomic::COMPARE_AND_WRITE_MAX;
+use super::journal::ATOMIC_MAX;
 use super::provision::{CHANGE_MAX, UNMAP_DESCRIPTORS_MAX};
-use super::{Disk, TRANSFER_MAX, fault};
-use crate::lun::common::{Reply, answer, data_in};
-use crate::task::{Execution, Response, Task};
+use super::{Disk, TRANSFER_MAX};
+use crate::lun::common::{Reply, data_in};
+use crate::task::{Response, Task};
 
 pub(super) fn read_capacity_10(disk: &Disk, _task: &Task) -> Reply {
     Ok(Response::data(sbc::read_capacity_10(last(disk), disk.block_length()).to_vec()))
@@ -34,6 +33,16 @@ pub(super) fn read_capacity_16(disk: &Disk, task: &Task) -> Reply {
     Ok(data_in(data.emit().to_vec(), cdb.allocation_length.get()))
 }
 
+/// A file has no defects that it knows of; the system below has its own ways to hide them.
+pub(super) fn read_defect_data(_disk: &Disk, task: &Task) -> Reply {
+    let cdb = task.cdb.basic();
+    let allocation_length = match cdb[0] {
+        READ_DEFECT_DATA_10 => u32::from(u16::from_be_bytes([cdb[7], cdb[8]])),
+        _ => u32::from_be_bytes([cdb[6], cdb[7], cdb[8], cdb[9]]),
+    };
+    Ok(data_in(sbc::read_defect_data(&task.cdb), allocation_length))
+}
+
 fn last(disk: &Disk) -> Lba {
     Lba(disk.capacity().0.saturating_sub(1))
 }
@@ -41,7 +50,7 @@ fn last(disk: &Disk) -> Lba {
 pub(super) fn vpd_page(disk: &Disk, code: u8) -> Option<Vec<u8>> {
     match code {
         page::BLOCK_LIMITS => Some(block_limits(disk).emit()),
-        page::BLOCK_DEVICE_CHARACTERISTICS => Some(sbc::block_device_characteristics()),
+        page::BLOCK_DEVICE_CHARACTERISTICS => Some(sbc::block_device_characteristics(!disk.is_read_only())),
         page::LOGICAL_BLOCK_PROVISIONING => Some(sbc::logical_block_provisioning(disk.is_thin())),
         _ => None,
     }
@@ -52,13 +61,13 @@ fn block_limits(disk: &Disk) -> BlockLimits {
     let blocks = |bytes: u64| bytes / block_length.bytes();
     let physical = disk.options.physical_block / block_length.0;
     let limits = BlockLimits {
-        write_same_non_zero: true,
         compare_and_write_max: COMPARE_AND_WRITE_MAX,
         transfer_granularity: physical as u16,
         transfer_max: blocks(TRANSFER_MAX) as u32,
         transfer_optimal: blocks(1 << 20) as u32,
         prefetch_max: blocks(TRANSFER_MAX) as u32,
         write_same_max: blocks(CHANGE_MAX),
+        atomic_max: if disk.journal.is_some() { blocks(ATOMIC_MAX) as u32 } else { 0 },
         ..BlockLimits::default()
     };
     match disk.is_thin() {
@@ -92,6 +101,8 @@ fn block_descriptor(disk: &Disk, long_lba: bool) -> Vec<u8> {
         }
     }
 }
+
+const READ_DEFECT_DATA_10: u8 = sbc::READ_DEFECT_DATA_10.opcode;
 
 const READ_WRITE_ERROR_RECOVERY: u8 = 0x01;
 const CACHING: u8 = 0x08;
@@ -174,21 +185,4 @@ pub(super) const INFORMATIONAL_EXCEPTIONS_LOG: (u8, u8) = (0x2F, 0);
 
 pub(super) fn log_page(page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
     (page == INFORMATIONAL_EXCEPTIONS_LOG && parameter_pointer == 0).then(log::informational_exceptions)
-}
-
-/// Nothing spins: a stop, or a power condition, only writes the cache, unless NO_FLUSH; the medium cannot be taken out.
-pub(super) fn start_stop_unit(disk: &Arc<Disk>, task: Task) -> Execution {
-    let cdb: StartStopUnitCdb = task.cdb.read();
-    let says_nothing = cdb.power_condition() != 0;
-    if cdb.load_or_eject() && !says_nothing {
-        let refused = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1));
-        return Execution::Done(answer(&spc::START_STOP_UNIT, Err(refused)));
-    }
-    if cdb.no_flush() || (cdb.start() && !says_nothing) {
-        return Execution::Done(Response::good());
-    }
-    disk.blocking(&spc::START_STOP_UNIT, |disk| {
-        disk.volume.sync().map_err(|error| fault::on_write(&error))?;
-        Ok(Response::good())
-    })
 }

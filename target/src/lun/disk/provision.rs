@@ -75,9 +75,15 @@ pub(super) fn write_same(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpe
 }
 
 fn write_same_parts(disk: &Disk, task: &Task, extent: &Extent) -> Result<(ByteRange, Bytes), Sense> {
-    let range = disk.addressed(task, extent)?;
-    // WSNZ: zero does not mean "up to the end".
-    if extent.blocks == BlockCount(0) || range.len > CHANGE_MAX {
+    let mut range = disk.addressed(task, extent)?;
+    // WSNZ is clear: zero means up to the end.
+    if extent.blocks == BlockCount(0) {
+        range.len = disk.capacity().0 * disk.block_length.bytes() - range.start;
+        if range.len == 0 {
+            return Err(Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE.at(FieldPointer::cdb(2)));
+        }
+    }
+    if range.len > CHANGE_MAX {
         return Err(Sense::INVALID_FIELD_IN_CDB.at(extent.count_field()));
     }
     // Bit 0 is NDOB in the command of sixteen bytes and refused by the usage mask in the other.

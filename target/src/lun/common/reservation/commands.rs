@@ -70,7 +70,7 @@ pub fn persistent_reserve_out_and_abort<D: LogicalUnit>(device: Arc<D>, task: Ta
         let preempted =
             device.common().attentions.known_nexuses().into_iter().filter(|(_, name)| effects.preempted.contains(name));
         let preempted: Vec<u64> = preempted.map(|(id, _)| id).collect();
-        preempted.iter().for_each(|id| device.allow_removal(*id));
+        preempted.iter().for_each(|id| device.common().removal.allow(*id));
         if let Some(peers) = nexus.peers.upgrade() {
             peers.abort(preempted, lun).await;
         }

@@ -1,0 +1,299 @@
+//! SANITIZE: BLOCK ERASE, OVERWRITE and EXIT FAILURE MODE.
+//!
+//! What is erased or overwritten is every block of the store; what a file system, a snapshot of it or a solid state drive below keeps
+//! of former contents is out of reach, and so CRYPTO ERASE is not served. Once begun it goes on through aborts, resets and the loss
+//! of the nexus. A target that ends meanwhile, by `kill -9` too, comes back in failure mode: nobody reads half-sanitized blocks.
+//! Follows SBC-4, "Sanitize operations" and "SANITIZE command".
+
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::scsi::sbc::{self, OverwriteList, SanitizeCdb};
+use protocol::scsi::{CommandSpec, FieldPointer, Sense, Status};
+use protocol::units::ByteRange;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{Disk, fault};
+use crate::lun::common::{Kept, Reply, answer, parameter_list};
+use crate::task::{Execution, Response, Task};
+use crate::volume::Admission;
+
+/// What is erased or overwritten at once.
+const PIECE: u64 = 1 << 20;
+/// The shortest pause between pieces. The pauses are as long as the work: other logical units want their share of the disk.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const FAILED: u8 = 2;
+
+/// What a disk knows of its sanitize operation.
+#[derive(Debug, Default)]
+pub(super) struct Sanitizing {
+    /// [`IDLE`], [`RUNNING`] or [`FAILED`]: every command looks at it.
+    phase: AtomicU8,
+    /// PROGRESS INDICATION, of 65,536.
+    progress: AtomicU16,
+    record: Mutex<Option<Record>>,
+    kept: Option<Kept>,
+}
+
+/// Kept from before the first block is changed until all is done: one that is found at a start tells of an operation that was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// AUSE: EXIT FAILURE MODE may end the failure mode.
+    unrestricted: bool,
+}
+
+/// What is done to the blocks.
+#[derive(Debug, Clone)]
+enum Work {
+    Erase,
+    Overwrite(OverwriteList),
+}
+
+impl Sanitizing {
+    /// Takes up what an earlier life left.
+    pub(super) fn new(kept: Option<Kept>) -> Self {
+        let record = match kept.as_ref().map(Kept::load) {
+            Some(Ok(record)) => record,
+            // Something was written there: no block is shown before somebody sanitizes anew.
+            Some(Err(error)) => {
+                error!(%error, "the record of a sanitize operation cannot be read");
+                Some(Record { unrestricted: false })
+            }
+            None => None,
+        };
+        let phase = AtomicU8::new(if record.is_some() { FAILED } else { IDLE });
+        Self { phase, progress: AtomicU16::new(0), record: Mutex::new(record), kept }
+    }
+
+    /// Why a command is refused now, if so.
+    pub(super) fn refuses(&self, spec: &CommandSpec) -> Option<Sense> {
+        match self.phase.load(Ordering::Acquire) {
+            RUNNING if !passes(spec) => Some(self.in_progress()),
+            FAILED if !passes(spec) && spec.opcode != sbc::SANITIZE_BLOCK_ERASE.opcode => Some(Sense::SANITIZE_COMMAND_FAILED),
+            _ => None,
+        }
+    }
+
+    /// What REQUEST SENSE tells.
+    pub(super) fn condition(&self) -> Option<Sense> {
+        match self.phase.load(Ordering::Acquire) {
+            RUNNING => Some(self.in_progress()),
+            FAILED => Some(Sense::SANITIZE_COMMAND_FAILED),
+            _ => None,
+        }
+    }
+
+    fn in_progress(&self) -> Sense {
+        Sense::LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS.with_progress(self.progress.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self, record: Record) -> io::Result<()> {
+        let mut current = self.record();
+        if let Some(kept) = &self.kept {
+            kept.save(&record)?;
+        }
+        *current = Some(record);
+        self.progress.store(0, Ordering::Relaxed);
+        self.phase.store(RUNNING, Ordering::Release);
+        Ok(())
+    }
+
+    /// All is done, or the failure mode is left.
+    fn clear(&self) -> io::Result<()> {
+        let mut current = self.record();
+        if let Some(kept) = &self.kept {
+            kept.remove()?;
+        }
+        *current = None;
+        self.phase.store(IDLE, Ordering::Release);
+        Ok(())
+    }
+
+    fn fail(&self) {
+        self.phase.store(FAILED, Ordering::Release);
+    }
+
+    fn record(&self) -> MutexGuard<'_, Option<Record>> {
+        self.record.lock().expect("no holder panics")
+    }
+}
+
+/// Commands that are carried out while a sanitize operation runs or has failed. SBC-4, "Sanitize operations".
+fn passes(spec: &CommandSpec) -> bool {
+    /// INQUIRY, REQUEST SENSE, LOG SENSE, PERSISTENT RESERVE IN, REPORT LUNS, and the REPORT commands of A3h.
+    const FREE: [u8; 6] = [0x12, 0x03, 0x4D, 0x5E, 0xA0, 0xA3];
+    FREE.contains(&spec.opcode)
+}
+
+pub(super) fn block_erase(disk: &Arc<Disk>, task: Task) -> Execution {
+    const SPEC: &CommandSpec = &sbc::SANITIZE_BLOCK_ERASE;
+    match without_list(&task) {
+        Ok(()) => start(disk, task, SPEC, Work::Erase),
+        Err(sense) => Execution::Done(answer(SPEC, Err(sense))),
+    }
+}
+
+pub(super) fn overwrite(disk: &Arc<Disk>, task: Task) -> Execution {
+    const SPEC: &CommandSpec = &sbc::SANITIZE_OVERWRITE;
+    let length = task.cdb.read::<SanitizeCdb>().parameter_list_length.get();
+    let block = disk.block_length.0 as usize;
+    let list = match usize::from(length) {
+        // Four bytes, and one byte to one block of pattern.
+        length if length < 5 || length > 4 + block => Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(7))),
+        length => parameter_list(&task, length).and_then(|list| OverwriteList::parse(&list)),
+    };
+    match list {
+        Ok(list) => start(disk, task, SPEC, Work::Overwrite(list)),
+        Err(sense) => Execution::Done(answer(SPEC, Err(sense))),
+    }
+}
+
+/// Nothing to leave is no error; a failure mode that was entered without AUSE is left by a SANITIZE that succeeds only.
+pub(super) fn exit_failure_mode(disk: &Disk, task: &Task) -> Reply {
+    without_list(task)?;
+    let sanitizing = &disk.sanitizing;
+    let record = *sanitizing.record();
+    match record {
+        Some(Record { unrestricted: false }) => Err(Sense::SANITIZE_COMMAND_FAILED),
+        Some(Record { unrestricted: true }) => {
+            sanitizing.clear().map_err(|error| fault::on_write(&error))?;
+            Ok(Response::good())
+        }
+        None => Ok(Response::good()),
+    }
+}
+
+fn without_list(task: &Task) -> Result<(), Sense> {
+    match task.cdb.read::<SanitizeCdb>().parameter_list_length.get() {
+        0 => Ok(()),
+        _ => Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(7))),
+    }
+}
+
+fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -> Execution {
+    let cdb: SanitizeCdb = task.cdb.read();
+    // A snapshot keeps what is to be gone.
+    if !disk.volume.trackers().none_live() {
+        return Execution::Done(answer(spec, Err(Sense::COMMAND_SEQUENCE_ERROR)));
+    }
+    let Some(admission) = disk.volume.try_admit() else {
+        // A hold lasts for a moment; the initiator asks again.
+        return Execution::Done(Response::status(Status::Busy));
+    };
+    let (immediate, record) = (cdb.immediate(), Record { unrestricted: cdb.unrestricted_exit() });
+    let disk = Arc::clone(disk);
+    let begin = move || -> Result<watch::Receiver<Option<bool>>, Sense> {
+        disk.sanitizing.begin(record).map_err(|error| fault::on_write(&error))?;
+        let (ended, end) = watch::channel(None);
+        let runner = Arc::clone(&disk);
+        let spawned = thread::Builder::new().name("sanitize".into()).spawn(move || {
+            let done = run(&runner, &admission, &work);
+            let _ = ended.send(Some(done));
+        });
+        match spawned {
+            Ok(_) => Ok(end),
+            Err(error) => {
+                disk.sanitizing.fail();
+                Err(fault::on_write(&error))
+            }
+        }
+    };
+    if immediate {
+        return Execution::Blocking(Box::new(move || answer(spec, begin().map(|_| Response::good()))));
+    }
+    let abort = task.abort;
+    Execution::Async(Box::pin(async move {
+        let begun = tokio::task::spawn_blocking(begin).await.unwrap_or(Err(Sense::INTERNAL_TARGET_FAILURE));
+        let mut end = match begun {
+            Ok(end) => end,
+            Err(sense) => return answer(spec, Err(sense)),
+        };
+        // Whoever asked may give up; the operation does not.
+        let done = tokio::select! {
+            biased;
+            () = abort.cancelled() => return Response::status(Status::TaskAborted),
+            done = end.wait_for(Option::is_some) => done.is_ok_and(|done| *done == Some(true)),
+        };
+        answer(spec, if done { Ok(Response::good()) } else { Err(Sense::SANITIZE_COMMAND_FAILED) })
+    }))
+}
+
+/// True when all was done.
+fn run(disk: &Disk, admission: &Admission, work: &Work) -> bool {
+    // Writers that have begun end first, and those that wait go on afterwards.
+    let _alone = disk.writers.write().expect("no writer panics");
+    let begun = Instant::now();
+    let done = carry_out(disk, admission, work).and_then(|()| disk.sanitizing.clear());
+    match &done {
+        Ok(()) => info!(took = ?begun.elapsed(), "sanitized"),
+        Err(error) => {
+            error!(%error, "a sanitize operation failed");
+            disk.sanitizing.fail();
+        }
+    }
+    done.is_ok()
+}
+
+fn carry_out(disk: &Disk, admission: &Admission, work: &Work) -> io::Result<()> {
+    let size = disk.capacity().0 * disk.block_length.bytes();
+    let total = Total { sanitizing: &disk.sanitizing, bytes: size, passes: work.passes() };
+    for pass in 0..work.passes() {
+        let pattern = work.pattern(pass, disk.block_length.0 as usize);
+        let mut at = 0;
+        while at < size {
+            let begun = Instant::now();
+            let range = ByteRange { start: at, len: PIECE.min(size - at) };
+            match &pattern {
+                None => disk.volume.deallocate(admission, range)?,
+                Some(pattern) => disk.volume.write_at(admission, at, &[pattern.slice(..range.len as usize)])?,
+            }
+            at = range.end();
+            total.reached(pass, at);
+            thread::sleep(begun.elapsed().clamp(PAUSE_MIN, PAUSE_MAX));
+        }
+        disk.volume.sync()?;
+    }
+    Ok(())
+}
+
+impl Work {
+    fn passes(&self) -> u64 {
+        match self {
+            Self::Erase => 1,
+            Self::Overwrite(list) => u64::from(list.count),
+        }
+    }
+
+    /// A piece of what a pass writes; `None` where it erases. INVERT turns every second pass round.
+    fn pattern(&self, pass: u64, block: usize) -> Option<Bytes> {
+        let Self::Overwrite(list) = self else { return None };
+        let turn = if list.invert && pass % 2 == 1 { 0xFF } else { 0 };
+        // The pattern begins anew with each block.
+        let one: Vec<u8> = list.pattern.iter().cycle().take(block).map(|byte| byte ^ turn).collect();
+        Some(Bytes::from(one.repeat(PIECE as usize / block)))
+    }
+}
+
+/// How far all passes together have come.
+struct Total<'a> {
+    sanitizing: &'a Sanitizing,
+    bytes: u64,
+    passes: u64,
+}
+
+impl Total<'_> {
+    fn reached(&self, pass: u64, at: u64) {
+        let part = (u128::from(pass * self.bytes + at) << 16) / u128::from((self.passes * self.bytes).max(1));
+        self.sanitizing.progress.store(part.min(0xFFFF) as u16, Ordering::Relaxed);
+    }
+}
