@@ -57,3 +57,14 @@ device() {
         *) echo "/dev/${folder[0]##*/}" ;;
     esac
 }
+
+# No packet in or out, without a word to either side; and back.
+cut_network() {
+    iptables -I INPUT -i eth0 -j DROP
+    iptables -I OUTPUT -o eth0 -j DROP
+}
+
+mend_network() {
+    iptables -F OUTPUT
+    iptables -F INPUT
+}
