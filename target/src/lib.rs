@@ -20,6 +20,7 @@ pub mod mover;
 pub mod net;
 pub mod nexus;
 pub mod quiet;
+pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod sys;

@@ -9,8 +9,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use offhost_target::config::{Config, ConfigError, ServeArgs, Source};
 use offhost_target::control;
 use offhost_target::daemon::Daemon;
+use offhost_target::service::{self, Signals};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 
 /// A user-space iSCSI target with disk and tape LUNs that executes SCSI EXTENDED COPY.
@@ -21,8 +22,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, 2 wrong usage, 78 wrong configuration.\n\
-    What is logged is chosen by RUST_LOG (info by default).";
+const EXIT_CODES: &str = "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, or cut off by a second signal, 2 wrong usage, \
+    78 wrong configuration.\nSIGHUP reads the configuration file again.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -46,6 +47,33 @@ struct Serve {
     /// Say on one line of JSON where the target listens; log as JSON
     #[arg(long)]
     json: bool,
+    /// Form of the log on standard error [default: text, json with --json]
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<LogFormat>,
+    /// What is logged, as `info` or `offhost_target::net=debug,warn` [default: RUST_LOG, else info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<Filter>,
+}
+
+/// A filter that is known to be one.
+#[derive(Debug, Clone)]
+struct Filter(String);
+
+impl std::str::FromStr for Filter {
+    type Err = tracing_subscriber::filter::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        EnvFilter::try_new(text).map(|_| Self(text.to_owned()))
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// sysexits(3) EX_CONFIG: a supervisor should not try again.
@@ -57,7 +85,8 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(serve) => {
             let matches = matches.subcommand_matches("serve").expect("the command is serve");
-            log_to_stderr(serve.json);
+            let format = serve.log_format.unwrap_or(if serve.json { LogFormat::Json } else { LogFormat::Text });
+            log_to_stderr(serve.log, format);
             let source = serve.args.source(matches);
             match source.read() {
                 Ok(config) => run(source, config, serve.json),
@@ -80,20 +109,22 @@ fn report_config(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn log_to_stderr(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn log_to_stderr(filter: Option<Filter>, format: LogFormat) {
+    let filter = match filter {
+        Some(Filter(text)) => EnvFilter::new(text),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    match format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
     }
 }
 
 fn run(source: Source, config: Config, json: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
     let code = match runtime.block_on(serve(source, config, json)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             error!("{failure:#}");
             eprintln!("offhost-target: {failure:#}");
@@ -105,28 +136,17 @@ fn run(source: Source, config: Config, json: bool) -> ExitCode {
     code
 }
 
-async fn serve(source: Source, config: Config, json: bool) -> anyhow::Result<()> {
+async fn serve(source: Source, config: Config, json: bool) -> anyhow::Result<ExitCode> {
+    // First, so that a signal while LUNs are opened does not end the process in the middle.
+    let signals = Signals::catch()?;
     let shutdown = CancellationToken::new();
     let control = config.control_path();
     let daemon = Daemon::start(source, config).await?;
     let sockets = control::serve(Arc::clone(&daemon), control.clone(), shutdown.clone()).await?;
     announce(&daemon, &control, json)?;
-    ended_by_signal().await?;
-    info!("ending: no new commands are taken");
-    shutdown.cancel();
+    let code = service::run(&daemon, signals, &shutdown).await;
     sockets.await?;
-    daemon.end().await;
-    Ok(())
-}
-
-async fn ended_by_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(code)
 }
 
 /// Says where the target listens: a line of JSON for scripts, the next commands for people.

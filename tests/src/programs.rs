@@ -48,10 +48,20 @@ impl Target {
     /// # Errors
     /// As [`Target::start`].
     pub fn start_on(folder: &Path, listen: &str, flags: &[&str]) -> Result<Self> {
+        let own = ["--listen", listen, "--data", "data"];
+        Self::start_with(folder, &[&own, flags].concat(), &[])
+    }
+
+    /// Starts `offhost-target serve` with just these flags and variables, and waits until it listens. Its data folder is to be `data`.
+    ///
+    /// # Errors
+    /// As [`Target::start`].
+    pub fn start_with(folder: &Path, flags: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("target.log"))?;
         let mut child = Command::new(program("offhost-target"))
-            .args(["serve", "--json", "--listen", listen, "--data", "data"])
+            .args(["serve", "--json"])
             .args(flags)
+            .envs(variables.iter().copied())
             .current_dir(folder)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
@@ -102,12 +112,20 @@ impl Target {
         let _ = self.child.wait();
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal)?)
+    }
+
     /// SIGTERM, and waits for its end.
     ///
     /// # Errors
     /// When it does not end within 10 s.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM)?;
+        self.signal(nix::sys::signal::Signal::SIGTERM)?;
         wait(&mut self.child, Duration::from_secs(10))
     }
 

@@ -42,19 +42,22 @@ impl Daemon {
         let mut closing = Vec::new();
         for change in changes {
             match change {
-                Change::RemovePortal { listen } => {
-                    let bound = self.portals.lock().expect("no holder panics").clone();
-                    let spec = bound.into_iter().find(|(_, address)| address == listen);
-                    let listen = spec.map_or(*listen, |(spec, address)| {
-                        closing.push(address);
-                        spec.listen
-                    });
-                    edit(&mut wanted, &Change::RemovePortal { listen })?;
+                // By where it listens: port 0 has become another.
+                Change::RemovePortal { listen } if self.bound_at(*listen).is_some_and(|(spec, _)| spec.listen != *listen) => {
+                    let Some((spec, bound)) = self.bound_at(*listen) else { continue };
+                    closing.push(bound);
+                    if let Some(at) = wanted.portals.iter().position(|portal| *portal == spec) {
+                        wanted.portals.remove(at);
+                    }
                 }
                 change => edit(&mut wanted, change)?,
             }
         }
         self.apply(wanted, &closing).await
+    }
+
+    fn bound_at(&self, address: SocketAddr) -> Option<(PortalSpec, SocketAddr)> {
+        self.portals.lock().expect("no holder panics").iter().find(|(_, bound)| *bound == address).cloned()
     }
 
     /// Reads the file again and carries out what differs from what runs.

@@ -97,6 +97,14 @@ impl Daemon {
         self.running().clone()
     }
 
+    /// Takes and gives back every lock that a session needs to come, go and be seen. Blocks when one is stuck.
+    #[must_use]
+    pub fn is_responsive(&self) -> bool {
+        let sessions: usize = self.server.targets().iter().map(|target| target.session_count()).sum();
+        drop(self.running());
+        sessions < usize::MAX
+    }
+
     /// Lets initiators go, then ends what outlives connections: copies, movers; leaves disks and tapes synchronized.
     pub async fn end(&self) {
         self.server.end().await;

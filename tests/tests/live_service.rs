@@ -1,0 +1,92 @@
+//! The target as a service: what a supervisor is told, how it drains, and how initiators come back.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::sys::signal::Signal;
+use offhost_tests::pattern;
+use offhost_tests::programs::Target;
+use protocol::units::{BlockLength, Lba};
+use sim::client::{Client, Options};
+
+/// What sd_notify sends to, as a supervisor would open it.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: String,
+}
+
+impl Supervisor {
+    fn listen(folder: &std::path::Path) -> Self {
+        let path = folder.join("notify.sock");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, path: path.to_str().unwrap().to_owned() }
+    }
+
+    /// The next message that has a line beginning so.
+    fn wait_for(&self, line: &str) -> String {
+        let mut message = [0; 4096];
+        loop {
+            let length = self.socket.recv(&mut message).unwrap_or_else(|error| panic!("no {line}: {error}"));
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            if text.lines().any(|said| said.starts_with(line)) {
+                return text;
+            }
+        }
+    }
+}
+
+async fn client(target: &Target) -> Client {
+    Client::connect(&target.url(0).parse().unwrap(), Options::named("iqn.2026-01.test:service")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_is_told_of_start_reload_life_and_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::listen(folder.path());
+    let file = "data = \"data\"\nlisten = \"127.0.0.1:0\"\n[[lun]]\ndisk = \"a.img\"\nsize = \"1MiB\"\n";
+    std::fs::write(folder.path().join("offhost.toml"), file).unwrap();
+    let variables = [("NOTIFY_SOCKET", supervisor.path.as_str()), ("WATCHDOG_USEC", "200000")];
+    let mut target = Target::start_with(folder.path(), &["--config", "offhost.toml"], &variables).unwrap();
+    supervisor.wait_for("READY=1");
+    supervisor.wait_for("WATCHDOG=1");
+    target.signal(Signal::SIGHUP).unwrap();
+    assert!(supervisor.wait_for("RELOADING=1").contains("MONOTONIC_USEC="));
+    supervisor.wait_for("READY=1");
+    assert!(target.stop().unwrap().success());
+    supervisor.wait_for("STOPPING=1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn initiators_log_in_again_after_a_restart_and_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut target = Target::start(folder.path(), &["--disk", "disk.img:16MiB"]).unwrap();
+    let portal = target.portal.clone();
+    let write = async |client: &Client, index: u64| {
+        let data = Bytes::from(pattern::bytes(3, index, 4096));
+        client.unit().write(Lba(index * 8), data, BlockLength::B512).await
+    };
+    let mut written = 0;
+    for _ in 0..3 {
+        let client = client(&target).await;
+        client.unit().test_unit_ready().await.unwrap();
+        let stopping = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            target.stop().map(|status| (status, target))
+        });
+        while write(&client, written).await.is_ok() {
+            written = (written + 1) % 4096;
+        }
+        let (status, _ended) = stopping.await.unwrap().unwrap();
+        assert!(status.success(), "drained: {status}");
+        target = Target::start_on(folder.path(), &portal, &["--disk", "disk.img:16MiB"]).unwrap();
+    }
+    let client = client(&target).await;
+    client.unit().test_unit_ready().await.unwrap();
+    assert!(written > 0);
+    for index in 0..written {
+        let found = client.unit().read(Lba(index * 8), 8, BlockLength::B512).await.unwrap();
+        assert_eq!(found, pattern::bytes(3, index, 4096), "block {index} was acknowledged");
+    }
+}
