@@ -315,12 +315,12 @@ impl Driver {
     /// Waits for one thing to happen and does what follows from it.
     async fn step(&mut self) -> Result<(), End> {
         self.write_some()?;
-        if self.session.is_closing() {
+        if self.session.is_closing(CONNECTION) {
             return Err(End::LoggedOut);
         }
         let idle = !self.session.transmit(CONNECTION).map_err(End::Protocol)?.is_empty();
         let interest = if idle { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let deadlines = self.deadlines.first().map(|(at, _)| *at).into_iter().chain(self.session.poll_timeout());
+        let deadlines = self.deadlines.first().map(|(at, _)| *at).into_iter().chain(self.session.poll_timeout(CONNECTION));
         let wake_at = deadlines.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
             ready = self.stream.ready(interest) => {
@@ -340,8 +340,8 @@ impl Driver {
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         let now = Instant::now();
-        if self.session.poll_timeout().is_some_and(|at| at <= now) {
-            self.session.handle_timeout(now).map_err(End::Protocol)?;
+        if self.session.poll_timeout(CONNECTION).is_some_and(|at| at <= now) {
+            self.session.handle_timeout(CONNECTION, now).map_err(End::Protocol)?;
         }
         self.expire(now);
         self.take_events();
@@ -349,7 +349,7 @@ impl Driver {
     }
 
     fn read_some(&mut self) -> Result<(), End> {
-        self.input.reserve(self.session.missing(&self.input).max(RECEIVE_ROOM));
+        self.input.reserve(self.session.missing(CONNECTION, &self.input).max(RECEIVE_ROOM));
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => Err(End::Closed),
             Ok(_) => {

@@ -78,7 +78,7 @@ async fn serve(mut stream: TcpStream, log: Log) {
         let alive = session.handle_input(CONNECTION, Instant::now(), &mut input).is_ok();
         while let Some(event) = session.poll_event() {
             match event {
-                TargetEvent::SessionUp(_) => {}
+                TargetEvent::SessionUp(_) | TargetEvent::Join(_) => {}
                 TargetEvent::Command(command) => {
                     let written = command.data_out.iter().map(Bytes::len).sum();
                     log.push(Seen::Command(command.cdb.opcode(), written));
@@ -99,7 +99,7 @@ async fn serve(mut stream: TcpStream, log: Log) {
                     }
                     session.respond_task_management(tag, TaskManagementResponse::FunctionNotSupported);
                 }
-                TargetEvent::Logout { tag } => {
+                TargetEvent::Logout { tag, .. } => {
                     log.push(Seen::Logout);
                     session.respond_logout(tag);
                 }
@@ -107,7 +107,7 @@ async fn serve(mut stream: TcpStream, log: Log) {
         }
         let transmit = session.transmit(CONNECTION).unwrap();
         let bytes = transmit.copy_to_bytes(transmit.remaining());
-        if stream.write_all(&bytes).await.is_err() || !alive || session.is_closing() {
+        if stream.write_all(&bytes).await.is_err() || !alive || session.is_closing(CONNECTION) {
             return;
         }
     }

@@ -358,25 +358,27 @@ impl DigestWish {
 }
 
 impl Default for Wishes {
-    /// Large segments and bursts, no round trip before small writes: see the crate's benchmarks of other targets.
     fn default() -> Self {
-        Self {
-            header_digest: DigestWish::Accept,
-            data_digest: DigestWish::Accept,
-            max_recv_data_segment_length: 256 * 1024,
-            max_burst_length: 1024 * 1024,
-            first_burst_length: 256 * 1024,
-            initial_r2t: false,
-            immediate_data: true,
-            max_outstanding_r2t: 4,
-            max_connections: 1,
-            error_recovery_level: 0,
-            default_time2retain: Key::DefaultTime2Retain.spec().default,
-        }
+        Self::DEFAULT
     }
 }
 
 impl Wishes {
+    /// Large segments and bursts, no round trip before small writes: see the crate's benchmarks of other targets.
+    pub const DEFAULT: Self = Self {
+        header_digest: DigestWish::Accept,
+        data_digest: DigestWish::Accept,
+        max_recv_data_segment_length: 256 * 1024,
+        max_burst_length: 1024 * 1024,
+        first_burst_length: 256 * 1024,
+        initial_r2t: false,
+        immediate_data: true,
+        max_outstanding_r2t: 4,
+        max_connections: 1,
+        error_recovery_level: 0,
+        default_time2retain: Key::DefaultTime2Retain.spec().default,
+    };
+
     /// Keeps every number within its row's bounds, so that a careless configuration cannot break the protocol.
     #[must_use]
     pub fn clamped(mut self) -> Self {

@@ -123,6 +123,8 @@ pub struct LoggedIn {
     pub isid: [u8; 6],
     /// Target's part of the session's name.
     pub tsih: u16,
+    /// A connection for the session that TSIH names, not a session of its own.
+    pub joins: bool,
     /// Connection id.
     pub cid: u16,
     /// CHAP name that the initiator has proved; `None` when it was asked for no proof.

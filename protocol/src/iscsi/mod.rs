@@ -21,7 +21,7 @@ pub mod text;
 pub use keys::Parameters;
 pub use pdu::{Header, Pdu, Transmit};
 pub use session::{
-    Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, ProtocolError, Reply,
+    Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, Joining, ProtocolError, Reply,
     Residual, Session, Submission, Target, TargetConfig, TargetEntry, TargetEvent, TaskManagementFunction,
     TaskManagementResponse,
 };

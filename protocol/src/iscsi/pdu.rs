@@ -181,16 +181,24 @@ impl Transmit {
     /// # Panics
     /// As [`Transmit::push`], and when `ahs` is longer than TotalAHSLength can say or not whole words.
     pub fn push_with_ahs<H: Bhs>(&mut self, mut header: H, ahs: &[u8], data: &[Bytes]) {
-        assert!(ahs.len().is_multiple_of(4), "additional header segments are whole words");
-        let data_length: usize = data.iter().map(Bytes::len).sum();
         let header = header.as_mut_bytes();
         header[0] = header[0] & bhs::IMMEDIATE | H::OPCODE;
+        self.push_bytes(*header.first_chunk().expect("a basic header segment has 48 bytes"), ahs, data);
+    }
+
+    /// As [`Transmit::push_with_ahs`], for a header whose operation code is written.
+    ///
+    /// # Panics
+    /// As [`Transmit::push_with_ahs`].
+    pub fn push_bytes(&mut self, mut header: [u8; bhs::LENGTH], ahs: &[u8], data: &[Bytes]) {
+        assert!(ahs.len().is_multiple_of(4), "additional header segments are whole words");
+        let data_length: usize = data.iter().map(Bytes::len).sum();
         header[4] = u8::try_from(ahs.len() / 4).expect("additional header segments fit their length");
         let length = u32::try_from(data_length).ok().and_then(U24::new).expect("data segments are cut before they are sent");
         header[5..8].copy_from_slice(&length.0);
 
         let start = self.gathered.len();
-        self.gather(header);
+        self.gather(&header);
         self.gather(ahs);
         if self.digests.header {
             let sum = digest::of(&self.gathered[start..]);

@@ -11,7 +11,9 @@ use protocol::scsi::{LunAddress, Sense, SenseKey};
 use tokio::sync::oneshot;
 
 use super::Target;
-use crate::nexus::Peers;
+use super::wire::Guest;
+use crate::lun::Device;
+use crate::nexus::{Nexus, Peers};
 use crate::task::Response;
 
 /// What reaches a connection from elsewhere in the target.
@@ -23,6 +25,8 @@ pub(super) enum Message {
     Abort(Scope, oneshot::Sender<Aborted>),
     /// A task management function has ended.
     Managed { tag: u32, outcome: Outcome, cold_reset: bool },
+    /// A connection has logged in to this session.
+    Join(Box<Guest>),
     /// End the session: another takes its place, or the target was reset.
     Close,
 }
@@ -37,21 +41,22 @@ pub(super) struct Finished {
 }
 
 /// Which tasks of a session are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Scope {
     /// The one with this tag.
     Tag(u32),
-    /// Those of one logical unit.
-    Lun(LunAddress),
+    /// Those of one logical unit, whatever number a nexus knows it by.
+    Unit(Device),
     /// All.
     Target,
 }
 
 impl Scope {
-    pub fn hits(self, tag: u32, lun: LunAddress) -> bool {
+    /// `unit` tells the logical unit of the task, where it has one.
+    pub fn hits(&self, tag: u32, unit: impl FnOnce() -> Option<Device>) -> bool {
         match self {
-            Self::Tag(one) => one == tag,
-            Self::Lun(one) => one == lun,
+            Self::Tag(one) => *one == tag,
+            Self::Unit(one) => unit().is_some_and(|unit| std::ptr::eq(unit.common(), one.common())),
             Self::Target => true,
         }
     }
@@ -65,7 +70,7 @@ pub(super) struct Aborted(pub usize);
 const COMMANDS_CLEARED: Sense = Sense::new(SenseKey::UnitAttention, 0x2F, 0x00);
 
 /// A function as it is to be carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Plan {
     /// Answered at once.
     Refused(Outcome),
@@ -89,14 +94,17 @@ pub(super) enum Reset {
 }
 
 impl Target {
-    /// What a function asks for.
-    pub(super) fn plan(&self, function: Function, lun: LunAddress, referenced: u32) -> Plan {
-        let on_lun = |plan| if self.luns().get(lun).is_some() { plan } else { Plan::Refused(Outcome::LunDoesNotExist) };
+    /// What a function asks for, in the view that a nexus has of the target.
+    pub(super) fn plan(nexus: &Nexus, function: Function, lun: LunAddress, referenced: u32) -> Plan {
+        let on_unit = |plan: fn(Scope) -> Plan| match nexus.luns.get(lun) {
+            Some(unit) => plan(Scope::Unit(unit)),
+            None => Plan::Refused(Outcome::LunDoesNotExist),
+        };
         match function {
             Function::AbortTask => Plan::Own(Scope::Tag(referenced)),
-            Function::AbortTaskSet => on_lun(Plan::Own(Scope::Lun(lun))),
-            Function::ClearTaskSet => on_lun(Plan::Everyone(Scope::Lun(lun), Reset::None)),
-            Function::LogicalUnitReset => on_lun(Plan::Everyone(Scope::Lun(lun), Reset::LogicalUnit)),
+            Function::AbortTaskSet => on_unit(Plan::Own),
+            Function::ClearTaskSet => on_unit(|unit| Plan::Everyone(unit, Reset::None)),
+            Function::LogicalUnitReset => on_unit(|unit| Plan::Everyone(unit, Reset::LogicalUnit)),
             Function::TargetWarmReset => Plan::Everyone(Scope::Target, Reset::Warm),
             Function::TargetColdReset => Plan::Everyone(Scope::Target, Reset::Cold),
             Function::ClearAca => Plan::Refused(Outcome::FunctionNotSupported),
@@ -106,41 +114,29 @@ impl Target {
 
     /// Aborts in all sessions but `own`, which has done so itself, waits for all, and resets what is to be reset.
     pub(super) async fn clear(self: Arc<Self>, own: u64, scope: Scope, reset: Reset, own_done: oneshot::Receiver<Aborted>) {
-        let others: Vec<_> = self.handles().into_iter().filter(|session| session.nexus.id != own).collect();
+        let others: Vec<_> = self.reachable().into_iter().filter(|(nexus, _)| *nexus != own).collect();
         let asked: Vec<_> = others
             .iter()
-            .map(|session| {
+            .map(|(nexus, messages)| {
                 let (done, aborted) = oneshot::channel();
-                let _ = session.messages.send(Message::Abort(scope, done));
-                (session.nexus.id, aborted)
+                let _ = messages.send(Message::Abort(scope.clone(), done));
+                (*nexus, aborted)
             })
             .collect();
         let _ = own_done.await;
         for (nexus, aborted) in asked {
             // A session that ends meanwhile has ended its tasks.
-            if matches!(aborted.await, Ok(Aborted(hit)) if hit > 0) && reset == Reset::None {
-                self.tell_cleared(nexus, scope);
+            if let (Ok(Aborted(1..)), Reset::None, Scope::Unit(unit)) = (aborted.await, reset, &scope) {
+                unit.common().attentions.establish(nexus, COMMANDS_CLEARED);
             }
         }
-        match (reset, scope) {
-            (Reset::LogicalUnit, Scope::Lun(lun)) => {
-                if let Some(device) = self.luns().get(lun) {
-                    device.common().reset();
-                }
-            }
+        match (reset, &scope) {
+            (Reset::LogicalUnit, Scope::Unit(unit)) => unit.common().reset(),
             (Reset::Warm | Reset::Cold, _) => self.luns().all().iter().for_each(|(_, device)| device.common().reset()),
             _ => {}
         }
         if reset == Reset::Cold {
-            others.iter().for_each(|session| drop(session.messages.send(Message::Close)));
-        }
-    }
-
-    fn tell_cleared(&self, nexus: u64, scope: Scope) {
-        if let Scope::Lun(lun) = scope
-            && let Some(device) = self.luns().get(lun)
-        {
-            device.common().attentions.establish(nexus, COMMANDS_CLEARED);
+            others.iter().for_each(|(_, messages)| drop(messages.send(Message::Close)));
         }
     }
 }
@@ -151,11 +147,13 @@ impl Peers for Target {
     }
 
     fn abort(self: Arc<Self>, nexuses: Vec<u64>, lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let unit = self.luns().get(lun);
         let hit = self.handles().into_iter().filter(|session| nexuses.contains(&session.nexus.id));
         let asked: Vec<_> = hit
-            .map(|session| {
+            .zip(std::iter::repeat_with(|| unit.clone()).map_while(|unit| unit))
+            .map(|(session, unit)| {
                 let (done, aborted) = oneshot::channel();
-                let _ = session.messages.send(Message::Abort(Scope::Lun(lun), done));
+                let _ = session.messages.send(Message::Abort(Scope::Unit(unit), done));
                 aborted
             })
             .collect();

@@ -14,6 +14,7 @@
 //! is read, decides how many small commands a second there are. What a command does is the logical unit's; what an iSCSI PDU
 //! says is [`protocol::iscsi`]'s. Follows RFC 7143 and, for task management and nexus loss, SAM-5.
 
+mod commands;
 mod connection;
 mod gate;
 mod half_open;
@@ -23,6 +24,7 @@ mod portal;
 mod target;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,7 +39,7 @@ use protocol::iscsi::keys::Wishes;
 use protocol::iscsi::login::LoggedIn;
 use protocol::iscsi::{TargetConfig, TargetEntry};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -62,6 +64,17 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
 const MAX_COUNTERS: usize = 4096;
+
+/// Connections of one session, unless configured otherwise.
+const CONNECTIONS_OF_A_SESSION: u32 = 4;
+
+/// What every session is negotiated for. Nothing of it outlives its last connection.
+const WISHES: Wishes = Wishes {
+    max_connections: CONNECTIONS_OF_A_SESSION,
+    error_recovery_level: 1,
+    default_time2retain: 0,
+    ..Wishes::DEFAULT
+};
 
 /// All that is reached over the network: portals, targets, and how much of it at a time.
 #[derive(Debug)]
@@ -90,7 +103,7 @@ impl Server {
     pub fn new(limits: &LimitsSpec) -> Arc<Self> {
         let max_connections = limits.connections.unwrap_or(MAX_CONNECTIONS);
         Arc::new(Self {
-            wishes: Wishes::default(),
+            wishes: WISHES,
             half_open: Arc::default(),
             room: Arc::new(Semaphore::new(max_connections as usize)),
             max_connections,
@@ -171,12 +184,12 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal) -> io::Result<()> {
+    async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal, permit: OwnedSemaphorePermit) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let config = TargetConfig {
             portal_group_tag: portal.tag,
             gate: Arc::new(PortalGate::new(Arc::clone(&self), portal, stream.local_addr()?)),
-            // Zero is no TSIH; two sessions of the same number are no harm while each has one connection.
+            // Zero is no TSIH. A session is named by initiator, ISID and TSIH, so that one number for two does no harm.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
             wishes: self.wishes,
             login_timeout: self.login_timeout,
@@ -187,15 +200,15 @@ impl Server {
         let shutdown = self.shutdown.clone();
         let place = self.half_open.enter(stream.peer_addr()?.ip());
         let evicted = place.evicted();
-        let connection = Connection::new(self, stream, config, place);
+        let connection = Connection::new(self, stream, permit, config, place);
         tokio::select! {
-            ended = connection.run(shutdown) => ended,
+            () = connection.run(shutdown) => {}
             // Nothing has to be ended for it: it has no session, or one for discovery.
             () = evicted.cancelled() => {
                 info!("made room for others: it has not logged in");
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// The targets that a portal serves and that are to be shown, with every address each is reached at; the one that was dialled
@@ -230,6 +243,11 @@ impl Server {
         let target = self.target(logged_in.target_name.as_ref()?)?;
         let counters = self.counters_of(&logged_in.initiator_name);
         target.enter(logged_in, portal_group, counters, messages).await
+    }
+
+    /// The session that a connection wants to join, see [`Target::session`].
+    fn session(&self, logged_in: &LoggedIn, portal_group: u16) -> Option<SessionHandle> {
+        self.target(logged_in.target_name.as_ref()?)?.session(logged_in, portal_group)
     }
 
     /// Counters of every initiator that was ever logged in, by name.

@@ -116,10 +116,9 @@ impl Server {
             let portal = self.portals().get(&address).map(|open| open.portal.clone());
             let (server, Some(portal)) = (Arc::clone(&self), portal) else { return };
             let serving = async move {
-                if let Err(error) = server.connection(stream, portal).await {
+                if let Err(error) = server.connection(stream, portal, permit).await {
                     debug!(%error, "connection lost");
                 }
-                drop(permit);
             };
             tokio::spawn(serving.instrument(info_span!("connection", %peer)));
         }

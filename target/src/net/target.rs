@@ -36,6 +36,8 @@ pub struct Target {
 struct Sessions {
     /// By nexus id.
     live: BTreeMap<u64, SessionHandle>,
+    /// Sessions that have ended, but for copies that outlive their nexus; by its id.
+    survived: BTreeMap<u64, mpsc::UnboundedSender<Message>>,
     /// The target was taken out: nobody enters any more.
     closed: bool,
 }
@@ -47,6 +49,8 @@ pub(super) struct SessionHandle {
     pub nexus: Arc<Nexus>,
     /// CHAP name that was proved.
     pub user: Option<String>,
+    /// The target's part of the session's name.
+    pub tsih: u16,
     pub messages: mpsc::UnboundedSender<Message>,
     /// Fires when the session and all it ran have ended.
     pub ended: CancellationToken,
@@ -166,6 +170,7 @@ impl Target {
                 peers: Arc::downgrade(self) as Weak<dyn Peers>,
             }),
             user: logged_in.user.clone(),
+            tsih: logged_in.tsih,
             messages,
             ended: CancellationToken::new(),
         };
@@ -202,14 +207,42 @@ impl Target {
         self.sessions().live.values().filter(|session| !port(&session.nexus)).count()
     }
 
-    /// Takes a session out whose commands have all ended.
-    pub(super) fn leave(&self, handle: &SessionHandle) {
+    /// The session that a connection wants to join: of the same I_T nexus, under this TSIH, and proved alike. RFC 7143 (6.3.1).
+    pub(super) fn session(&self, logged_in: &LoggedIn, portal_group: u16) -> Option<SessionHandle> {
+        let sessions = self.sessions();
+        let named = |session: &&SessionHandle| {
+            let nexus = &session.nexus;
+            (session.tsih, nexus.isid, nexus.portal_group) == (logged_in.tsih, logged_in.isid, portal_group)
+                && (&nexus.initiator, &session.user) == (&logged_in.initiator_name, &logged_in.user)
+        };
+        sessions.live.values().find(named).cloned()
+    }
+
+    /// Takes a session out whose commands have all ended, or those that do not belong to the nexus survive.
+    pub(super) fn leave(&self, handle: &SessionHandle, survived: bool) {
         for (_, device) in self.luns.all() {
             device.common().nexus_lost(handle.nexus.id);
         }
         handle.nexus.counters.live.fetch_sub(1, Ordering::Relaxed);
-        self.sessions().live.remove(&handle.nexus.id);
+        let mut sessions = self.sessions();
+        sessions.live.remove(&handle.nexus.id);
+        if survived {
+            sessions.survived.insert(handle.nexus.id, handle.messages.clone());
+        }
+        drop(sessions);
         handle.ended.cancel();
+    }
+
+    /// The last that survived a session has ended.
+    pub(super) fn forget(&self, nexus: u64) {
+        self.sessions().survived.remove(&nexus);
+    }
+
+    /// Whatever may run commands, by nexus.
+    pub(super) fn reachable(&self) -> Vec<(u64, mpsc::UnboundedSender<Message>)> {
+        let mut all: Vec<_> = self.handles().into_iter().map(|session| (session.nexus.id, session.messages)).collect();
+        all.extend(self.sessions().survived.iter().map(|(nexus, messages)| (*nexus, messages.clone())));
+        all
     }
 
     /// Closes all sessions, and lets none in any more.

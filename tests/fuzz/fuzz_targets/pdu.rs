@@ -57,6 +57,7 @@ impl Peer {
             queue_depth: 8,
             write_budget: 1 << 20,
             max_write_length: 1 << 20,
+            wishes: protocol::iscsi::keys::Wishes { error_recovery_level: 1, ..Default::default() },
             ..Default::default()
         };
         let now = Instant::now();
@@ -77,18 +78,18 @@ impl Peer {
         let alive = self.session.handle_input(CONNECTION, self.now, &mut self.buffer).is_ok();
         while let Some(event) = self.session.poll_event() {
             match event {
-                TargetEvent::SessionUp(_) => {}
+                TargetEvent::SessionUp(_) | TargetEvent::Join(_) => {}
                 TargetEvent::Command(command) => {
                     let gathered: usize = command.data_out.iter().map(Bytes::len).sum();
                     assert!(gathered <= 1 << 20, "more was gathered than is allowed");
                     self.running.push_back(command.tag);
                 }
                 TargetEvent::TaskManagement { tag, .. } => self.managing.push_back(tag),
-                TargetEvent::Logout { tag } => self.logout = Some(tag),
+                TargetEvent::Logout { tag, .. } => self.logout = Some(tag),
             }
         }
         assert!(self.running.len() <= 16, "more commands are open than the window and the immediate ones allow");
-        alive && !self.session.is_closing()
+        alive && !self.session.is_closing(CONNECTION)
     }
 
     fn log_in(&mut self, options: u8) {
@@ -97,11 +98,12 @@ impl Peer {
         let text = format!(
             "InitiatorName=iqn.2026-01.org.offhost:peer\0TargetName=iqn.2026-01.org.offhost:fuzz\0SessionType=Normal\0\
              InitialR2T={}\0ImmediateData={}\0HeaderDigest={}\0DataDigest={}\0MaxBurstLength=4096\0FirstBurstLength=2048\0\
-             MaxOutstandingR2T=2\0MaxRecvDataSegmentLength=512\0",
+             MaxOutstandingR2T=2\0MaxRecvDataSegmentLength=512\0ErrorRecoveryLevel={}\0",
             yes(2),
             yes(4),
             digest(8),
             digest(16),
+            options >> 5 & 1,
         );
         let header = LoginRequest {
             opcode: bhs::IMMEDIATE,
@@ -150,14 +152,14 @@ impl Peer {
             }
             5 => {
                 self.now += Duration::from_secs(u64::from(input.byte()));
-                if self.session.handle_timeout(self.now).is_err() {
+                if self.session.handle_timeout(CONNECTION, self.now).is_err() {
                     return false;
                 }
             }
             action => return self.pdu(input, action == 6),
         }
         self.drain();
-        !self.session.is_closing()
+        !self.session.is_closing(CONNECTION)
     }
 
     fn answer(&mut self, input: &mut Input<'_>) {

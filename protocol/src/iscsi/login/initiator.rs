@@ -166,6 +166,7 @@ impl InitiatorLogin {
                 target_name: self.names.target.clone(),
                 isid: self.names.isid,
                 tsih: response.tsih.get(),
+                joins: false,
                 cid: self.names.cid,
                 user: self.user.clone(),
                 parameters: self.negotiator.parameters(),

@@ -154,8 +154,9 @@ impl TargetLogin {
         if next != Stage::FullFeature {
             return Ok((piece, None));
         }
-        header.tsih = U16::new(self.names.tsih);
-        Ok((piece, Some(self.finish()?)))
+        let logged_in = self.finish()?;
+        header.tsih = U16::new(logged_in.tsih);
+        Ok((piece, Some(logged_in)))
     }
 
     /// What can be wrong with the header; gives the stage it speaks of.
@@ -175,10 +176,6 @@ impl TargetLogin {
         };
         if *self.first.get_or_insert(this) != this {
             return Err(LoginError::Conduct("a later login request has another ISID, TSIH, CID or task tag"));
-        }
-        if request.tsih.get() != 0 {
-            // A further connection for a session that is not, or that is its only connection's.
-            return Err(LoginError::Refused(LoginStatus::SESSION_DOES_NOT_EXIST));
         }
         let current = Stage::from_code(request.flags >> 2).filter(|stage| *stage != Stage::FullFeature);
         let current = current.ok_or(LoginError::Conduct("CSG is none that a login can be in"))?;
@@ -309,7 +306,8 @@ impl TargetLogin {
             initiator_name: visitor.initiator_name.clone(),
             target_name: visitor.target_name.clone(),
             isid: first.isid,
-            tsih: self.names.tsih,
+            tsih: if first.tsih == 0 { self.names.tsih } else { first.tsih },
+            joins: first.tsih != 0,
             cid: first.cid,
             user: self.user.clone(),
             parameters: self.negotiator.parameters(),

@@ -75,7 +75,6 @@ fn refusal(change: impl FnOnce(&mut Request)) -> LoginStatus {
 #[test]
 fn each_broken_rule_has_its_status() {
     assert_eq!(refusal(|request| request.header.version_min = 1), LoginStatus::UNSUPPORTED_VERSION);
-    assert_eq!(refusal(|request| request.header.tsih = U16::new(3)), LoginStatus::SESSION_DOES_NOT_EXIST);
     assert_eq!(refusal(|request| request.text.clear()), LoginStatus::MISSING_PARAMETER);
     assert_eq!(refusal(|request| request.header.flags = 0x80 | 0x0C | 3), LoginStatus::INITIATOR_ERROR);
     assert_eq!(refusal(|request| request.header.flags = 0x80 | 1 << 2), LoginStatus::INITIATOR_ERROR);

@@ -3,7 +3,9 @@
 //! Queues commands while the target's window is closed, sends immediate and unsolicited data, answers R2Ts, gathers Data-In,
 //! and tells each command's end as one event. RFC 7143 (4.2), (4.6), (11).
 
-use std::collections::{HashMap, VecDeque};
+mod recovery;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,11 +19,12 @@ use super::super::text::{self, Gather, Writer};
 use super::super::{Parameters, serial_less};
 use super::transfer::Pieces;
 use super::{
-    Attribute, ConnectionId, Due, Link, Liveness, ProtocolError, Residual, Role, Session, TaskManagementFunction,
+    Attribute, ConnectionId, Due, Link, Links, Liveness, ProtocolError, Residual, Role, Session, TaskManagementFunction,
     TaskManagementResponse, sealed,
 };
 use crate::scsi::{Cdb, LunAddress};
 use crate::wire::{U16, U32};
+use recovery::TaskRecovery;
 
 /// What an initiator session is made with.
 #[derive(Debug, Clone)]
@@ -175,14 +178,35 @@ pub struct Initiator {
     /// Tags that wait for the window to open, oldest first.
     queued: VecDeque<u32>,
     texts: HashMap<u32, TextCall>,
+    /// StatSNs that came though one before them is missing.
+    stat_sns_ahead: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Task {
     submission: Submission,
+    /// As it was sent; of no meaning before, and for an immediate one that of the next command.
+    cmd_sn: u32,
     data_in: Vec<Bytes>,
     received: u32,
     next_data_sn: u32,
+    recovery: TaskRecovery,
+}
+
+impl Task {
+    fn new(submission: Submission) -> Self {
+        let recovery = TaskRecovery::default();
+        Self { submission, cmd_sn: 0, data_in: Vec::new(), received: 0, next_data_sn: 0, recovery }
+    }
+}
+
+/// What a response says.
+#[derive(Debug, Clone)]
+struct Ended {
+    response: u8,
+    status: u8,
+    sense: Bytes,
+    residual: Residual,
 }
 
 #[derive(Debug, Default)]
@@ -219,10 +243,11 @@ impl Session<Initiator> {
             tasks: HashMap::new(),
             queued: VecDeque::new(),
             texts: HashMap::new(),
+            stat_sns_ahead: BTreeSet::new(),
             config,
         };
-        let mut session = Self::with_role(connection, role);
-        session.role.send_login(&mut session.link, request);
+        let mut session = Self::with_role(connection, (), role);
+        session.role.send_login(&mut session.links, request);
         session
     }
 
@@ -230,12 +255,12 @@ impl Session<Initiator> {
     pub fn submit(&mut self, submission: Submission) -> u32 {
         let tag = self.role.new_tag();
         let immediate = submission.immediate && self.role.logged_in;
-        self.role.tasks.insert(tag, Task { submission, data_in: Vec::new(), received: 0, next_data_sn: 0 });
+        self.role.tasks.insert(tag, Task::new(submission));
         if immediate {
-            self.role.send_command(&mut self.link, tag);
+            self.role.send_command(&mut self.links, tag);
         } else {
             self.role.queued.push_back(tag);
-            self.role.send_queued(&mut self.link);
+            self.role.send_queued(&mut self.links);
         }
         tag
     }
@@ -248,6 +273,9 @@ impl Session<Initiator> {
     /// Sends a task management request for immediate delivery; `referenced` is the tag for ABORT TASK.
     pub fn task_management(&mut self, function: TaskManagementFunction, lun: LunAddress, referenced: Option<u32>) -> u32 {
         let tag = self.role.new_tag();
+        // For a task that is not there (any more) it means nothing.
+        let task = referenced.and_then(|tag| self.role.tasks.get(&tag)).filter(|task| !task.submission.immediate);
+        let ref_cmd_sn = task.map_or(self.role.cmd_sn, |task| task.cmd_sn);
         let header = bhs::TaskManagementRequest {
             opcode: IMMEDIATE,
             flags: FINAL | function as u8,
@@ -256,10 +284,10 @@ impl Session<Initiator> {
             referenced_task_tag: U32::new(referenced.unwrap_or(NO_TAG)),
             cmd_sn: U32::new(self.role.cmd_sn),
             exp_stat_sn: U32::new(self.role.exp_stat_sn),
-            ref_cmd_sn: U32::new(self.role.cmd_sn),
+            ref_cmd_sn: U32::new(ref_cmd_sn),
             ..Default::default()
         };
-        self.link.transmit.push(header, &[]);
+        self.links.first().transmit.push(header, &[]);
         tag
     }
 
@@ -271,14 +299,14 @@ impl Session<Initiator> {
         let (text, _) = writer.take(usize::MAX);
         let tag = self.role.new_tag();
         self.role.texts.insert(tag, TextCall::default());
-        self.role.send_text(&mut self.link, tag, NO_TAG, text.into());
+        self.role.send_text(&mut self.links, tag, NO_TAG, text.into());
         tag
     }
 
     /// Sends a NOP-Out that wants an answer, with some bytes to be echoed.
     pub fn ping(&mut self, data: Bytes) -> u32 {
         let tag = self.role.new_tag();
-        self.role.send_nop(&mut self.link, tag, NO_TAG, [0; 8], data);
+        self.role.send_nop(&mut self.links, tag, NO_TAG, [0; 8], data);
         tag
     }
 
@@ -289,12 +317,12 @@ impl Session<Initiator> {
             opcode: IMMEDIATE,
             flags: FINAL,
             initiator_task_tag: U32::new(tag),
-            cid: U16::new(self.link.connection.0),
+            cid: U16::new(self.links.first().id.0),
             cmd_sn: U32::new(self.role.cmd_sn),
             exp_stat_sn: U32::new(self.role.exp_stat_sn),
             ..Default::default()
         };
-        self.link.transmit.push(header, &[]);
+        self.links.first().transmit.push(header, &[]);
         tag
     }
 
@@ -312,46 +340,56 @@ impl Session<Initiator> {
 }
 
 impl sealed::Machine for Initiator {
-    fn handle_pdu(&mut self, link: &mut Link<Self>, _now: Instant, pdu: Pdu) -> Result<(), ProtocolError> {
+    type Lane = ();
+
+    fn handle_pdu(&mut self, links: &mut Links<Self>, _on: ConnectionId, _now: Instant, pdu: Pdu) -> Result<(), ProtocolError> {
         if let Some(login) = self.login.take() {
-            return self.log_in(link, login, &pdu);
+            return self.log_in(links, login, &pdu);
         }
         let name = pdu.header.name();
         match pdu.header {
-            Header::DataIn(header) => self.data_in(link, &header, pdu.data)?,
-            Header::ScsiResponse(header) => self.scsi_response(link, &header, &pdu.data)?,
-            Header::R2t(header) => self.r2t(link, &header)?,
-            Header::NopIn(header) => self.nop_in(link, &header, pdu.data),
+            Header::DataIn(header) => self.data_in(links, &header, pdu.data)?,
+            Header::ScsiResponse(header) => self.scsi_response(links, &header, &pdu.data)?,
+            Header::R2t(header) => self.r2t(links, &header)?,
+            Header::NopIn(header) => self.nop_in(links, &header, pdu.data),
             Header::TaskManagementResponse(header) => {
-                self.took_status(header.stat_sn, header.max_cmd_sn);
+                self.took_status(links, header.stat_sn, header.max_cmd_sn);
                 let response = TaskManagementResponse::from_code(header.response);
-                link.events.push_back(InitiatorEvent::TaskManagement { tag: header.initiator_task_tag.get(), response });
+                links.event(InitiatorEvent::TaskManagement { tag: header.initiator_task_tag.get(), response });
             }
-            Header::TextResponse(header) => self.text_response(link, &header, &pdu.data)?,
+            Header::TextResponse(header) => self.text_response(links, &header, &pdu.data)?,
             Header::LogoutResponse(header) => {
-                self.took_status(header.stat_sn, header.max_cmd_sn);
+                self.took_status(links, header.stat_sn, header.max_cmd_sn);
                 let (tag, response) = (header.initiator_task_tag.get(), header.response);
-                link.events.push_back(InitiatorEvent::LoggedOut { tag, response });
-                link.closing = true;
+                links.event(InitiatorEvent::LoggedOut { tag, response });
+                links.first().closing = true;
             }
             Header::AsyncMessage(header) => {
-                self.took_status(header.stat_sn, header.max_cmd_sn);
+                self.took_status(links, header.stat_sn, header.max_cmd_sn);
                 let parameters = [header.parameter_1, header.parameter_2, header.parameter_3].map(U16::get);
-                link.events.push_back(InitiatorEvent::Async { event: header.async_event, parameters, data: pdu.data });
+                links.event(InitiatorEvent::Async { event: header.async_event, parameters, data: pdu.data });
             }
             Header::Reject(header) => {
-                self.took_status(header.stat_sn, header.max_cmd_sn);
-                link.events.push_back(InitiatorEvent::Rejected { reason: header.reason, tag: rejected_tag(&pdu.data) });
+                self.took_status(links, header.stat_sn, header.max_cmd_sn);
+                links.event(InitiatorEvent::Rejected { reason: header.reason, tag: rejected_tag(&pdu.data) });
             }
             _ => return Err(ProtocolError::Unexpected { pdu: name, when: "in the full feature phase of an initiator" }),
         }
-        self.send_queued(link);
+        self.send_queued(links);
         Ok(())
     }
 
-    fn handle_frame_error(&mut self, _link: &mut Link<Self>, _error: &FrameError) {}
+    fn handle_frame_error(&mut self, links: &mut Links<Self>, _on: ConnectionId, error: FrameError) -> Result<(), ProtocolError> {
+        match &error {
+            FrameError::DataDigest { header, .. } if self.recovers() => {
+                self.ask_for_lost(links, &Header::parse(header));
+                Ok(())
+            }
+            _ => Err(error.into()),
+        }
+    }
 
-    fn handle_timeout(&mut self, link: &mut Link<Self>, now: Instant) -> Result<(), ProtocolError> {
+    fn handle_timeout(&mut self, links: &mut Links<Self>, _on: ConnectionId, now: Instant) -> Result<(), ProtocolError> {
         if !self.logged_in {
             let late = now >= self.login_deadline;
             return if late { Err(ProtocolError::LoginTimeout(self.config.login_timeout)) } else { Ok(()) };
@@ -361,17 +399,17 @@ impl sealed::Machine for Initiator {
             Due::Dead => Err(ProtocolError::PingTimeout(self.config.ping_timeout)),
             Due::Ping => {
                 let tag = self.new_tag();
-                self.send_nop(link, tag, NO_TAG, [0; 8], Bytes::new());
+                self.send_nop(links, tag, NO_TAG, [0; 8], Bytes::new());
                 Ok(())
             }
         }
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self, _link: &Link<Self>) -> Option<Instant> {
         if self.logged_in { self.liveness.poll_timeout() } else { Some(self.login_deadline) }
     }
 
-    fn heard(&mut self, now: Instant) {
+    fn heard(&mut self, _link: &mut Link<Self>, now: Instant) {
         self.liveness.heard(now);
     }
 }
@@ -388,7 +426,7 @@ impl Initiator {
         }
     }
 
-    fn log_in(&mut self, link: &mut Link<Self>, mut login: Box<InitiatorLogin>, pdu: &Pdu) -> Result<(), ProtocolError> {
+    fn log_in(&mut self, links: &mut Links<Self>, mut login: Box<InitiatorLogin>, pdu: &Pdu) -> Result<(), ProtocolError> {
         let Header::LoginResponse(response) = pdu.header else {
             return Err(ProtocolError::Unexpected { pdu: pdu.header.name(), when: "before the login is done" });
         };
@@ -396,33 +434,36 @@ impl Initiator {
         match login.handle(&response, &pdu.data)? {
             Progress::Send(request) => {
                 self.login = Some(login);
-                self.send_login(link, request);
+                self.send_login(links, request);
             }
             Progress::Done(logged_in) => {
                 self.parameters = logged_in.parameters;
                 self.cmd_sn = response.exp_cmd_sn.get();
                 self.max_cmd_sn = response.max_cmd_sn.get();
                 self.logged_in = true;
-                link.set_digests(self.parameters.digests, self.parameters.max_recv_data_segment_length);
-                link.events.push_back(InitiatorEvent::LoggedIn(logged_in));
-                self.send_queued(link);
+                links.first().set_digests(self.parameters.digests, self.parameters.max_recv_data_segment_length);
+                links.event(InitiatorEvent::LoggedIn(logged_in));
+                self.send_queued(links);
             }
         }
         Ok(())
     }
 
-    fn send_login(&mut self, link: &mut Link<Self>, request: Request) {
+    fn send_login(&mut self, links: &mut Links<Self>, request: Request) {
         let mut header = request.header;
         header.cmd_sn = U32::new(self.cmd_sn);
         header.exp_stat_sn = U32::new(self.exp_stat_sn);
-        link.transmit.push(header, &[request.text.into()]);
+        links.first().transmit.push(header, &[request.text.into()]);
     }
 
-    fn took_status(&mut self, stat_sn: U32, max_cmd_sn: U32) {
+    fn took_status(&mut self, links: &mut Links<Self>, stat_sn: U32, max_cmd_sn: U32) {
+        self.took_window(max_cmd_sn);
+        if self.recovers() {
+            return self.took_stat_sn(links, stat_sn.get());
+        }
         if !serial_less(stat_sn.get(), self.exp_stat_sn) {
             self.exp_stat_sn = stat_sn.get().wrapping_add(1);
         }
-        self.took_window(max_cmd_sn);
     }
 
     fn took_window(&mut self, max_cmd_sn: U32) {
@@ -431,15 +472,16 @@ impl Initiator {
         }
     }
 
-    fn send_queued(&mut self, link: &mut Link<Self>) {
+    fn send_queued(&mut self, links: &mut Links<Self>) {
         while self.logged_in && !serial_less(self.max_cmd_sn, self.cmd_sn) {
             let Some(tag) = self.queued.pop_front() else { return };
-            self.send_command(link, tag);
+            self.send_command(links, tag);
         }
     }
 
-    fn send_command(&mut self, link: &mut Link<Self>, tag: u32) {
-        let Some(task) = self.tasks.get(&tag) else { return };
+    fn send_command(&mut self, links: &mut Links<Self>, tag: u32) {
+        let Some(task) = self.tasks.get_mut(&tag) else { return };
+        task.cmd_sn = self.cmd_sn;
         let Submission { lun, cdb, attribute, immediate, data } = &task.submission;
         let parts: &[Bytes] = if let Data::Out(parts) = data { parts } else { &[] };
         let length = parts.iter().map(|part| part.len() as u64).sum::<u64>();
@@ -464,7 +506,7 @@ impl Initiator {
         };
         let immediate_data = Pieces::new(parts, 0, plan.immediate, u32::MAX, u32::MAX).next();
         let immediate_data = immediate_data.map(|piece| piece.data).unwrap_or_default();
-        link.transmit.push_with_ahs(header, &extended_cdb(cdb), &immediate_data);
+        links.first().transmit.push_with_ahs(header, &extended_cdb(cdb), &immediate_data);
         if !*immediate {
             self.cmd_sn = self.cmd_sn.wrapping_add(1);
         }
@@ -472,16 +514,30 @@ impl Initiator {
         let segment = self.parameters.max_send_data_segment_length;
         let unsolicited = Pieces::new(parts, plan.immediate, plan.unsolicited, segment, u32::MAX);
         let target = DataOutTarget { lun: *lun, tag, transfer_tag: NO_TAG, exp_stat_sn };
-        target.send(link, unsolicited);
+        target.send(links, unsolicited);
     }
 
-    fn data_in(&mut self, link: &mut Link<Self>, header: &bhs::DataIn, data: Bytes) -> Result<(), ProtocolError> {
+    fn data_in(&mut self, links: &mut Links<Self>, header: &bhs::DataIn, data: Bytes) -> Result<(), ProtocolError> {
         let has_status = header.flags & bhs::STATUS != 0;
         if has_status {
-            self.took_status(header.stat_sn, header.max_cmd_sn);
+            self.took_status(links, header.stat_sn, header.max_cmd_sn);
         } else {
             self.took_window(header.max_cmd_sn);
         }
+        if self.recovers() && !self.is_next(links, header, &data)? {
+            return Ok(());
+        }
+        self.take_data_in(links, header, data)?;
+        while self.recovers()
+            && let Some((header, data)) = self.next_ahead(header.initiator_task_tag.get())
+        {
+            self.take_data_in(links, &header, data)?;
+        }
+        Ok(())
+    }
+
+    /// Data-In whose turn it is.
+    fn take_data_in(&mut self, links: &mut Links<Self>, header: &bhs::DataIn, data: Bytes) -> Result<(), ProtocolError> {
         let tag = header.initiator_task_tag.get();
         let Some(task) = self.tasks.get_mut(&tag) else { return Ok(()) };
         let unexpected = |when| Err(ProtocolError::Unexpected { pdu: "DataIn", when });
@@ -500,15 +556,21 @@ impl Initiator {
         if !data.is_empty() {
             task.data_in.push(data);
         }
-        if has_status {
+        if self.recovers() {
+            self.acknowledge_data(links, header);
+        }
+        if header.flags & bhs::STATUS != 0 {
             let residual = residual(header.flags, header.residual_count);
-            self.complete(link, tag, 0, header.status, Bytes::new(), residual);
+            let ended = Ended { response: 0, status: header.status, sense: Bytes::new(), residual };
+            self.complete(links, tag, ended);
+        } else if let Some(ended) = self.ended_meanwhile(tag) {
+            self.complete(links, tag, ended);
         }
         Ok(())
     }
 
-    fn scsi_response(&mut self, link: &mut Link<Self>, header: &bhs::ScsiResponse, data: &Bytes) -> Result<(), ProtocolError> {
-        self.took_status(header.stat_sn, header.max_cmd_sn);
+    fn scsi_response(&mut self, links: &mut Links<Self>, header: &bhs::ScsiResponse, data: &Bytes) -> Result<(), ProtocolError> {
+        self.took_status(links, header.stat_sn, header.max_cmd_sn);
         let sense = match data.first_chunk() {
             None => Bytes::new(),
             Some(length) => {
@@ -520,17 +582,23 @@ impl Initiator {
             }
         };
         let residual = residual(header.flags, header.residual_count);
-        self.complete(link, header.initiator_task_tag.get(), header.response, header.status, sense, residual);
+        let ended = Ended { response: header.response, status: header.status, sense, residual };
+        let tag = header.initiator_task_tag.get();
+        if self.recovers() && self.lacks_data(links, tag, header.exp_data_sn.get(), &ended) {
+            return Ok(());
+        }
+        self.complete(links, tag, ended);
         Ok(())
     }
 
-    fn complete(&mut self, link: &mut Link<Self>, tag: u32, response: u8, status: u8, sense: Bytes, residual: Residual) {
+    fn complete(&mut self, links: &mut Links<Self>, tag: u32, ended: Ended) {
         let Some(task) = self.tasks.remove(&tag) else { return };
+        let Ended { response, status, sense, residual } = ended;
         let completion = Completion { response, status, sense, data_in: task.data_in, residual };
-        link.events.push_back(InitiatorEvent::Completed { tag, completion });
+        links.event(InitiatorEvent::Completed { tag, completion });
     }
 
-    fn r2t(&mut self, link: &mut Link<Self>, header: &bhs::R2t) -> Result<(), ProtocolError> {
+    fn r2t(&mut self, links: &mut Links<Self>, header: &bhs::R2t) -> Result<(), ProtocolError> {
         self.took_window(header.max_cmd_sn);
         let tag = header.initiator_task_tag.get();
         let Some(task) = self.tasks.get(&tag) else { return Ok(()) };
@@ -548,23 +616,23 @@ impl Initiator {
             transfer_tag: header.target_transfer_tag.get(),
             exp_stat_sn: self.exp_stat_sn,
         };
-        target.send(link, Pieces::new(parts, offset, end, segment, u32::MAX));
+        target.send(links, Pieces::new(parts, offset, end, segment, u32::MAX));
         Ok(())
     }
 
-    fn nop_in(&mut self, link: &mut Link<Self>, header: &bhs::NopIn, data: Bytes) {
+    fn nop_in(&mut self, links: &mut Links<Self>, header: &bhs::NopIn, data: Bytes) {
         let (tag, transfer_tag) = (header.initiator_task_tag.get(), header.target_transfer_tag.get());
         if tag != NO_TAG {
-            self.took_status(header.stat_sn, header.max_cmd_sn);
-            return link.events.push_back(InitiatorEvent::Pong { tag, data });
+            self.took_status(links, header.stat_sn, header.max_cmd_sn);
+            return links.event(InitiatorEvent::Pong { tag, data });
         }
         self.took_window(header.max_cmd_sn);
         if transfer_tag != NO_TAG {
-            self.send_nop(link, NO_TAG, transfer_tag, header.lun, Bytes::new());
+            self.send_nop(links, NO_TAG, transfer_tag, header.lun, Bytes::new());
         }
     }
 
-    fn send_nop(&mut self, link: &mut Link<Self>, tag: u32, transfer_tag: u32, lun: [u8; 8], data: Bytes) {
+    fn send_nop(&mut self, links: &mut Links<Self>, tag: u32, transfer_tag: u32, lun: [u8; 8], data: Bytes) {
         let header = bhs::NopOut {
             opcode: IMMEDIATE,
             flags: FINAL,
@@ -576,10 +644,10 @@ impl Initiator {
             ..Default::default()
         };
         let room = data.len().min(self.parameters.max_send_data_segment_length as usize);
-        link.transmit.push(header, &[data.slice(..room)]);
+        links.first().transmit.push(header, &[data.slice(..room)]);
     }
 
-    fn send_text(&mut self, link: &mut Link<Self>, tag: u32, transfer_tag: u32, text: Bytes) {
+    fn send_text(&mut self, links: &mut Links<Self>, tag: u32, transfer_tag: u32, text: Bytes) {
         let header = bhs::TextRequest {
             opcode: IMMEDIATE,
             flags: FINAL,
@@ -589,11 +657,11 @@ impl Initiator {
             exp_stat_sn: U32::new(self.exp_stat_sn),
             ..Default::default()
         };
-        link.transmit.push(header, &[text]);
+        links.first().transmit.push(header, &[text]);
     }
 
-    fn text_response(&mut self, link: &mut Link<Self>, header: &bhs::TextResponse, data: &[u8]) -> Result<(), ProtocolError> {
-        self.took_status(header.stat_sn, header.max_cmd_sn);
+    fn text_response(&mut self, links: &mut Links<Self>, header: &bhs::TextResponse, data: &[u8]) -> Result<(), ProtocolError> {
+        self.took_status(links, header.stat_sn, header.max_cmd_sn);
         let tag = header.initiator_task_tag.get();
         let Some(call) = self.texts.get_mut(&tag) else { return Ok(()) };
         let is_final = header.flags & FINAL != 0;
@@ -601,9 +669,9 @@ impl Initiator {
         if let Some(text) = call.gathered.add(data, !is_final).map_err(malformed)? {
             text::parse(&text).map_err(malformed)?;
             self.texts.remove(&tag);
-            link.events.push_back(InitiatorEvent::Text { tag, text: text.into() });
+            links.event(InitiatorEvent::Text { tag, text: text.into() });
         } else {
-            self.send_text(link, tag, header.target_transfer_tag.get(), Bytes::new());
+            self.send_text(links, tag, header.target_transfer_tag.get(), Bytes::new());
         }
         Ok(())
     }
@@ -635,7 +703,7 @@ struct DataOutTarget {
 }
 
 impl DataOutTarget {
-    fn send(&self, link: &mut Link<Initiator>, pieces: Pieces<'_>) {
+    fn send(&self, links: &mut Links<Initiator>, pieces: Pieces<'_>) {
         for (data_sn, piece) in (0u32..).zip(pieces) {
             let header = bhs::DataOut {
                 flags: if piece.is_final { FINAL } else { 0 },
@@ -647,7 +715,7 @@ impl DataOutTarget {
                 buffer_offset: U32::new(piece.offset),
                 ..Default::default()
             };
-            link.transmit.push(header, &piece.data);
+            links.first().transmit.push(header, &piece.data);
         }
     }
 }

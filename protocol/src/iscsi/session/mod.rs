@@ -4,8 +4,13 @@
 //! and acts on them; writes what is in [`Session::transmit`]; and calls [`Session::handle_timeout`] when
 //! [`Session::poll_timeout`] says. After [`Session::is_closing`] it writes what is left and closes the connection.
 //!
-//! Every call names its connection, so that several a session can come; now a session has the one it was made with.
-//! ErrorRecoveryLevel is 0: a damaged or missing PDU ends the session, and the initiator logs in again.
+//! A target's session has as many connections as were negotiated: each logs in as a session of its own, which is then joined to
+//! the one that it names ([`Session::join`]). Commands are told in the order of CmdSN, whichever connection brought them, and
+//! answered on the one that did. An initiator's session has one connection.
+//!
+//! ErrorRecoveryLevel is 0 or 1. On level 0 a damaged PDU ends its connection; on level 1 one with a damaged data segment is
+//! asked for again. A damaged header ends the connection on either: its length cannot be trusted, and nothing else tells where
+//! the next PDU begins. RFC 7143 (7.8).
 //!
 //! RFC 7143 (4.2), (4.6), (7), (11).
 
@@ -18,10 +23,11 @@ mod pair_tests;
 
 pub use super::login::TargetEntry;
 pub use initiator::{Completion, Data, Initiator, InitiatorConfig, InitiatorEvent, Submission};
-pub use target::{Command, Reply, Target, TargetConfig, TargetEvent};
+pub use target::{Command, Joining, Reply, Target, TargetConfig, TargetEvent};
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -29,7 +35,8 @@ use bytes::BytesMut;
 use super::login::LoginError;
 use super::pdu::{Decoder, Digests, FrameError, Pdu, Transmit};
 
-/// A connection of a session: its CID.
+/// A connection of a session, as its transport calls it: unlike every other one that the session ever had. The CID is the
+/// initiator's number for it, and may come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u16);
 
@@ -181,75 +188,132 @@ pub trait Role: fmt::Debug + Sized + sealed::Machine {
 }
 
 pub(crate) mod sealed {
-    use super::{FrameError, Instant, Link, Pdu, ProtocolError, Role};
+    use super::{ConnectionId, FrameError, Instant, Link, Links, Pdu, ProtocolError, Role};
 
     /// The part of a role that only [`super::Session`] calls.
     pub trait Machine {
-        fn handle_pdu(&mut self, link: &mut Link<Self>, now: Instant, pdu: Pdu) -> Result<(), ProtocolError>
+        /// What the role keeps of each connection.
+        type Lane: std::fmt::Debug;
+
+        fn handle_pdu(&mut self, links: &mut Links<Self>, on: ConnectionId, now: Instant, pdu: Pdu) -> Result<(), ProtocolError>
         where
             Self: Role;
-        /// A last word before the session ends over bytes that are none.
-        fn handle_frame_error(&mut self, link: &mut Link<Self>, error: &FrameError)
+        /// Bytes that hold no sound PDU: goes on without that one, or has a last word before the connection ends.
+        fn handle_frame_error(
+            &mut self,
+            links: &mut Links<Self>,
+            on: ConnectionId,
+            error: FrameError,
+        ) -> Result<(), ProtocolError>
         where
             Self: Role;
-        fn handle_timeout(&mut self, link: &mut Link<Self>, now: Instant) -> Result<(), ProtocolError>
+        fn handle_timeout(&mut self, links: &mut Links<Self>, on: ConnectionId, now: Instant) -> Result<(), ProtocolError>
         where
             Self: Role;
-        fn poll_timeout(&self) -> Option<Instant>;
+        fn poll_timeout(&self, link: &Link<Self>) -> Option<Instant>
+        where
+            Self: Role;
         /// Bytes came: the peer lives.
-        fn heard(&mut self, now: Instant);
+        fn heard(&mut self, link: &mut Link<Self>, now: Instant)
+        where
+            Self: Role;
     }
 }
 
-/// What both roles have: one connection's framing, output and events.
+/// What both roles have of a connection: framing and output.
 #[derive(Debug)]
 pub struct Link<R: Role> {
-    connection: ConnectionId,
+    id: ConnectionId,
     decoder: Decoder,
     transmit: Transmit,
-    events: VecDeque<R::Event>,
     closing: bool,
+    lane: R::Lane,
 }
 
 impl<R: Role> Link<R> {
+    fn new(id: ConnectionId, lane: R::Lane) -> Self {
+        let decoder = Decoder { digests: Digests::default(), max_data_segment_length: super::login::MAX_SEGMENT };
+        Self { id, decoder, transmit: Transmit::default(), closing: false, lane }
+    }
+
     fn set_digests(&mut self, digests: Digests, max_recv_data_segment_length: u32) {
         self.transmit.set_digests(digests);
         self.decoder = Decoder { digests, max_data_segment_length: max_recv_data_segment_length };
     }
 }
 
+/// The connections of a session and what its caller has yet to be told.
+#[derive(Debug)]
+pub struct Links<R: Role> {
+    /// Few: looked through from the front.
+    all: Vec<Link<R>>,
+    events: VecDeque<R::Event>,
+}
+
+impl<R: Role> Links<R> {
+    fn get(&mut self, id: ConnectionId) -> Option<&mut Link<R>> {
+        self.all.iter_mut().find(|link| link.id == id)
+    }
+
+    fn has(&self, id: ConnectionId) -> bool {
+        self.all.iter().any(|link| link.id == id)
+    }
+
+    fn event(&mut self, event: R::Event) {
+        self.events.push_back(event);
+    }
+
+    /// The first of them, which an initiator always has.
+    fn first(&mut self) -> &mut Link<R> {
+        &mut self.all[0]
+    }
+}
+
+impl<R: Role> Index<ConnectionId> for Links<R> {
+    type Output = Link<R>;
+
+    fn index(&self, id: ConnectionId) -> &Link<R> {
+        self.all.iter().find(|link| link.id == id).expect("a connection of this session")
+    }
+}
+
+impl<R: Role> IndexMut<ConnectionId> for Links<R> {
+    fn index_mut(&mut self, id: ConnectionId) -> &mut Link<R> {
+        self.get(id).expect("a connection of this session")
+    }
+}
+
 /// One session: see the module.
 #[derive(Debug)]
 pub struct Session<R: Role> {
-    link: Link<R>,
+    links: Links<R>,
     role: R,
 }
 
 impl<R: Role> Session<R> {
-    fn with_role(connection: ConnectionId, role: R) -> Self {
-        let decoder = Decoder { digests: Digests::default(), max_data_segment_length: super::login::MAX_SEGMENT };
-        let link = Link { connection, decoder, transmit: Transmit::default(), events: VecDeque::new(), closing: false };
-        Self { link, role }
+    fn with_role(connection: ConnectionId, lane: R::Lane, role: R) -> Self {
+        Self { links: Links { all: vec![Link::new(connection, lane)], events: VecDeque::new() }, role }
     }
 
     /// Takes every whole PDU off the front of `input`. What is left belongs to a PDU that is not complete.
     ///
     /// # Errors
-    /// The session is over; what [`Session::transmit`] holds may still be sent, then the connection closes.
+    /// The connection is over; what [`Session::transmit`] holds may still be sent, then it closes.
     pub fn handle_input(&mut self, connection: ConnectionId, now: Instant, input: &mut BytesMut) -> Result<(), ProtocolError> {
-        self.check(connection)?;
-        self.role.heard(now);
-        while !self.link.closing {
-            let step = match self.link.decoder.decode(input) {
+        let Self { links, role } = self;
+        role.heard(links.get(connection).ok_or(ProtocolError::UnknownConnection(connection))?, now);
+        loop {
+            let link = &links[connection];
+            if link.closing {
+                break;
+            }
+            let step = match link.decoder.decode(input) {
                 Ok(None) => return Ok(()),
-                Ok(Some(pdu)) => self.role.handle_pdu(&mut self.link, now, pdu),
-                Err(error) => {
-                    self.role.handle_frame_error(&mut self.link, &error);
-                    Err(error.into())
-                }
+                Ok(Some(pdu)) => role.handle_pdu(links, connection, now, pdu),
+                Err(error) => role.handle_frame_error(links, connection, error),
             };
             if let Err(error) = step {
-                self.link.closing = true;
+                links[connection].closing = true;
                 return Err(error);
             }
         }
@@ -257,26 +321,28 @@ impl<R: Role> Session<R> {
         Ok(())
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due on a connection at `now`.
     ///
     /// # Errors
-    /// The session is over.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
-        if self.link.closing {
+    /// The connection is over.
+    pub fn handle_timeout(&mut self, connection: ConnectionId, now: Instant) -> Result<(), ProtocolError> {
+        if self.is_closing(connection) {
             return Ok(());
         }
-        self.role.handle_timeout(&mut self.link, now).inspect_err(|_| self.link.closing = true)
+        let done = self.role.handle_timeout(&mut self.links, connection, now);
+        done.inspect_err(|_| self.links[connection].closing = true)
     }
 
-    /// When [`Session::handle_timeout`] is to be called next.
+    /// When [`Session::handle_timeout`] is to be called next for a connection.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.link.closing { None } else { self.role.poll_timeout() }
+    pub fn poll_timeout(&self, connection: ConnectionId) -> Option<Instant> {
+        let link = self.links.all.iter().find(|link| link.id == connection && !link.closing)?;
+        self.role.poll_timeout(link)
     }
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<R::Event> {
-        self.link.events.pop_front()
+        self.links.events.pop_front()
     }
 
     /// Bytes to send on a connection; the transport takes them off as it writes them.
@@ -284,30 +350,25 @@ impl<R: Role> Session<R> {
     /// # Errors
     /// When the session has no such connection.
     pub fn transmit(&mut self, connection: ConnectionId) -> Result<&mut Transmit, ProtocolError> {
-        self.check(connection)?;
-        Ok(&mut self.link.transmit)
+        let link = self.links.get(connection).ok_or(ProtocolError::UnknownConnection(connection))?;
+        Ok(&mut link.transmit)
     }
 
     /// How many bytes the PDU at the front of `input` still lacks, so that a reader makes room for them at once.
     #[must_use]
-    pub fn missing(&self, input: &[u8]) -> usize {
-        self.link.decoder.missing(input)
+    pub fn missing(&self, connection: ConnectionId, input: &[u8]) -> usize {
+        self.links[connection].decoder.missing(input)
     }
 
-    /// True when nothing more is taken in: send what is left, and close.
+    /// True when nothing more is taken in on a connection: send what is left, and close. So it is with one that is not there.
     #[must_use]
-    pub fn is_closing(&self) -> bool {
-        self.link.closing
+    pub fn is_closing(&self, connection: ConnectionId) -> bool {
+        !self.links.all.iter().any(|link| link.id == connection && !link.closing)
     }
 
-    /// The only connection.
-    #[must_use]
-    pub fn connection(&self) -> ConnectionId {
-        self.link.connection
-    }
-
-    fn check(&self, connection: ConnectionId) -> Result<(), ProtocolError> {
-        if connection == self.link.connection { Ok(()) } else { Err(ProtocolError::UnknownConnection(connection)) }
+    /// The connections, in the order in which they joined.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.links.all.iter().map(|link| link.id)
     }
 }
 

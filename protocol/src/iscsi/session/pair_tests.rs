@@ -327,35 +327,35 @@ fn logout_closes_both_sides() {
     let mut pair = Pair::new(wishes(), wishes());
     let tag = pair.initiator.logout();
     pair.drive().unwrap();
-    assert!(matches!(pair.target_events.pop(), Some(TargetEvent::Logout { tag: seen }) if seen == tag));
+    assert!(matches!(pair.target_events.pop(), Some(TargetEvent::Logout { tag: seen, closes: None }) if seen == tag));
     pair.target.respond_logout(tag);
     pair.drive().unwrap();
-    assert!(pair.target.is_closing() && pair.initiator.is_closing());
+    assert!(pair.target.is_closing(CID) && pair.initiator.is_closing(CID));
 }
 
 #[test]
 fn silence_is_answered_by_a_ping_and_then_by_the_end() {
     let mut pair = Pair::new(wishes(), wishes());
-    pair.now = pair.target.poll_timeout().unwrap();
-    pair.target.handle_timeout(pair.now).unwrap();
+    pair.now = pair.target.poll_timeout(CID).unwrap();
+    pair.target.handle_timeout(CID, pair.now).unwrap();
     assert_eq!(pair.target.transmit(CID).unwrap().len(), 48);
     pair.drive().unwrap();
-    assert_eq!(pair.target.poll_timeout(), Some(pair.now + Duration::from_secs(30)), "the answer counts as life");
+    assert_eq!(pair.target.poll_timeout(CID), Some(pair.now + Duration::from_secs(30)), "the answer counts as life");
 
-    pair.now = pair.target.poll_timeout().unwrap();
-    pair.target.handle_timeout(pair.now).unwrap();
-    pair.now = pair.target.poll_timeout().unwrap();
-    assert!(matches!(pair.target.handle_timeout(pair.now), Err(ProtocolError::PingTimeout(_))));
-    assert!(pair.target.is_closing());
+    pair.now = pair.target.poll_timeout(CID).unwrap();
+    pair.target.handle_timeout(CID, pair.now).unwrap();
+    pair.now = pair.target.poll_timeout(CID).unwrap();
+    assert!(matches!(pair.target.handle_timeout(CID, pair.now), Err(ProtocolError::PingTimeout(_))));
+    assert!(pair.target.is_closing(CID));
 }
 
 #[test]
 fn a_login_that_does_not_come_ends() {
     let now = Instant::now();
     let mut target = Session::accept(CID, Pair::config(), now);
-    let deadline = target.poll_timeout().unwrap();
-    assert_eq!(target.handle_timeout(deadline - Duration::from_nanos(1)), Ok(()));
-    assert!(matches!(target.handle_timeout(deadline), Err(ProtocolError::LoginTimeout(_))));
+    let deadline = target.poll_timeout(CID).unwrap();
+    assert_eq!(target.handle_timeout(CID, deadline - Duration::from_nanos(1)), Ok(()));
+    assert!(matches!(target.handle_timeout(CID, deadline), Err(ProtocolError::LoginTimeout(_))));
 }
 
 /// Sends one raw PDU to a logged-in target, and gives what it says to it.
@@ -445,7 +445,7 @@ mod hostile {
         let mut input = BytesMut::from(&raw.copy_to_bytes(raw.len())[..]);
         let outcome = target.handle_input(CID, now, &mut input);
         assert!(matches!(outcome, Err(ProtocolError::Unexpected { .. })));
-        assert!(target.is_closing() && target.transmit(CID).unwrap().is_empty());
+        assert!(target.is_closing(CID) && target.transmit(CID).unwrap().is_empty());
     }
 
     #[test]

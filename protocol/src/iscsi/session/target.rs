@@ -1,8 +1,13 @@
 //! The target's side of a session.
 //!
 //! Gathers Data-Out until a command is complete and tells it as one event; cuts Data-In, counts residuals and answers. What a
-//! command does, and which tasks a task management function hits, is the caller's business. RFC 7143 (4.2), (4.6), (11).
+//! command does, and which tasks a task management function hits, is the caller's business. The parts: [`order`] of commands,
+//! [`tasks`] and their data, other [`requests`], what [`recovery`] keeps, and how connections [`join`].
+//! RFC 7143 (4.2), (4.6), (11).
 
+mod join;
+mod order;
+mod recovery;
 mod requests;
 mod tasks;
 
@@ -12,19 +17,23 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::super::Parameters;
 use super::super::bhs::{self, FINAL, NO_TAG, RejectReason};
 use super::super::keys::Wishes;
-use super::super::login::{Gate, LoggedIn, TargetLogin, TargetNames};
+use super::super::login::{Answer, Gate, LoggedIn, TargetLogin, TargetNames};
 use super::super::pdu::{FrameError, Header, Pdu};
-use super::super::{Parameters, serial_less};
 use super::transfer::Gathering;
 use super::{
-    Attribute, ConnectionId, Due, Link, Liveness, ProtocolError, Role, Session, TaskManagementFunction, TaskManagementResponse,
-    sealed,
+    Attribute, ConnectionId, Due, Link, Links, Liveness, ProtocolError, Role, Session, TaskManagementFunction,
+    TaskManagementResponse, sealed,
 };
 use crate::scsi::{Cdb, LunAddress, Status};
-use crate::wire::{U16, U32};
-use requests::TextExchange;
+use crate::wire::U32;
+use order::CommandOrder;
+use recovery::{Kept, Recovery};
+use requests::{Parked, TextExchange};
+
+pub use join::Joining;
 
 /// What a target session is made with.
 #[derive(Debug, Clone)]
@@ -44,6 +53,8 @@ pub struct TargetConfig {
     /// Bytes of Data-Out that may be asked for and not yet answered; R2Ts wait while it is used up. At least one command's
     /// worth is always granted.
     pub write_budget: u64,
+    /// Bytes of replies on their way above which the CmdSN window does not move on.
+    pub reply_backlog: usize,
     /// Time for the whole login.
     pub login_timeout: Duration,
     /// Silence after which the initiator is pinged.
@@ -62,6 +73,7 @@ impl Default for TargetConfig {
             queue_depth: 128,
             max_write_length: 16 * 1024 * 1024,
             write_budget: 64 * 1024 * 1024,
+            reply_backlog: 8 * 1024 * 1024,
             login_timeout: Duration::from_secs(15),
             ping_interval: Some(Duration::from_secs(30)),
             ping_timeout: Duration::from_secs(30),
@@ -117,10 +129,15 @@ pub enum TargetEvent {
         /// Referenced task tag; of meaning for ABORT TASK.
         referenced: u32,
     },
-    /// The initiator leaves: end its tasks, then [`Session::respond_logout`].
+    /// A connection asks to join the session that its TSIH names: hand it over by [`Session::into_joining`], or
+    /// [`Session::refuse`] it. Nothing is sent before.
+    Join(LoggedIn),
+    /// The initiator leaves with one connection, or with all: end the tasks, then [`Session::respond_logout`].
     Logout {
         /// Initiator task tag of the request.
         tag: u32,
+        /// The connection to close; `None` for the whole session.
+        closes: Option<ConnectionId>,
     },
 }
 
@@ -128,29 +145,53 @@ pub enum TargetEvent {
 #[derive(Debug)]
 pub struct Target {
     config: TargetConfig,
-    login: Option<Box<TargetLogin>>,
-    login_deadline: Instant,
-    liveness: Liveness,
     discovery: bool,
     target_name: Option<String>,
     initiator_name: String,
+    /// Of the leading login: what counts for the whole session is taken from here.
     parameters: Parameters,
-    exp_cmd_sn: u32,
-    max_cmd_sn: u32,
-    stat_sn: u32,
+    commands: CommandOrder,
     tasks: HashMap<u32, Task>,
     /// Immediate tasks among them: they take no place in the window.
     immediate_tasks: usize,
-    open_requests: usize,
+    /// Task management functions that wait for the caller's answer: where it goes, by tag.
+    managing: HashMap<u32, ConnectionId>,
+    logouts: Vec<Logout>,
     /// Writes that wait for budget before their first R2T, oldest first.
     waiting: VecDeque<u32>,
     reserved: u64,
     next_transfer_tag: u32,
+    next_connection: u16,
+    /// A second connection has joined, now or before.
+    joined: bool,
+    /// Task management requests for which commands before them are missing, and answers for which acknowledgements are.
+    parked: Parked,
+    recovery: Recovery,
+}
+
+/// What a target keeps of each connection.
+#[derive(Debug)]
+pub struct Lane {
+    /// The initiator's number for it.
+    cid: u16,
+    login: Option<Box<TargetLogin>>,
+    login_deadline: Instant,
+    /// A login that is done but for its last answer, since it wants to join another session.
+    joining: Option<Box<(Answer, LoggedIn)>>,
+    liveness: Liveness,
+    parameters: Parameters,
+    stat_sn: u32,
+    /// ExpStatSN: what comes before it has reached the initiator.
+    acknowledged: u32,
     text: TextExchange,
+    /// A logout is on its way: nothing more is asked on this connection.
+    leaving: bool,
+    kept: Kept,
 }
 
 #[derive(Debug)]
 struct Task {
+    connection: ConnectionId,
     lun: LunAddress,
     attribute: Attribute,
     cdb: Cdb,
@@ -170,6 +211,14 @@ enum TaskState {
     Running,
 }
 
+/// A logout that the caller has been told of.
+#[derive(Debug)]
+struct Logout {
+    tag: u32,
+    on: ConnectionId,
+    closes: Option<ConnectionId>,
+}
+
 impl Role for Target {
     type Event = TargetEvent;
 }
@@ -178,60 +227,49 @@ impl Session<Target> {
     /// A session that waits for its login on a connection.
     #[must_use]
     pub fn accept(connection: ConnectionId, config: TargetConfig, now: Instant) -> Self {
-        Self::with_role(connection, Target::new(config, now))
+        let lane = Lane::new(&config, now);
+        let role = Target::new(config, connection, lane.parameters);
+        Self::with_role(connection, lane, role)
     }
 
     /// Answers a command. An unknown tag, as of an aborted task, is let pass.
     pub fn respond(&mut self, tag: u32, reply: &Reply) {
-        self.role.respond(&mut self.link, tag, reply);
+        self.role.respond(&mut self.links, tag, reply);
     }
 
-    /// Answers a task management request.
+    /// Answers a task management request, once what was sent before on the other connections has arrived. RFC 7143 (4.2.3.3).
     pub fn respond_task_management(&mut self, tag: u32, response: TaskManagementResponse) {
-        let role = &mut self.role;
-        role.open_requests = role.open_requests.saturating_sub(1);
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = role.advance_status();
-        let header = bhs::TaskManagementResponse {
-            flags: FINAL,
-            response: response as u8,
-            initiator_task_tag: U32::new(tag),
-            stat_sn,
-            exp_cmd_sn,
-            max_cmd_sn,
-            ..Default::default()
-        };
-        self.link.transmit.push(header, &[]);
+        let Some(on) = self.role.managing.remove(&tag) else { return };
+        if self.links.all.len() > 1 {
+            return self.role.answer_when_acknowledged(&mut self.links, on, tag, response);
+        }
+        self.role.answer_task_management(&mut self.links, on, tag, response);
     }
 
-    /// Answers a logout; the session closes when that is sent.
+    /// Answers a logout; what it closes, closes when that is sent.
     pub fn respond_logout(&mut self, tag: u32) {
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.role.advance_status();
-        let header = bhs::LogoutResponse {
-            flags: FINAL,
-            initiator_task_tag: U32::new(tag),
-            stat_sn,
-            exp_cmd_sn,
-            max_cmd_sn,
-            time2wait: U16::new(0),
-            time2retain: U16::new(0),
-            ..Default::default()
-        };
-        self.link.transmit.push(header, &[]);
-        self.link.closing = true;
+        let Some(place) = self.role.logouts.iter().position(|logout| logout.tag == tag) else { return };
+        let Logout { on, closes, .. } = self.role.logouts.swap_remove(place);
+        self.role.answer_logout(&mut self.links, on, tag, 0);
+        let leaving = self.links.all.iter_mut().filter(|link| closes.is_none_or(|one| link.id == one));
+        leaving.for_each(|link| link.closing = true);
     }
 
     /// Forgets the tasks that `hit` picks by tag and logical unit. None of them is ever answered. Gives their tags: those that the
     /// caller was told of may still be running, the others were waiting for their data.
     pub fn abort_tasks(&mut self, hit: impl Fn(u32, LunAddress) -> bool) -> Vec<u32> {
-        let role = &mut self.role;
-        let doomed: Vec<u32> = role.tasks.iter().filter(|(tag, task)| hit(**tag, task.lun)).map(|(tag, _)| *tag).collect();
-        for tag in &doomed {
-            role.forget(*tag);
-        }
-        // A tag may come again before there is room, and must not find a place in line.
-        role.waiting.retain(|tag| role.tasks.contains_key(tag));
-        role.grant_waiting(&mut self.link);
-        doomed
+        self.role.abort(&mut self.links, |tag, task| hit(tag, task.lun))
+    }
+
+    /// As [`Session::abort_tasks`], those of one connection: its allegiance ends with it. RFC 7143 (4.2.2.2).
+    pub fn abort_tasks_of(&mut self, connection: ConnectionId) -> Vec<u32> {
+        self.role.abort(&mut self.links, |_, task| task.connection == connection)
+    }
+
+    /// Takes a connection out that has ended. Its tasks have to be aborted before.
+    pub fn remove(&mut self, connection: ConnectionId) {
+        self.links.all.retain(|link| link.id != connection);
+        self.role.forget_connection(&mut self.links, connection);
     }
 
     /// True while a task with this tag is open.
@@ -240,200 +278,240 @@ impl Session<Target> {
         self.role.tasks.contains_key(&tag)
     }
 
-    /// Asks the initiator to log out within some seconds. RFC 7143 (11.9.1), AsyncEvent 1.
+    /// Asks the initiator to log out within some seconds, on every connection. RFC 7143 (11.9.1), AsyncEvent 1.
     pub fn request_logout(&mut self, within_s: u16) {
-        if self.role.login.is_some() {
-            return;
-        }
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.role.advance_status();
-        let header = bhs::AsyncMessage {
-            flags: FINAL,
-            initiator_task_tag: U32::new(NO_TAG),
-            stat_sn,
-            exp_cmd_sn,
-            max_cmd_sn,
-            async_event: 1,
-            parameter_3: U16::new(within_s),
-            ..Default::default()
-        };
-        self.link.transmit.push(header, &[]);
+        const LOGOUT_REQUESTED: u8 = 1;
+        self.role.tell_all(&mut self.links, LOGOUT_REQUESTED, [0, 0, within_s]);
     }
 
-    /// Ends the session at once: what is queued is still sent.
+    /// Ends the session at once and says so: what is queued is still sent. RFC 7143 (11.9.1), AsyncEvent 3; Time2Wait and
+    /// Time2Retain are zero, since nothing of the session is kept.
     pub fn close(&mut self) {
-        self.link.closing = true;
+        const SESSION_DROPPED: u8 = 3;
+        self.role.tell_all(&mut self.links, SESSION_DROPPED, [0, 0, 0]);
+        self.links.all.iter_mut().for_each(|link| link.closing = true);
     }
 
-    /// What the login agreed on.
+    /// Ends one connection, and says so where others are left. RFC 7143 (11.9.1), AsyncEvent 2.
+    pub fn close_connection(&mut self, connection: ConnectionId) {
+        self.role.drop_connection(&mut self.links, connection);
+    }
+
+    /// What the login agreed on for the whole session.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.role.parameters
     }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.links.all.iter().map(|link| link.transmit.len()).sum()
+    }
+
+    /// Bytes of Data-In kept until the initiator has acknowledged them.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.role.recovery.bytes
+    }
+
+    /// Pings for what the initiator has not acknowledged, unless that was done.
+    pub fn request_acknowledgement(&mut self) {
+        for connection in self.connections().collect::<Vec<_>>() {
+            self.role.ask_for_acknowledgement(&mut self.links, connection);
+        }
+    }
+
+    /// To be called when a connection's output has been written: tells an initiator whose window was closed that it is open again.
+    pub fn handle_drained(&mut self, connection: ConnectionId) {
+        self.role.reopen_window(&mut self.links, connection);
+    }
 }
 
 impl sealed::Machine for Target {
-    fn handle_pdu(&mut self, link: &mut Link<Self>, _now: Instant, pdu: Pdu) -> Result<(), ProtocolError> {
-        if let Some(login) = self.login.take() {
-            return self.log_in(link, login, &pdu);
+    type Lane = Lane;
+
+    fn handle_pdu(&mut self, links: &mut Links<Self>, on: ConnectionId, _now: Instant, pdu: Pdu) -> Result<(), ProtocolError> {
+        if links[on].lane.login.is_some() {
+            return self.log_in(links, on, &pdu);
+        }
+        if self.recovers() || links.all.len() > 1 {
+            self.acknowledge(links, on, &pdu.header);
         }
         let name = pdu.header.name();
         match pdu.header {
-            Header::ScsiCommand(header) => {
-                if self.admit(link, &pdu, header.opcode, header.cmd_sn.get())? {
-                    self.command(link, &header, pdu);
-                }
-            }
-            Header::DataOut(header) => self.data_out(link, &header, pdu.data),
-            Header::NopOut(header) => {
-                if self.admit(link, &pdu, header.opcode, header.cmd_sn.get())? {
-                    self.nop_out(link, &header, pdu.data);
-                }
-            }
-            Header::TaskManagementRequest(header) => {
-                if self.admit(link, &pdu, header.opcode, header.cmd_sn.get())? {
-                    self.task_management(link, &header, &pdu);
-                }
-            }
-            Header::TextRequest(header) => {
-                if self.admit(link, &pdu, header.opcode, header.cmd_sn.get())? {
-                    self.text_request(link, &header, &pdu);
-                }
-            }
-            Header::LogoutRequest(header) => {
-                if self.admit(link, &pdu, header.opcode, header.cmd_sn.get())? {
-                    self.logout(link, &header, &pdu);
-                }
-            }
-            Header::SnackRequest(_) => self.reject(link, RejectReason::SnackReject, &pdu.header.to_bytes()),
-            Header::Unknown(bytes) => self.reject(link, RejectReason::CommandNotSupported, &bytes),
+            Header::ScsiCommand(_)
+            | Header::NopOut(_)
+            | Header::TaskManagementRequest(_)
+            | Header::TextRequest(_)
+            | Header::LogoutRequest(_) => return self.request(links, on, pdu),
+            Header::DataOut(header) => self.data_out(links, on, &header, pdu.data),
+            Header::SnackRequest(header) => self.snack(links, on, &header),
+            Header::Unknown(bytes) => self.reject(links, on, RejectReason::CommandNotSupported, &bytes),
             _ => {
-                self.reject(link, RejectReason::ProtocolError, &pdu.header.to_bytes());
+                self.reject(links, on, RejectReason::ProtocolError, &pdu.header.to_bytes());
                 return Err(ProtocolError::Unexpected { pdu: name, when: "in the full feature phase of a target" });
             }
         }
         Ok(())
     }
 
-    fn handle_frame_error(&mut self, link: &mut Link<Self>, error: &FrameError) {
-        if let (FrameError::DataDigest { header, .. }, None) = (error, &self.login) {
-            self.reject(link, RejectReason::DataDigestError, header);
+    fn handle_frame_error(&mut self, links: &mut Links<Self>, on: ConnectionId, error: FrameError) -> Result<(), ProtocolError> {
+        let (FrameError::DataDigest { header, .. }, None) = (&error, &links[on].lane.login) else {
+            return Err(error.into());
+        };
+        self.reject(links, on, RejectReason::DataDigestError, header);
+        if !self.recovers() {
+            return Err(error.into());
         }
+        // The header is sound: data is asked for again, a request is sent again by the initiator. RFC 7143 (7.8).
+        if let Header::DataOut(header) = Header::parse(header) {
+            self.lost_data_out(links, on, &header);
+        }
+        Ok(())
     }
 
-    fn handle_timeout(&mut self, link: &mut Link<Self>, now: Instant) -> Result<(), ProtocolError> {
-        if self.login.is_some() {
-            let late = now >= self.login_deadline;
+    fn handle_timeout(&mut self, links: &mut Links<Self>, on: ConnectionId, now: Instant) -> Result<(), ProtocolError> {
+        let lane = &mut links[on].lane;
+        if lane.login.is_some() {
+            let late = now >= lane.login_deadline;
             return if late { Err(ProtocolError::LoginTimeout(self.config.login_timeout)) } else { Ok(()) };
         }
-        match self.liveness.due(now) {
+        match lane.liveness.due(now) {
             Due::Nothing => Ok(()),
             Due::Dead => Err(ProtocolError::PingTimeout(self.config.ping_timeout)),
             Due::Ping => {
-                self.ping(link);
+                self.ping(links, on);
                 Ok(())
             }
         }
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
-        if self.login.is_some() { Some(self.login_deadline) } else { self.liveness.poll_timeout() }
+    fn poll_timeout(&self, link: &Link<Self>) -> Option<Instant> {
+        if link.lane.login.is_some() { Some(link.lane.login_deadline) } else { link.lane.liveness.poll_timeout() }
     }
 
-    fn heard(&mut self, now: Instant) {
-        self.liveness.heard(now);
+    fn heard(&mut self, link: &mut Link<Self>, now: Instant) {
+        link.lane.liveness.heard(now);
+    }
+}
+
+impl Lane {
+    fn new(config: &TargetConfig, now: Instant) -> Self {
+        let names = TargetNames { gate: Arc::clone(&config.gate), portal_group_tag: config.portal_group_tag, tsih: config.tsih };
+        let login = TargetLogin::new(names, config.wishes);
+        Self {
+            cid: 0,
+            parameters: login.parameters(),
+            login: Some(Box::new(login)),
+            login_deadline: now + config.login_timeout,
+            joining: None,
+            liveness: Liveness::new(config.ping_interval, config.ping_timeout, now),
+            stat_sn: 0,
+            acknowledged: 0,
+            text: TextExchange::default(),
+            leaving: false,
+            kept: Kept::default(),
+        }
     }
 }
 
 impl Target {
-    fn new(config: TargetConfig, now: Instant) -> Self {
-        let names = TargetNames { gate: Arc::clone(&config.gate), portal_group_tag: config.portal_group_tag, tsih: config.tsih };
-        let login = TargetLogin::new(names, config.wishes);
+    fn new(config: TargetConfig, first: ConnectionId, parameters: Parameters) -> Self {
         Self {
-            parameters: login.parameters(),
-            login: Some(Box::new(login)),
-            login_deadline: now + config.login_timeout,
-            liveness: Liveness::new(config.ping_interval, config.ping_timeout, now),
             discovery: false,
             target_name: None,
             initiator_name: String::new(),
-            exp_cmd_sn: 0,
-            max_cmd_sn: 0,
-            stat_sn: 0,
+            parameters,
+            commands: CommandOrder::default(),
             tasks: HashMap::new(),
             immediate_tasks: 0,
-            open_requests: 0,
+            managing: HashMap::new(),
+            logouts: Vec::new(),
             waiting: VecDeque::new(),
             reserved: 0,
             next_transfer_tag: 0,
-            text: TextExchange::default(),
+            next_connection: first.0.wrapping_add(1),
+            joined: false,
+            parked: Parked::default(),
+            recovery: Recovery::default(),
             config,
         }
     }
 
-    fn log_in(&mut self, link: &mut Link<Self>, mut login: Box<TargetLogin>, pdu: &Pdu) -> Result<(), ProtocolError> {
+    fn log_in(&mut self, links: &mut Links<Self>, on: ConnectionId, pdu: &Pdu) -> Result<(), ProtocolError> {
         let Header::LoginRequest(request) = pdu.header else {
             // RFC 7143 (6.3.1): anything else before the full feature phase ends the connection.
             return Err(ProtocolError::Unexpected { pdu: pdu.header.name(), when: "before the login is done" });
         };
+        let Some(mut login) = links[on].lane.login.take() else { return Ok(()) };
         if login.is_first() {
-            self.exp_cmd_sn = request.cmd_sn.get();
-            self.max_cmd_sn = self.exp_cmd_sn.wrapping_add(self.config.queue_depth).wrapping_sub(1);
+            self.commands = CommandOrder::starting_at(request.cmd_sn.get(), self.config.queue_depth);
         }
-        let answer = login.handle(&request, &pdu.data);
-        let mut header = answer.header;
-        (header.stat_sn, header.exp_cmd_sn, header.max_cmd_sn) = self.advance_status();
-        link.transmit.push(header, &[answer.text.into()]);
-        match answer.outcome? {
-            None => self.login = Some(login),
-            Some(logged_in) => {
-                self.parameters = logged_in.parameters;
-                self.discovery = logged_in.target_name.is_none();
-                self.target_name = logged_in.target_name.clone();
-                self.initiator_name = logged_in.initiator_name.clone();
-                link.set_digests(self.parameters.digests, self.parameters.max_recv_data_segment_length);
-                link.events.push_back(TargetEvent::SessionUp(logged_in));
+        let mut answer = login.handle(&request, &pdu.data);
+        match std::mem::replace(&mut answer.outcome, Ok(None)) {
+            Ok(Some(logged_in)) if logged_in.joins => {
+                links[on].lane.joining = Some(Box::new((answer, logged_in.clone())));
+                links[on].lane.login = Some(login);
+                links.event(TargetEvent::Join(logged_in));
+            }
+            Ok(logged_in) => {
+                self.send_login_answer(links, on, answer);
+                match logged_in {
+                    None => links[on].lane.login = Some(login),
+                    Some(logged_in) => self.begin_session(links, on, logged_in),
+                }
+            }
+            Err(error) => {
+                self.send_login_answer(links, on, answer);
+                return Err(error.into());
             }
         }
         Ok(())
     }
 
-    /// Keeps the order of requests. RFC 7143 (4.2.2.1): what lies outside of the window is ignored in silence.
-    fn admit(&mut self, link: &mut Link<Self>, pdu: &Pdu, opcode: u8, cmd_sn: u32) -> Result<bool, ProtocolError> {
-        if opcode & bhs::IMMEDIATE != 0 {
-            return Ok(true);
-        }
-        if serial_less(cmd_sn, self.exp_cmd_sn) || serial_less(self.max_cmd_sn, cmd_sn) {
-            return Ok(false);
-        }
-        if cmd_sn != self.exp_cmd_sn {
-            self.reject(link, RejectReason::ProtocolError, &pdu.header.to_bytes());
-            return Err(ProtocolError::CommandGap { expected: self.exp_cmd_sn, got: cmd_sn });
-        }
-        self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
-        Ok(true)
+    fn send_login_answer(&mut self, links: &mut Links<Self>, on: ConnectionId, answer: Answer) {
+        let mut header = answer.header;
+        (header.stat_sn, header.exp_cmd_sn, header.max_cmd_sn) = self.advance_status(links, on);
+        links[on].transmit.push(header, &[answer.text.into()]);
     }
 
-    /// ExpCmdSN and MaxCmdSN as they are now. The window never shrinks.
-    fn window(&mut self) -> (U32, U32) {
-        let open = (self.tasks.len() - self.immediate_tasks) as u32;
-        let room = self.config.queue_depth.saturating_sub(open);
-        let max = self.exp_cmd_sn.wrapping_add(room).wrapping_sub(1);
-        if serial_less(self.max_cmd_sn, max) {
-            self.max_cmd_sn = max;
-        }
-        (U32::new(self.exp_cmd_sn), U32::new(self.max_cmd_sn))
+    fn begin_session(&mut self, links: &mut Links<Self>, on: ConnectionId, logged_in: LoggedIn) {
+        self.discovery = logged_in.target_name.is_none();
+        self.target_name.clone_from(&logged_in.target_name);
+        self.initiator_name.clone_from(&logged_in.initiator_name);
+        self.parameters = logged_in.parameters;
+        links[on].begin(&logged_in, logged_in.parameters);
+        links.event(TargetEvent::SessionUp(logged_in));
+    }
+
+    /// ErrorRecoveryLevel is 1: what was sent is kept until it is acknowledged.
+    fn recovers(&self) -> bool {
+        self.parameters.error_recovery_level > 0
+    }
+
+    /// ExpCmdSN and MaxCmdSN as they are now. The window never shrinks; it does not move on while replies queue up.
+    fn window(&mut self, links: &Links<Self>) -> (U32, U32) {
+        // An answer that may have to be repeated takes a place as well.
+        let open = self.tasks.len() - self.immediate_tasks + links.all.iter().map(|link| link.lane.kept.len()).sum::<usize>();
+        let crowded = links.all.iter().any(|link| link.transmit.len() > self.config.reply_backlog)
+            || self.recovery.bytes > self.config.reply_backlog;
+        let room = if crowded { 0 } else { self.config.queue_depth.saturating_sub(open as u32) };
+        self.commands.open(room);
+        (U32::new(self.commands.expected), U32::new(self.commands.max))
     }
 
     /// StatSN for a PDU that carries status, ExpCmdSN, MaxCmdSN.
-    fn advance_status(&mut self) -> (U32, U32, U32) {
-        let (exp_cmd_sn, max_cmd_sn) = self.window();
-        let stat_sn = U32::new(self.stat_sn);
-        self.stat_sn = self.stat_sn.wrapping_add(1);
+    fn advance_status(&mut self, links: &mut Links<Self>, on: ConnectionId) -> (U32, U32, U32) {
+        let (exp_cmd_sn, max_cmd_sn) = self.window(links);
+        let lane = &mut links[on].lane;
+        let stat_sn = U32::new(lane.stat_sn);
+        lane.stat_sn = lane.stat_sn.wrapping_add(1);
         (stat_sn, exp_cmd_sn, max_cmd_sn)
     }
 
-    fn reject(&mut self, link: &mut Link<Self>, reason: RejectReason, header: &[u8; bhs::LENGTH]) {
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status();
+    fn reject(&mut self, links: &mut Links<Self>, on: ConnectionId, reason: RejectReason, header: &[u8; bhs::LENGTH]) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status(links, on);
         let reject = bhs::Reject {
             flags: FINAL,
             reason: reason as u8,
@@ -443,6 +521,36 @@ impl Target {
             max_cmd_sn,
             ..Default::default()
         };
-        link.transmit.push(reject, &[Bytes::copy_from_slice(header)]);
+        links[on].send(reject, stat_sn, None, &[Bytes::copy_from_slice(header)]);
+    }
+
+    fn abort(&mut self, links: &mut Links<Self>, hit: impl Fn(u32, &Task) -> bool) -> Vec<u32> {
+        let doomed: Vec<u32> = self.tasks.iter().filter(|(tag, task)| hit(**tag, task)).map(|(tag, _)| *tag).collect();
+        for tag in &doomed {
+            self.forget(*tag);
+        }
+        // A tag may come again before there is room, and must not find a place in line.
+        self.waiting.retain(|tag| self.tasks.contains_key(tag));
+        self.grant_waiting(links);
+        doomed
+    }
+}
+
+impl Link<Target> {
+    /// The full feature phase.
+    fn begin(&mut self, logged_in: &LoggedIn, parameters: Parameters) {
+        self.lane.cid = logged_in.cid;
+        self.lane.parameters = parameters;
+        self.lane.acknowledged = self.lane.stat_sn;
+        self.lane.login = None;
+        self.set_digests(parameters.digests, parameters.max_recv_data_segment_length);
+    }
+
+    /// Queues a PDU that carries status, and keeps it where it may be asked for again.
+    fn send<H: bhs::Bhs>(&mut self, header: H, stat_sn: U32, task: Option<u32>, data: &[Bytes]) {
+        if self.lane.parameters.error_recovery_level > 0 && self.lane.login.is_none() {
+            self.lane.kept.keep(stat_sn.get(), task, &header, data);
+        }
+        self.transmit.push(header, data);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::super::Parameters;
+use super::super::bhs::NO_TAG;
 
 /// A piece shorter than this is copied while its command waits for more: a slice would keep a whole receive buffer alive.
 const COPY_BELOW: usize = 16 * 1024;
@@ -27,6 +28,8 @@ pub(super) enum DataOutError {
 #[derive(Debug, Clone, Copy)]
 struct OpenR2t {
     target_transfer_tag: u32,
+    r2t_sn: u32,
+    offset: u32,
     length: u32,
     received: u32,
     next_data_sn: u32,
@@ -55,6 +58,9 @@ pub(super) struct Gathering {
     open: VecDeque<OpenR2t>,
     asked: u32,
     next_r2t_sn: u32,
+    /// Sequences in which something was lost, or that follow one: by transfer tag, [`NO_TAG`] for the unsolicited one. Their data
+    /// is let pass up to its end, and asked for again from where it is whole.
+    void: Vec<u32>,
 }
 
 impl Gathering {
@@ -79,6 +85,7 @@ impl Gathering {
             open: VecDeque::new(),
             asked: received,
             next_r2t_sn: 0,
+            void: Vec::new(),
         };
         gathering.append(immediate);
         Ok(gathering)
@@ -90,7 +97,38 @@ impl Gathering {
 
     /// Bytes that have to be asked for.
     pub fn to_ask(&self) -> u32 {
-        if self.unsolicited_until.is_some() { 0 } else { self.expected - self.asked }
+        if self.unsolicited_until.is_some() || !self.void.is_empty() { 0 } else { self.expected - self.asked }
+    }
+
+    /// R2Ts whose data is not complete.
+    pub fn open_r2ts(&self) -> impl Iterator<Item = NewR2t> {
+        self.open.iter().map(|r2t| NewR2t {
+            target_transfer_tag: r2t.target_transfer_tag,
+            r2t_sn: r2t.r2t_sn,
+            offset: r2t.offset,
+            length: r2t.length,
+        })
+    }
+
+    /// Data-Out of a sequence was lost. Since data comes in order, all that was asked for behind it is of no use either.
+    pub fn lost(&mut self, tag: u32, is_final: bool) {
+        if tag == NO_TAG && self.unsolicited_until.take().is_some() {
+            self.asked = self.received;
+            self.void.push(NO_TAG);
+        } else if self.open.iter().any(|r2t| r2t.target_transfer_tag == tag) {
+            self.void.extend(self.open.drain(..).map(|r2t| r2t.target_transfer_tag));
+            self.asked = self.received;
+        }
+        self.pass(tag, is_final);
+    }
+
+    /// True for data of a sequence of which something was lost.
+    fn pass(&mut self, tag: u32, is_final: bool) -> bool {
+        let Some(place) = self.void.iter().position(|void| *void == tag) else { return false };
+        if is_final {
+            self.void.remove(place);
+        }
+        true
     }
 
     pub fn into_parts(mut self) -> Vec<Bytes> {
@@ -100,6 +138,9 @@ impl Gathering {
 
     /// Takes Data-Out that nobody asked for.
     pub fn unsolicited(&mut self, data_sn: u32, offset: u32, data: Bytes, is_final: bool) -> Result<(), DataOutError> {
+        if self.pass(NO_TAG, is_final) {
+            return Ok(());
+        }
         let until = self.unsolicited_until.ok_or(DataOutError::UnexpectedUnsolicited)?;
         if data_sn != self.unsolicited_data_sn || offset != self.received {
             return Err(DataOutError::Sequence);
@@ -118,6 +159,9 @@ impl Gathering {
 
     /// Takes Data-Out that an R2T asked for.
     pub fn solicited(&mut self, tag: u32, data_sn: u32, offset: u32, data: Bytes, is_final: bool) -> Result<(), DataOutError> {
+        if self.pass(tag, is_final) {
+            return Ok(());
+        }
         let received = self.received;
         let r2t = self.open.front_mut().filter(|r2t| r2t.target_transfer_tag == tag).ok_or(DataOutError::Sequence)?;
         if data_sn != r2t.next_data_sn || offset != received {
@@ -168,7 +212,8 @@ impl Gathering {
         }
         let length = left.min(parameters.max_burst_length);
         let r2t = NewR2t { target_transfer_tag: tag, r2t_sn: self.next_r2t_sn, offset: self.asked, length };
-        self.open.push_back(OpenR2t { target_transfer_tag: tag, length, received: 0, next_data_sn: 0 });
+        let NewR2t { r2t_sn, offset, .. } = r2t;
+        self.open.push_back(OpenR2t { target_transfer_tag: tag, r2t_sn, offset, length, received: 0, next_data_sn: 0 });
         self.asked += length;
         self.next_r2t_sn += 1;
         Some(r2t)

@@ -5,20 +5,21 @@ use std::mem;
 use bytes::Bytes;
 
 use super::super::super::bhs::{self, FINAL, NO_TAG, RejectReason};
-use super::super::super::pdu::Pdu;
-use super::super::transfer::{DataOutError, Gathering, Pieces};
-use super::super::{Attribute, Link, Residual};
+use super::super::super::pdu::{Header, Pdu};
+use super::super::transfer::{DataOutError, Gathering, NewR2t, Piece, Pieces};
+use super::super::{Attribute, ConnectionId, Links, Residual};
+use super::recovery::Answered;
 use super::{Command, Reply, Target, TargetEvent, Task, TaskState};
 use crate::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
 use crate::wire::U32;
 
 impl Target {
-    pub(super) fn command(&mut self, link: &mut Link<Self>, header: &bhs::ScsiCommand, pdu: Pdu) {
+    pub(super) fn command(&mut self, links: &mut Links<Self>, on: ConnectionId, header: &bhs::ScsiCommand, pdu: Pdu) {
         let tag = header.initiator_task_tag.get();
         let immediate = header.opcode & bhs::IMMEDIATE != 0;
         let refusal = if tag == NO_TAG || self.discovery {
             Some(RejectReason::InvalidPduField)
-        } else if self.tasks.contains_key(&tag) {
+        } else if self.tasks.contains_key(&tag) || self.managing.contains_key(&tag) {
             Some(RejectReason::TaskInProgress)
         } else if immediate && self.immediate_tasks >= self.config.queue_depth as usize {
             Some(RejectReason::TooManyImmediateCommands)
@@ -26,10 +27,11 @@ impl Target {
             None
         };
         if let Some(reason) = refusal {
-            return self.reject(link, reason, &pdu.header.to_bytes());
+            return self.reject(links, on, reason, &pdu.header.to_bytes());
         }
 
         let mut task = Task {
+            connection: on,
             lun: LunAddress(header.lun),
             attribute: Attribute::from_code(header.flags).unwrap_or_default(),
             cdb: Cdb::new(&header.cdb).expect("16 bytes fit"),
@@ -45,9 +47,9 @@ impl Target {
         self.tasks.insert(tag, task);
         match gathering {
             Ok(gathering) => self.tasks.get_mut(&tag).expect("just put there").state = TaskState::Gathering(gathering),
-            Err(sense) => return self.fail(link, tag, &sense),
+            Err(sense) => return self.fail(links, tag, &sense),
         }
-        self.advance_task(link, tag);
+        self.advance_task(links, tag);
     }
 
     /// Checks a command, and starts to gather its data.
@@ -69,13 +71,13 @@ impl Target {
     }
 
     /// Tells a complete command, or asks for what it lacks.
-    fn advance_task(&mut self, link: &mut Link<Self>, tag: u32) {
+    fn advance_task(&mut self, links: &mut Links<Self>, tag: u32) {
         let Some(task) = self.tasks.get_mut(&tag) else { return };
         let TaskState::Gathering(gathering) = &mut task.state else { return };
         if gathering.is_complete() {
             let TaskState::Gathering(gathering) = mem::replace(&mut task.state, TaskState::Running) else { return };
             let data_in_limit = if task.read { u64::from(task.expected) } else { 0 };
-            link.events.push_back(TargetEvent::Command(Command {
+            links.event(TargetEvent::Command(Command {
                 tag,
                 lun: task.lun,
                 attribute: task.attribute,
@@ -90,7 +92,9 @@ impl Target {
         }
         if task.reserved == 0 {
             let wanted = u64::from(gathering.to_ask());
-            if self.reserved > 0 && self.reserved + wanted > self.config.write_budget {
+            // Nobody passes one that waits: an older command must not wait for a younger one.
+            let first = self.waiting.front().is_none_or(|front| *front == tag);
+            if self.reserved > 0 && (self.reserved + wanted > self.config.write_budget || !first) {
                 if !self.waiting.contains(&tag) {
                     self.waiting.push_back(tag);
                 }
@@ -99,37 +103,50 @@ impl Target {
             task.reserved = wanted;
             self.reserved += wanted;
         }
-        self.ask(link, tag);
+        self.ask(links, tag);
     }
 
     /// Sends as many R2Ts of a write as may be outstanding.
-    fn ask(&mut self, link: &mut Link<Self>, tag: u32) {
-        let (exp_cmd_sn, max_cmd_sn) = self.window();
+    fn ask(&mut self, links: &mut Links<Self>, tag: u32) {
+        let window = self.window(links);
         let Some(task) = self.tasks.get_mut(&tag) else { return };
         let TaskState::Gathering(gathering) = &mut task.state else { return };
+        let (link, lun) = (&mut links[task.connection], task.lun);
         while let Some(r2t) = gathering.next_r2t(self.next_transfer_tag, &self.parameters) {
             self.next_transfer_tag = (self.next_transfer_tag + 1) % NO_TAG;
-            let header = bhs::R2t {
-                flags: FINAL,
-                lun: task.lun.0,
-                initiator_task_tag: U32::new(tag),
-                target_transfer_tag: U32::new(r2t.target_transfer_tag),
-                stat_sn: U32::new(self.stat_sn),
-                exp_cmd_sn,
-                max_cmd_sn,
-                r2t_sn: U32::new(r2t.r2t_sn),
-                buffer_offset: U32::new(r2t.offset),
-                desired_data_transfer_length: U32::new(r2t.length),
-                ..Default::default()
-            };
-            link.transmit.push(header, &[]);
+            link.transmit.push(r2t_header(lun, tag, &r2t, link.lane.stat_sn, window), &[]);
         }
     }
 
-    pub(super) fn data_out(&mut self, link: &mut Link<Self>, header: &bhs::DataOut, data: Bytes) {
+    /// Sends R2Ts again that are still open, by R2TSN.
+    pub(super) fn ask_again(&mut self, links: &mut Links<Self>, tag: u32, wanted: impl Fn(u32) -> bool) {
+        let window = self.window(links);
+        let Some(task) = self.tasks.get(&tag) else { return };
+        let TaskState::Gathering(gathering) = &task.state else { return };
+        let link = &mut links[task.connection];
+        for r2t in gathering.open_r2ts().filter(|r2t| wanted(r2t.r2t_sn)) {
+            link.transmit.push(r2t_header(task.lun, tag, &r2t, link.lane.stat_sn, window), &[]);
+        }
+    }
+
+    /// Notes a Data-Out that did not come whole, and asks for it again when the rest of its sequence is through.
+    pub(super) fn lost_data_out(&mut self, links: &mut Links<Self>, on: ConnectionId, header: &bhs::DataOut) {
+        let tag = header.initiator_task_tag.get();
+        let Some(Task { state: TaskState::Gathering(gathering), connection, .. }) = self.tasks.get_mut(&tag) else { return };
+        if *connection == on {
+            gathering.lost(header.target_transfer_tag.get(), header.flags & FINAL != 0);
+            self.advance_task(links, tag);
+        }
+    }
+
+    pub(super) fn data_out(&mut self, links: &mut Links<Self>, on: ConnectionId, header: &bhs::DataOut, data: Bytes) {
         let tag = header.initiator_task_tag.get();
         // Data of a task that was aborted or refused is still on its way: it is let pass.
-        let Some(Task { state: TaskState::Gathering(gathering), .. }) = self.tasks.get_mut(&tag) else { return };
+        let Some(Task { state: TaskState::Gathering(gathering), connection, .. }) = self.tasks.get_mut(&tag) else { return };
+        if *connection != on {
+            // RFC 7143 (4.2.2.2): all PDUs of a task go over the connection of its command.
+            return self.reject(links, on, RejectReason::ProtocolError, &Header::DataOut(*header).to_bytes());
+        }
         let transfer_tag = header.target_transfer_tag.get();
         let (data_sn, offset, is_final) = (header.data_sn.get(), header.buffer_offset.get(), header.flags & FINAL != 0);
         let taken = if transfer_tag == NO_TAG {
@@ -138,16 +155,17 @@ impl Target {
             gathering.solicited(transfer_tag, data_sn, offset, data, is_final)
         };
         match taken {
-            Ok(()) => self.advance_task(link, tag),
-            Err(error) => self.fail(link, tag, &condition(error)),
+            Ok(()) => self.advance_task(links, tag),
+            Err(DataOutError::Sequence) if self.recovers() => self.lost_data_out(links, on, header),
+            Err(error) => self.fail(links, tag, &condition(error)),
         }
     }
 
     /// Ends a task that never reached its device.
-    fn fail(&mut self, link: &mut Link<Self>, tag: u32, sense: &Sense) {
+    fn fail(&mut self, links: &mut Links<Self>, tag: u32, sense: &Sense) {
         let reply =
             Reply { status: Status::CheckCondition, sense: sense.fixed().into(), data_in: Vec::new(), transfer_length: None };
-        self.respond(link, tag, &reply);
+        self.respond(links, tag, &reply);
     }
 
     pub(super) fn forget(&mut self, tag: u32) -> Option<Task> {
@@ -157,18 +175,18 @@ impl Target {
         Some(task)
     }
 
-    pub(super) fn grant_waiting(&mut self, link: &mut Link<Self>) {
-        while let Some(tag) = self.waiting.pop_front() {
-            self.advance_task(link, tag);
-            if self.waiting.back() == Some(&tag) {
+    pub(super) fn grant_waiting(&mut self, links: &mut Links<Self>) {
+        while let Some(tag) = self.waiting.front().copied() {
+            self.advance_task(links, tag);
+            if self.tasks.get(&tag).is_some_and(|task| task.reserved == 0) {
                 // No room yet: it stays the first in line.
-                self.waiting.rotate_right(1);
                 return;
             }
+            self.waiting.pop_front();
         }
     }
 
-    pub(super) fn respond(&mut self, link: &mut Link<Self>, tag: u32, reply: &Reply) {
+    pub(super) fn respond(&mut self, links: &mut Links<Self>, tag: u32, reply: &Reply) {
         let Some(task) = self.forget(tag) else { return };
         let available: u64 = reply.data_in.iter().map(|part| part.len() as u64).sum();
         let actual = reply.transfer_length.unwrap_or(if task.write { u64::from(task.expected) } else { available });
@@ -176,41 +194,58 @@ impl Target {
         let send = if task.read { available.min(u64::from(task.expected)) as u32 } else { 0 };
         let collapse = send > 0 && reply.status == Status::Good && reply.sense.is_empty();
 
-        let pieces =
-            Pieces::new(&reply.data_in, 0, send, self.parameters.max_send_data_segment_length, self.parameters.max_burst_length);
-        let (exp_cmd_sn, max_cmd_sn) = self.window();
+        let window = self.window(links);
+        let collapsed = collapse.then(|| {
+            let (bits, count) = residual_bits(residual);
+            let (stat_sn, ..) = self.advance_status(links, task.connection);
+            Collapsed { flags: bhs::STATUS | bits, status: reply.status as u8, residual_count: count, stat_sn }
+        });
+        let recovers = self.recovers();
+        let link = &mut links[task.connection];
+        let parameters = &link.lane.parameters;
+        let shape = DataInShape {
+            tag,
+            lun: task.lun.0,
+            send,
+            segment: parameters.max_send_data_segment_length,
+            burst: parameters.max_burst_length,
+            collapsed,
+            acknowledged_by: recovers.then_some(self.next_transfer_tag),
+        };
         let mut data_sn = 0;
-        for piece in pieces {
-            let last = piece.is_final && piece.offset as usize + length(&piece.data) == send as usize;
-            let mut header = bhs::DataIn {
-                flags: if piece.is_final { FINAL } else { 0 },
-                lun: task.lun.0,
-                initiator_task_tag: U32::new(tag),
-                target_transfer_tag: U32::new(NO_TAG),
-                exp_cmd_sn,
-                max_cmd_sn,
-                data_sn: U32::new(data_sn),
-                buffer_offset: U32::new(piece.offset),
-                ..Default::default()
-            };
-            if last && collapse {
-                let (bits, count) = residual_bits(residual);
-                header.flags |= bhs::STATUS | bits;
-                header.status = reply.status as u8;
-                header.residual_count = count;
-                (header.stat_sn, ..) = self.advance_status();
+        for piece in Pieces::new(&reply.data_in, 0, send, shape.segment, shape.burst) {
+            let header = shape.header(&piece, data_sn, window);
+            match shape.collapsed {
+                Some(collapsed) if header.flags & bhs::STATUS != 0 => {
+                    link.send(header, collapsed.stat_sn, Some(tag), &piece.data);
+                }
+                _ => link.transmit.push(header, &piece.data),
             }
-            link.transmit.push(header, &piece.data);
             data_sn += 1;
         }
-        if !collapse {
-            self.send_status(link, tag, reply, residual, data_sn);
+        if recovers && send > 0 {
+            self.next_transfer_tag = (self.next_transfer_tag + 1) % NO_TAG;
+            self.recovery.keep(tag, Answered::new(task.connection, shape, &reply.data_in));
         }
-        self.grant_waiting(link);
+        if !collapse {
+            self.send_status(links, task.connection, tag, reply, residual, data_sn);
+        }
+        if recovers && self.commands.is_closed() {
+            self.ask_for_acknowledgement(links, task.connection);
+        }
+        self.grant_waiting(links);
     }
 
-    fn send_status(&mut self, link: &mut Link<Self>, tag: u32, reply: &Reply, residual: Residual, data_sn: u32) {
-        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status();
+    fn send_status(
+        &mut self,
+        links: &mut Links<Self>,
+        on: ConnectionId,
+        tag: u32,
+        reply: &Reply,
+        residual: Residual,
+        data_sn: u32,
+    ) {
+        let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status(links, on);
         let (bits, residual_count) = residual_bits(residual);
         let header = bhs::ScsiResponse {
             flags: FINAL | bits,
@@ -224,10 +259,80 @@ impl Target {
             ..Default::default()
         };
         if reply.sense.is_empty() {
-            return link.transmit.push(header, &[]);
+            return links[on].send(header, stat_sn, Some(tag), &[]);
         }
         let sense_length = Bytes::copy_from_slice(&(reply.sense.len() as u16).to_be_bytes());
-        link.transmit.push(header, &[sense_length, reply.sense.clone()]);
+        links[on].send(header, stat_sn, Some(tag), &[sense_length, reply.sense.clone()]);
+    }
+}
+
+/// Status that goes with the last Data-In.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Collapsed {
+    flags: u8,
+    status: u8,
+    residual_count: U32,
+    stat_sn: U32,
+}
+
+/// What all Data-In PDUs of a command have alike, so that each can be made again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DataInShape {
+    pub tag: u32,
+    pub lun: [u8; 8],
+    /// Bytes in all.
+    pub send: u32,
+    pub segment: u32,
+    pub burst: u32,
+    pub collapsed: Option<Collapsed>,
+    /// Target transfer tag by which a DataACK names them; on recovery level 1 each burst asks for one.
+    pub acknowledged_by: Option<u32>,
+}
+
+impl DataInShape {
+    pub fn header(&self, piece: &Piece, data_sn: u32, (exp_cmd_sn, max_cmd_sn): (U32, U32)) -> bhs::DataIn {
+        let last = piece.is_final && piece.offset as usize + length(&piece.data) == self.send as usize;
+        let mut header = bhs::DataIn {
+            flags: if piece.is_final { FINAL } else { 0 },
+            lun: self.lun,
+            initiator_task_tag: U32::new(self.tag),
+            target_transfer_tag: U32::new(NO_TAG),
+            exp_cmd_sn,
+            max_cmd_sn,
+            data_sn: U32::new(data_sn),
+            buffer_offset: U32::new(piece.offset),
+            ..Default::default()
+        };
+        match (self.collapsed, self.acknowledged_by) {
+            (Some(collapsed), _) if last => {
+                header.flags |= collapsed.flags;
+                header.status = collapsed.status;
+                header.residual_count = collapsed.residual_count;
+                header.stat_sn = collapsed.stat_sn;
+            }
+            (_, Some(transfer_tag)) if piece.is_final && !last => {
+                header.flags |= bhs::ACKNOWLEDGE;
+                header.target_transfer_tag = U32::new(transfer_tag);
+            }
+            _ => {}
+        }
+        header
+    }
+}
+
+fn r2t_header(lun: LunAddress, tag: u32, r2t: &NewR2t, stat_sn: u32, (exp_cmd_sn, max_cmd_sn): (U32, U32)) -> bhs::R2t {
+    bhs::R2t {
+        flags: FINAL,
+        lun: lun.0,
+        initiator_task_tag: U32::new(tag),
+        target_transfer_tag: U32::new(r2t.target_transfer_tag),
+        stat_sn: U32::new(stat_sn),
+        exp_cmd_sn,
+        max_cmd_sn,
+        r2t_sn: U32::new(r2t.r2t_sn),
+        buffer_offset: U32::new(r2t.offset),
+        desired_data_transfer_length: U32::new(r2t.length),
+        ..Default::default()
     }
 }
 

@@ -1,0 +1,188 @@
+//! One TCP connection of a session: bytes in and bytes out, within bounds.
+//!
+//! Knows no PDU: where they begin and end, and what they say, is the session's business.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, BytesMut};
+use protocol::iscsi::login::LoginStatus;
+use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Bytes of a read: enough for many commands.
+const READ_ROOM: usize = 128 * 1024;
+/// Size of a buffer while long PDUs come, in bytes: several go into one.
+const LONG_READ_ROOM: usize = 1024 * 1024;
+/// Former input buffers kept to be used again.
+const USED_BUFFERS: usize = 8;
+/// Reads of one wake-up, before others have their turn.
+const READS_PER_WAKE_UP: usize = 4;
+/// Bytes waiting to be sent above which nothing more is read.
+const MAX_BACKLOG: usize = 16 * 1024 * 1024;
+/// Parts of one vectored write.
+const WRITE_PARTS: usize = 64;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Either side closed it in order.
+    Closed,
+    /// The network failed.
+    Io(io::Error),
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// As the session calls it.
+    pub id: ConnectionId,
+    stream: TcpStream,
+    input: BytesMut,
+    /// Former input buffers, the last one at the end; commands may still refer to them.
+    used: VecDeque<BytesMut>,
+    /// Bytes are taken in.
+    reading: bool,
+    /// Bytes wait for the socket.
+    backlog: usize,
+    /// Its place among all connections of the server.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Wire {
+    pub fn new(id: ConnectionId, stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
+        Self { id, stream, input: BytesMut::new(), used: VecDeque::new(), reading: true, backlog: 0, _permit: permit }
+    }
+
+    /// True when all is written.
+    pub fn is_drained(&self) -> bool {
+        self.backlog == 0
+    }
+
+    /// Writes until the socket is full, and decides whether more is to be read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn write(&mut self, session: &mut Session<TargetRole>, may_read: bool) -> io::Result<()> {
+        let had = self.backlog > 0;
+        self.write_some(session)?;
+        if had && self.backlog == 0 {
+            session.handle_drained(self.id);
+            self.write_some(session)?;
+        }
+        self.reading = may_read && self.backlog < MAX_BACKLOG && !session.is_closing(self.id);
+        Ok(())
+    }
+
+    fn write_some(&mut self, session: &mut Session<TargetRole>) -> io::Result<()> {
+        let Ok(transmit) = session.transmit(self.id) else { return Ok(()) };
+        while !transmit.is_empty() {
+            let mut parts = [io::IoSlice::new(&[]); WRITE_PARTS];
+            let count = transmit.chunks_vectored(&mut parts);
+            match self.stream.try_write_vectored(&parts[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => transmit.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.backlog = transmit.len();
+        Ok(())
+    }
+
+    /// Ready when there is something to do: `Ok(true)` when bytes can be read.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.reading
+            && let Poll::Ready(ready) = self.stream.poll_read_ready(context)
+        {
+            return Poll::Ready(ready.map(|()| true));
+        }
+        if self.backlog > 0
+            && let Poll::Ready(ready) = self.stream.poll_write_ready(context)
+        {
+            return Poll::Ready(ready.map(|()| false));
+        }
+        Poll::Pending
+    }
+
+    /// Reads what there is, within bounds, and hands it to the session.
+    pub fn read(&mut self, session: &mut Session<TargetRole>) -> Result<(), End> {
+        for _ in 0..READS_PER_WAKE_UP {
+            let missing = session.missing(self.id, &self.input);
+            self.make_room(missing);
+            // Not far into the next PDU: it may have to move to another buffer.
+            let most = missing.max(READ_ROOM);
+            let room = self.input.capacity() - self.input.len();
+            let dry;
+            match self.stream.try_read_buf(&mut (&mut self.input).limit(most)) {
+                Ok(0) => return Err(End::Closed),
+                Ok(read) => dry = read < most.min(room),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(End::Io(error)),
+            }
+            self.take_in(session)?;
+            if dry {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the session what has been read.
+    pub fn take_in(&mut self, session: &mut Session<TargetRole>) -> Result<(), End> {
+        session.handle_input(self.id, std::time::Instant::now(), &mut self.input).map_err(End::Protocol)
+    }
+
+    /// Room for the rest of a PDU that has begun, or for many small ones. Not topped up for every read: what is left over is copied
+    /// when the buffer changes. A buffer that no command refers to any more comes again, with its pages.
+    fn make_room(&mut self, missing: usize) {
+        if self.input.capacity() - self.input.len() >= missing.max(READ_ROOM / 2) {
+            return;
+        }
+        let room = if missing > READ_ROOM { (self.input.len() + missing).max(LONG_READ_ROOM) } else { 2 * READ_ROOM };
+        let again = self.used.iter_mut().position(|used| used.try_reclaim(room));
+        let mut next = match again.and_then(|at| self.used.remove(at)) {
+            Some(used) => used,
+            None => BytesMut::with_capacity(room),
+        };
+        next.extend_from_slice(&self.input);
+        self.input.clear();
+        self.used.push_back(std::mem::replace(&mut self.input, next));
+        if self.used.len() > USED_BUFFERS {
+            self.used.pop_front();
+        }
+    }
+
+    /// Nothing came for a while: what reading fast needs is not kept.
+    pub fn rest(&mut self) {
+        self.used = VecDeque::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+}
+
+/// A connection whose login names a session that another task serves.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub session: Session<TargetRole>,
+    pub wire: Wire,
+}
+
+impl Guest {
+    /// CID that it asks for.
+    pub fn cid(&self) -> Option<u16> {
+        self.session.asked_cid()
+    }
+
+    /// Ends the login.
+    pub fn refuse(mut self, status: LoginStatus) {
+        self.session.refuse(status);
+        // One small PDU on a fresh connection: the socket takes it.
+        let _ = self.wire.write(&mut self.session, false);
+    }
+}
