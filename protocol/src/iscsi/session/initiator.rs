@@ -518,8 +518,8 @@ impl Initiator {
     }
 
     fn data_in(&mut self, links: &mut Links<Self>, header: &bhs::DataIn, data: Bytes) -> Result<(), ProtocolError> {
-        let has_status = header.flags & bhs::STATUS != 0;
-        if has_status {
+        // On recovery level 1 status is not acknowledged before all data has come: the target keeps data no longer than that.
+        if header.flags & bhs::STATUS != 0 && !self.recovers() {
             self.took_status(links, header.stat_sn, header.max_cmd_sn);
         } else {
             self.took_window(header.max_cmd_sn);
@@ -560,17 +560,20 @@ impl Initiator {
             self.acknowledge_data(links, header);
         }
         if header.flags & bhs::STATUS != 0 {
+            if self.recovers() {
+                self.took_stat_sn(links, header.stat_sn.get());
+            }
             let residual = residual(header.flags, header.residual_count);
             let ended = Ended { response: 0, status: header.status, sense: Bytes::new(), residual };
             self.complete(links, tag, ended);
-        } else if let Some(ended) = self.ended_meanwhile(tag) {
+        } else if let Some((ended, stat_sn)) = self.ended_meanwhile(tag) {
+            self.took_stat_sn(links, stat_sn);
             self.complete(links, tag, ended);
         }
         Ok(())
     }
 
     fn scsi_response(&mut self, links: &mut Links<Self>, header: &bhs::ScsiResponse, data: &Bytes) -> Result<(), ProtocolError> {
-        self.took_status(links, header.stat_sn, header.max_cmd_sn);
         let sense = match data.first_chunk() {
             None => Bytes::new(),
             Some(length) => {
@@ -584,9 +587,11 @@ impl Initiator {
         let residual = residual(header.flags, header.residual_count);
         let ended = Ended { response: header.response, status: header.status, sense, residual };
         let tag = header.initiator_task_tag.get();
-        if self.recovers() && self.lacks_data(links, tag, header.exp_data_sn.get(), &ended) {
+        if self.recovers() && self.lacks_data(links, header, &ended) {
+            self.took_window(header.max_cmd_sn);
             return Ok(());
         }
+        self.took_status(links, header.stat_sn, header.max_cmd_sn);
         self.complete(links, tag, ended);
         Ok(())
     }

@@ -20,6 +20,8 @@ mod transfer;
 
 #[cfg(test)]
 mod pair_tests;
+#[cfg(test)]
+mod recovery_tests;
 
 pub use super::login::TargetEntry;
 pub use initiator::{Completion, Data, Initiator, InitiatorConfig, InitiatorEvent, Submission};

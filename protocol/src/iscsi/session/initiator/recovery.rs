@@ -1,8 +1,8 @@
 //! Recovery within the connection, seen from the initiator: what is missing is asked for by SNACK, and what came before its turn
 //! waits for it.
 //!
-//! Only on ErrorRecoveryLevel 1. Data is missing when its digest was wrong or when a DataSN or StatSN is left out. A SNACK that
-//! brings nothing is not repeated: the command's own timeout ends it. RFC 7143 (7.2), (7.8), (11.16).
+//! Only on ErrorRecoveryLevel 1. Data is missing when its digest was wrong or when a DataSN or StatSN is left out. A SNACK for data
+//! that brings nothing is not repeated: the command's own timeout ends it. RFC 7143 (7.2), (7.8), (11.16).
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ const DATA_ACK: u8 = 2;
 pub(super) struct TaskRecovery {
     /// By DataSN.
     ahead: BTreeMap<u32, (bhs::DataIn, Bytes)>,
-    /// The answer, which came before all its data, and how many Data-In PDUs it tells of.
-    ended: Option<(Ended, u32)>,
+    /// The answer, which came before all its data, how many Data-In PDUs it tells of, and its StatSN.
+    ended: Option<(Ended, u32, u32)>,
     /// Missing DataSNs below this have been asked for.
     asked_before: u32,
 }
@@ -36,8 +36,11 @@ pub(super) struct TaskRecovery {
 impl Task {
     /// The first run of missing DataSNs that nobody asked for, below `end`.
     fn missing(&mut self, end: u32) -> Option<(u32, u32)> {
-        let from = self.next_data_sn.max(self.recovery.asked_before);
-        let to = self.recovery.ahead.keys().copied().find(|data_sn| *data_sn >= from).unwrap_or(end).min(end);
+        let mut from = self.next_data_sn.max(self.recovery.asked_before);
+        while self.recovery.ahead.contains_key(&from) {
+            from += 1;
+        }
+        let to = self.recovery.ahead.range(from..).next().map_or(end, |(data_sn, _)| *data_sn).min(end);
         (from < to).then(|| {
             self.recovery.asked_before = to;
             (from, to - from)
@@ -76,7 +79,7 @@ impl Initiator {
         }
         if stat_sn != self.exp_stat_sn {
             let missing = stat_sn.wrapping_sub(self.exp_stat_sn);
-            if self.stat_sns_ahead.is_empty() && missing < MAX_AHEAD as u32 {
+            if !self.stat_sns_ahead.contains(&stat_sn) && missing < MAX_AHEAD as u32 {
                 self.snack(links, STATUS, NO_TAG, NO_TAG, (self.exp_stat_sn, missing));
             }
             if self.stat_sns_ahead.len() < MAX_AHEAD {
@@ -122,26 +125,27 @@ impl Initiator {
     }
 
     /// True when an answer tells of more Data-In than has come: it waits, and the rest is asked for.
-    pub(super) fn lacks_data(&mut self, links: &mut Links<Self>, tag: u32, data_sns: u32, ended: &Ended) -> bool {
+    pub(super) fn lacks_data(&mut self, links: &mut Links<Self>, header: &bhs::ScsiResponse, ended: &Ended) -> bool {
+        let (tag, data_sns) = (header.initiator_task_tag.get(), header.exp_data_sn.get());
         let Some(task) = self.tasks.get_mut(&tag) else { return false };
         if task.next_data_sn >= data_sns || !matches!(task.submission.data, super::Data::In(_)) {
             return false;
         }
-        task.recovery.ended = Some((ended.clone(), data_sns));
+        task.recovery.ended = Some((ended.clone(), data_sns, header.stat_sn.get()));
         if let Some(run) = task.missing(data_sns) {
             self.snack(links, DATA_OR_R2T, tag, NO_TAG, run);
         }
         true
     }
 
-    /// The answer that waited for the last Data-In.
-    pub(super) fn ended_meanwhile(&mut self, tag: u32) -> Option<Ended> {
+    /// The answer that waited for the last Data-In, with its StatSN.
+    pub(super) fn ended_meanwhile(&mut self, tag: u32) -> Option<(Ended, u32)> {
         let task = self.tasks.get_mut(&tag)?;
-        let (_, data_sns) = task.recovery.ended.as_ref()?;
+        let (_, data_sns, _) = task.recovery.ended.as_ref()?;
         if task.next_data_sn < *data_sns {
             return None;
         }
-        task.recovery.ended.take().map(|(ended, _)| ended)
+        task.recovery.ended.take().map(|(ended, _, stat_sn)| (ended, stat_sn))
     }
 
     fn snack(&mut self, links: &mut Links<Self>, kind: u8, tag: u32, transfer_tag: u32, (from, length): (u32, u32)) {

@@ -230,7 +230,7 @@ impl Target {
         if !collapse {
             self.send_status(links, task.connection, tag, reply, residual, data_sn);
         }
-        if recovers && self.commands.is_closed() {
+        if recovers && links[task.connection].lane.kept.len() * 2 >= self.config.queue_depth as usize {
             self.ask_for_acknowledgement(links, task.connection);
         }
         self.grant_waiting(links);
