@@ -8,8 +8,13 @@ mod fixed_blocks;
 mod incorrect_length;
 mod load_unload;
 mod locate;
+mod memory;
 mod overwrite;
+mod pages;
+mod partitions;
 mod position;
+mod reverse;
+mod security;
 mod space;
 mod variable_records;
 
@@ -17,7 +22,7 @@ use bytes::Bytes;
 use protocol::scsi::{Sense, SenseKey, Status};
 
 use super::Case;
-use super::check::{Outcome, equal, fail, told};
+use super::check::{self, Outcome, equal, fail, told};
 use crate::client::{Data, LogicalUnit, Reply};
 
 /// All of them.
@@ -34,6 +39,11 @@ pub const CASES: &[&[Case]] = &[
     block_limits::CASES,
     erase::CASES,
     load_unload::CASES,
+    reverse::CASES,
+    pages::CASES,
+    memory::CASES,
+    partitions::CASES,
+    security::CASES,
 ];
 
 /// END-OF-DATA DETECTED.
@@ -59,6 +69,37 @@ async fn write(tape: &LogicalUnit, flags: u8, length: u32, data: Bytes) -> Outco
 async fn space(tape: &LogicalUnit, code: u8, count: i32) -> Outcome<Reply> {
     let [_, a, b, c] = count.to_be_bytes();
     Ok(tape.command(&[0x11, code, a, b, c, 0], Data::None).await?)
+}
+
+/// LOCATE(16) to an object, in another partition where one is named.
+async fn locate_16(tape: &LogicalUnit, partition: Option<u8>, object: u32) -> Outcome<Reply> {
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[1], cdb[3]) = (0x92, u8::from(partition.is_some()) << 1, partition.unwrap_or(0));
+    cdb[8..12].copy_from_slice(&object.to_be_bytes());
+    check::supported("LOCATE(16)", tape.command(&cdb, Data::None).await?)
+}
+
+/// A mode page with its header, as it holds now; the case is skipped where the drive does not have it.
+async fn mode_page(tape: &LogicalUnit, page: u8, subpage: u8) -> Outcome<Vec<u8>> {
+    let reply = tape.command(&[0x5A, 0x08, page, subpage, 0, 0, 0, 0x10, 0, 0], Data::In(0x1000)).await?;
+    let reply = check::supported("MODE SENSE(10)", reply)?;
+    if reply.sense.as_ref().is_some_and(|sense| sense.code == check::INVALID_FIELD_IN_CDB) {
+        return check::skip(format!("no mode page {page:02X}h, {subpage:02X}h"));
+    }
+    let data = check::good("MODE SENSE(10)", reply)?;
+    let body = data.get(8..).filter(|body| body.first().is_some_and(|code| code & 0x3F == page));
+    match body {
+        // PS is reserved in MODE SELECT, which sends the page back.
+        Some(body) => Ok(std::iter::once(body[0] & 0x7F).chain(body[1..].iter().copied()).collect()),
+        None => fail(format!("MODE SENSE(10): no page {page:02X}h in {} bytes", data.len())),
+    }
+}
+
+/// MODE SELECT(10) of one page with its header, buffered mode 1h.
+async fn select_page(tape: &LogicalUnit, page: &[u8]) -> Outcome<Reply> {
+    let list: Vec<u8> = [&[0, 0, 0, 0x10, 0, 0, 0, 0], page].concat();
+    let length = list.len() as u8;
+    Ok(tape.command(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, length, 0], Data::Out(list.into())).await?)
 }
 
 /// The first 4 bytes of READ POSITION short form that matter: the logical object number, and BOP.
