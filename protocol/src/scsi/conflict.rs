@@ -127,7 +127,7 @@ const fn starts(action: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::{sbc, spc};
+    use crate::scsi::{DataDirection, sbc, spc};
     use crate::wire::hex;
 
     fn rule(cdb: &str) -> Rule {
@@ -136,14 +136,15 @@ mod tests {
 
     #[test]
     fn commands_without_a_row_are_those_that_change_something() {
-        let without: Vec<_> =
-            spc::COMMANDS.iter().chain(sbc::COMMANDS).filter(|spec| !Rule::has_row(spec)).map(|spec| spec.name).collect();
-        let changes = |name: &&str| {
-            ["WRITE", "ORWRITE", "UNMAP", "COMPARE AND WRITE", "SYNCHRONIZE CACHE", "MODE SELECT", "EXTENDED COPY", "SANITIZE"]
-                .iter()
-                .any(|word| name.starts_with(word))
-        };
-        let others: Vec<_> = without.iter().filter(|name| !changes(name)).collect();
+        let without: Vec<_> = spc::COMMANDS
+            .iter()
+            .chain(sbc::COMMANDS)
+            .filter(|spec| spec.data != DataDirection::Out && !Rule::has_row(spec))
+            .map(|spec| spec.name)
+            .collect();
+        // All that takes data may change something; of the rest these do.
+        let others: Vec<_> =
+            without.iter().filter(|name| !["SYNCHRONIZE CACHE", "SANITIZE"].iter().any(|word| name.starts_with(word))).collect();
         assert!(others.is_empty(), "{others:?}");
         assert!(sbc::COMMANDS.iter().filter(|spec| spec.writes).all(|spec| !Rule::has_row(spec)));
     }

@@ -91,6 +91,12 @@ impl Designator {
         }
     }
 
+    /// Target port group.
+    #[must_use]
+    pub fn target_port_group(group: u16) -> Self {
+        Self { kind: DesignatorType::TargetPortGroup, ..Self::relative_target_port(group) }
+    }
+
     /// SCSI name string: UTF-8, ended by a zero and padded with zeros to a multiple of four.
     #[must_use]
     pub fn name_string(association: Association, name: &str) -> Self {

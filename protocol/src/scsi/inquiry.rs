@@ -49,6 +49,8 @@ pub struct StandardInquiry<'a> {
     pub device_type: Option<DeviceType>,
     /// RMB.
     pub removable: bool,
+    /// TPGS 01b: asymmetric access that the target alone decides on.
+    pub implicit_asymmetric_access: bool,
     /// 3PC: third-party copy commands are served.
     pub third_party_copy: bool,
     /// T10 VENDOR IDENTIFICATION: what is longer than 8 is cut.
@@ -70,6 +72,7 @@ impl StandardInquiry<'_> {
     pub fn emit(&self) -> Vec<u8> {
         const SPC_4: u8 = 0x06;
         const HISUP_AND_FORMAT_2: u8 = 0x12;
+        const TPGS: u8 = 0x10;
         const THIRD_PARTY_COPY: u8 = 0x08;
         const CMDQUE: u8 = 0x02;
         let mut data = vec![
@@ -78,7 +81,7 @@ impl StandardInquiry<'_> {
             SPC_4,
             HISUP_AND_FORMAT_2,
             (STANDARD_LENGTH - 5) as u8,
-            if self.third_party_copy { THIRD_PARTY_COPY } else { 0 },
+            if self.third_party_copy { THIRD_PARTY_COPY } else { 0 } | if self.implicit_asymmetric_access { TPGS } else { 0 },
             0,
             CMDQUE,
         ];
@@ -140,6 +143,7 @@ mod tests {
         let inquiry = StandardInquiry {
             device_type: Some(DeviceType::Tape),
             removable: true,
+            implicit_asymmetric_access: true,
             third_party_copy: true,
             vendor: "OFFHOST",
             product: "a product name that is too long",
@@ -148,7 +152,7 @@ mod tests {
         };
         let data = inquiry.emit();
         assert_eq!(data.len(), 96);
-        assert_eq!(data[..8], hex("01 80 06 12 5b 08 00 02")[..]);
+        assert_eq!(data[..8], hex("01 80 06 12 5b 18 00 02")[..]);
         assert_eq!(&data[8..36], b"OFFHOST a product name t0.1 ");
         assert_eq!(data[58..64], hex("00a0 0460 0000")[..]);
     }

@@ -2,6 +2,7 @@
 //!
 //! Does not execute anything. Follows SAM-5, SPC-4, SBC-4, SSC-4 and SMC-3.
 
+pub mod alua;
 pub mod asc;
 pub mod attribute;
 pub mod command;

@@ -51,7 +51,7 @@ fn all_commands(rows: &[&'static CommandSpec], timeouts: bool) -> Vec<u8> {
         let [action_high, action_low] = row.service_action.unwrap_or(0).to_be_bytes();
         let flags = if timeouts { CTDP } else { 0 } | if row.service_action.is_some() { SERVACTV } else { 0 };
         data.extend([row.opcode, 0, action_high, action_low, 0, flags, 0, row.usage.len() as u8]);
-        data.extend(timeouts.then(timeouts_descriptor).unwrap_or_default());
+        data.extend(timeouts.then(|| timeouts_descriptor(row)).unwrap_or_default());
     }
     let length = (data.len() - 4) as u32;
     data[..4].copy_from_slice(&length.to_be_bytes());
@@ -66,14 +66,29 @@ fn one_command(row: Option<&CommandSpec>, timeouts: bool) -> Vec<u8> {
     let flags = AS_THE_STANDARD_SAYS | if timeouts { CTDP } else { 0 };
     let mut data = vec![0, flags, 0, row.usage.len() as u8];
     data.extend(row.usage);
-    data.extend(timeouts.then(timeouts_descriptor).unwrap_or_default());
+    data.extend(timeouts.then(|| timeouts_descriptor(row)).unwrap_or_default());
     data
 }
 
-/// Command timeouts descriptor: no times are promised, since they are those of the files below. Zero says so.
-fn timeouts_descriptor() -> Vec<u8> {
+/// Command timeouts descriptor. NOMINAL COMMAND PROCESSING TIMEOUT is zero, no indication: the files below decide it. RECOMMENDED
+/// COMMAND TIMEOUT is what an initiator should wait before it begins to recover.
+fn timeouts_descriptor(row: &CommandSpec) -> Vec<u8> {
     const DESCRIPTOR_LENGTH: u8 = 0x0A;
-    vec![0, DESCRIPTOR_LENGTH, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    [&[0, DESCRIPTOR_LENGTH, 0, 0, 0, 0, 0, 0], &recommended_timeout(row).to_be_bytes()[..]].concat()
+}
+
+/// In seconds; zero where it depends on what there is to do: a copy, a sanitize operation, an erase, a whole tape.
+const fn recommended_timeout(row: &CommandSpec) -> u32 {
+    const NO_DATA_TOUCHED: u32 = 30;
+    const BLOCKS_MOVED: u32 = 60;
+    match row.opcode {
+        // FORMAT MEDIUM, SPACE, ERASE, SANITIZE, EXTENDED COPY, SPACE(16), LOCATE(16), LOCATE(10), REWIND, LOAD UNLOAD.
+        0x01 | 0x04 | 0x11 | 0x19 | 0x1B | 0x2B | 0x48 | 0x83 | 0x91 | 0x92 | 0x93 => 0,
+        _ if row.writes || matches!(row.opcode, 0x08 | 0x28 | 0x88 | 0xA8 | 0x2F | 0x8F | 0xAF | 0x34 | 0x90 | 0x35) => {
+            BLOCKS_MOVED
+        }
+        _ => NO_DATA_TOUCHED,
+    }
 }
 
 /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS parameter data: the functions that RFC 7143 has a request for.
@@ -112,7 +127,7 @@ mod tests {
             hex("00000010  00 00 0000 00 00 0006  84 00 0000 00 01 0010")
         );
         let with_timeouts = ask("a3 0c 80 00 0000 00000200 00 00").unwrap();
-        assert_eq!(with_timeouts[..24], hex("00000028  00 00 0000 00 02 0006  000a 0000 00000000 00000000")[..]);
+        assert_eq!(with_timeouts[..24], hex("00000028  00 00 0000 00 02 0006  000a 0000 00000000 0000001e")[..]);
     }
 
     #[test]

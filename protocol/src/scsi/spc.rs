@@ -35,7 +35,7 @@ pub const COMMANDS: &[&CommandSpec] = &[
     &READ_RESERVATION, &REPORT_CAPABILITIES, &READ_FULL_STATUS, &REGISTER, &RESERVE, &RELEASE, &CLEAR, &PREEMPT,
     &PREEMPT_AND_ABORT, &REGISTER_AND_IGNORE_EXISTING_KEY, &REGISTER_AND_MOVE, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
     &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS, &RECEIVE_COPY_FAILURE_DETAILS, &REPORT_LUNS,
-    &REPORT_SUPPORTED_OPERATION_CODES, &REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
+    &REPORT_TARGET_PORT_GROUPS, &REPORT_SUPPORTED_OPERATION_CODES, &REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
 ];
 
 /// TEST UNIT READY.
@@ -125,6 +125,9 @@ pub const RECEIVE_COPY_FAILURE_DETAILS: CommandSpec = action(
 /// REPORT LUNS.
 pub const REPORT_LUNS: CommandSpec =
     row("REPORT LUNS", &[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::In);
+/// REPORT TARGET PORT GROUPS: PARAMETER DATA FORMAT, with and without the extended header.
+pub const REPORT_TARGET_PORT_GROUPS: CommandSpec =
+    action("REPORT TARGET PORT GROUPS", &[0xA3, 0x2A, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::In);
 /// REPORT SUPPORTED OPERATION CODES: RCTD and REPORTING OPTIONS.
 pub const REPORT_SUPPORTED_OPERATION_CODES: CommandSpec = action(
     "REPORT SUPPORTED OPERATION CODES",
@@ -364,6 +367,27 @@ pub struct ReportLunsCdb {
     control: u8,
 }
 
+/// REPORT TARGET PORT GROUPS.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReportTargetPortGroupsCdb {
+    opcode: u8,
+    service_action: u8,
+    reserved_2: [u8; 4],
+    /// In bytes.
+    pub allocation_length: U32,
+    reserved_10: u8,
+    control: u8,
+}
+
+impl ReportTargetPortGroupsCdb {
+    /// PARAMETER DATA FORMAT 001b: with the extended header.
+    #[must_use]
+    pub const fn extended(&self) -> bool {
+        self.service_action & 0x20 != 0
+    }
+}
+
 /// REPORT SUPPORTED OPERATION CODES.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -428,6 +452,7 @@ const _: () = {
     assert!(size_of::<PersistentReserveOutCdb>() == REGISTER.usage.len());
     assert!(size_of::<LogSenseCdb>() == LOG_SENSE.usage.len());
     assert!(size_of::<StartStopUnitCdb>() == START_STOP_UNIT.usage.len());
+    assert!(size_of::<ReportTargetPortGroupsCdb>() == REPORT_TARGET_PORT_GROUPS.usage.len());
     assert!(size_of::<ReportLunsCdb>() == REPORT_LUNS.usage.len());
     assert!(size_of::<ReportSupportedOperationCodesCdb>() == REPORT_SUPPORTED_OPERATION_CODES.usage.len());
     assert!(size_of::<ReportSupportedTmfCdb>() == REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS.usage.len());

@@ -177,7 +177,8 @@ impl OperatingParameters {
             maximum_cscd_descriptor_count: MAX_CSCDS as u16,
             maximum_segment_descriptor_count: MAX_SEGMENTS as u16,
             maximum_descriptor_list_length: MAX_DESCRIPTOR_LIST_LENGTH as u32,
-            maximum_segment_length: 0,
+            // As far as the descriptors can count.
+            maximum_segment_length: u32::MAX,
             maximum_inline_data_length: MAX_INLINE_DATA_LENGTH as u32,
             held_data_limit: 0,
             maximum_stream_device_transfer_size: MAX_STREAM_TRANSFER,

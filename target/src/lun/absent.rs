@@ -44,6 +44,7 @@ fn inquiry(task: &Task) -> Reply {
     let nobody = StandardInquiry {
         device_type: None,
         removable: false,
+        implicit_asymmetric_access: false,
         third_party_copy: false,
         vendor: "OFFHOST",
         product: "",

@@ -43,6 +43,15 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes.
     fn size(&self) -> u64;
 
+    /// Blocks. Looks how large the file is by now, or makes it as large as asked for, and takes that as the size. Gives the new size.
+    ///
+    /// # Errors
+    /// Whatever the file gives; `Unsupported` for a store whose size cannot change.
+    fn resize(&self, size: Option<u64>) -> io::Result<u64> {
+        let _ = size;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A snapshot or a read-only file.
     fn read_only(&self) -> bool;
 

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ pub struct RawSpec {
 pub struct RawStore {
     file: File,
     path: PathBuf,
-    size: u64,
+    size: AtomicU64,
     read_only: bool,
     /// On tmpfs, which refuses reads that may not wait since none of its reads does.
     in_memory: bool,
@@ -60,8 +61,8 @@ impl RawStore {
         let existing = Self::open_existing(&spec.path, false);
         match (existing, spec.size) {
             (Err(error), Some(size)) if error.kind() == io::ErrorKind::NotFound => Self::create(&spec.path, size),
-            (Ok(store), Some(size)) if store.size != size => {
-                let what = format!("{} has {} bytes, {size} were asked for", spec.path.display(), store.size);
+            (Ok(store), Some(size)) if store.size() != size => {
+                let what = format!("{} has {} bytes, {size} were asked for", spec.path.display(), store.size());
                 Err(io::Error::new(io::ErrorKind::InvalidInput, what))
             }
             (existing, _) => existing,
@@ -100,7 +101,7 @@ impl RawStore {
 
     fn new(file: File, path: &Path, size: u64, read_only: bool) -> Self {
         let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
-        Self { file, path: path.to_path_buf(), size, read_only, in_memory }
+        Self { file, path: path.to_path_buf(), size: AtomicU64::new(size), read_only, in_memory }
     }
 
     fn create(path: &Path, size: u64) -> io::Result<Self> {
@@ -145,7 +146,7 @@ impl RawStore {
     }
 
     fn end(&self, file: OwnedFd, block_length: u32) -> LocalEnd {
-        let within = ByteRange { start: 0, len: self.size };
+        let within = ByteRange { start: 0, len: self.size() };
         LocalEnd { end: End::Raw { file: Descriptor(0), within, block_length }, files: vec![file] }
     }
 
@@ -153,8 +154,8 @@ impl RawStore {
     fn seek(&self, at: u64, whence: Whence) -> io::Result<u64> {
         let offset = i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
         match lseek(&self.file, offset, whence) {
-            Ok(found) => Ok(found.unsigned_abs().min(self.size)),
-            Err(Errno::ENXIO) => Ok(self.size),
+            Ok(found) => Ok(found.unsigned_abs().min(self.size())),
+            Err(Errno::ENXIO) => Ok(self.size()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -162,7 +163,20 @@ impl RawStore {
 
 impl BlockStore for RawStore {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, size: Option<u64>) -> io::Result<u64> {
+        if let Some(size) = size {
+            self.writable()?;
+            self.file.set_len(size)?;
+        }
+        let size = lseek(&self.file, 0, Whence::SeekEnd)?.unsigned_abs();
+        if size == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no blocks", self.path.display())));
+        }
+        self.size.store(size, Ordering::Relaxed);
+        Ok(size)
     }
 
     fn read_only(&self) -> bool {
@@ -170,12 +184,12 @@ impl BlockStore for RawStore {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        within(self.size, at, into.len() as u64, io::ErrorKind::UnexpectedEof)?;
+        within(self.size(), at, into.len() as u64, io::ErrorKind::UnexpectedEof)?;
         self.file.read_exact_at(into, at)
     }
 
     fn read_now(&self, at: u64, into: &mut [u8]) -> io::Result<bool> {
-        within(self.size, at, into.len() as u64, io::ErrorKind::UnexpectedEof)?;
+        within(self.size(), at, into.len() as u64, io::ErrorKind::UnexpectedEof)?;
         if self.in_memory {
             return self.file.read_exact_at(into, at).map(|()| true);
         }
@@ -185,7 +199,7 @@ impl BlockStore for RawStore {
     fn write_at(&self, at: u64, data: &[Bytes]) -> io::Result<()> {
         self.writable()?;
         let len = data.iter().map(|part| part.len() as u64).sum();
-        within(self.size, at, len, io::ErrorKind::InvalidInput)?;
+        within(self.size(), at, len, io::ErrorKind::InvalidInput)?;
         let mut at = at;
         for parts in data.chunks(PARTS_AT_ONCE) {
             let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -212,7 +226,7 @@ impl BlockStore for RawStore {
 
     fn deallocate(&self, range: ByteRange) -> io::Result<()> {
         self.writable()?;
-        within(self.size, range.start, range.len, io::ErrorKind::InvalidInput)?;
+        within(self.size(), range.start, range.len, io::ErrorKind::InvalidInput)?;
         let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len)) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -233,7 +247,7 @@ impl BlockStore for RawStore {
     }
 
     fn allocation(&self, range: ByteRange, limit: usize) -> io::Result<Vec<Allocation>> {
-        within(self.size, range.start, range.len, io::ErrorKind::UnexpectedEof)?;
+        within(self.size(), range.start, range.len, io::ErrorKind::UnexpectedEof)?;
         let mut found = Vec::new();
         let mut at = range.start;
         while at < range.end() && found.len() < limit {

@@ -5,6 +5,7 @@ mod capacity;
 mod compare_and_write;
 mod force_unit_access;
 mod many_in_flight;
+mod medium;
 mod protect;
 mod read_only;
 mod read_write;
@@ -36,6 +37,7 @@ pub const CASES: &[&[Case]] = &[
     protect::CASES,
     synchronize_cache::CASES,
     read_only::CASES,
+    medium::CASES,
 ];
 
 /// A command that READ, WRITE, VERIFY and WRITE AND VERIFY have in several lengths.

@@ -6,10 +6,12 @@ mod lun_invalid;
 mod mode_pages;
 mod opcode_unknown;
 mod opcodes_reported;
+mod persistent_reservations;
 mod report_luns;
 mod request_sense;
 mod reserved_bits;
 mod sense_format;
+mod target_port_groups;
 mod vpd_pages;
 
 use super::Case;
@@ -27,4 +29,6 @@ pub const CASES: &[&[Case]] = &[
     sense_format::CASES,
     mode_pages::CASES,
     log_pages::CASES,
+    target_port_groups::CASES,
+    persistent_reservations::CASES,
 ];

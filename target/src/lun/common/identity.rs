@@ -25,9 +25,6 @@ pub struct Identity {
 /// no other company's.
 const COMPANY_ID: u32 = 0x02_4F_48;
 
-/// The one target port. SPC-4, "Relative target port identifier": the first is 1.
-const RELATIVE_TARGET_PORT: u16 = 1;
-
 impl Identity {
     /// Names that stay the same as long as target name and `backing` do: whatever tells one store of the target from another,
     /// as the path of its file.
@@ -53,14 +50,23 @@ impl Identity {
         self.naa.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What VPD page 83h lists. A CSCD descriptor E4h that is equal to one of them names this logical unit.
+    /// The names of the logical unit, and of its target through the first portal group. A CSCD descriptor E4h that is equal to one of
+    /// them names this logical unit.
     #[must_use]
     pub fn designators(&self) -> Vec<Designator> {
-        let port = format!("{},t,{RELATIVE_TARGET_PORT:#06x}", self.target_name);
+        self.designators_at(1)
+    }
+
+    /// What VPD page 83h lists for a nexus that came through a portal group: that is a target port, and a target port group of its own.
+    #[must_use]
+    pub fn designators_at(&self, portal_group: u16) -> Vec<Designator> {
+        // RFC 7143 (4.2.7.8), "SCSI device and port names".
+        let port = format!("{},t,{portal_group:#06x}", self.target_name);
         vec![
             Designator::naa(&self.naa),
             Designator::t10_vendor_id(&self.vendor, &self.serial),
-            Designator::relative_target_port(RELATIVE_TARGET_PORT),
+            Designator::relative_target_port(portal_group),
+            Designator::target_port_group(portal_group),
             Designator::name_string(Association::TargetPort, &port),
             Designator::name_string(Association::TargetDevice, &self.target_name),
         ]

@@ -257,7 +257,7 @@ mod tests {
     fn a_logical_unit_with_a_copy_service_says_so() {
         let (disk, nexus) = copier();
         let ask = |cdb: &str| finish(disk.start(task(&nexus, cdb, Vec::new()))).data_in.concat();
-        assert_eq!(ask("12 00 00 00ff 00")[5], 0x08, "3PC");
+        assert_eq!(ask("12 00 00 00ff 00")[5] & 0x08, 0x08, "3PC");
         assert!(ask("12 01 00 00ff 00")[4..].contains(&inquiry::page::THIRD_PARTY_COPY));
         assert_eq!(ask("12 01 8f 00ff 00"), [0x00, 0x8F, 0, 4, 0xAB, 0xAB, 0xAB, 0xAB]);
     }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol::scsi::alua::{self, TargetPortGroup};
 use protocol::scsi::inquiry::{self, StandardInquiry, page};
 use protocol::scsi::mode::{self, ModeForm, ModeSelection, PageControl};
 use protocol::scsi::{DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
@@ -51,6 +52,7 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::RECEIVE_COPY_OPERATING_PARAMETERS, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_FAILURE_DETAILS, run: Run::Start(receive_copy) },
         Command { spec: &spc::REPORT_LUNS, run: Run::Inline(|_, task| report_luns(task)) },
+        Command { spec: &spc::REPORT_TARGET_PORT_GROUPS, run: Run::Inline(report_target_port_groups) },
         Command { spec: &spc::REPORT_SUPPORTED_OPERATION_CODES, run: Run::Inline(report_supported_operation_codes) },
         Command { spec: &spc::REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS, run: Run::Inline(report_supported_tmf) },
     ];
@@ -108,6 +110,7 @@ fn standard_inquiry<D: LogicalUnit>(device: &D) -> Vec<u8> {
     StandardInquiry {
         device_type: Some(D::DEVICE_TYPE),
         removable: device.removable(),
+        implicit_asymmetric_access: true,
         third_party_copy: common.copy.is_some(),
         vendor: &identity.vendor,
         product: &identity.product,
@@ -122,7 +125,9 @@ fn vpd_body<D: LogicalUnit>(device: &D, code: u8, task: &Task) -> Option<Vec<u8>
     match code {
         page::SUPPORTED => Some(vpd_pages(device)),
         page::UNIT_SERIAL_NUMBER => Some(common.identity.serial.clone().into_bytes()),
-        page::DEVICE_IDENTIFICATION => Some(inquiry::device_identification(&common.identity.designators())),
+        page::DEVICE_IDENTIFICATION => {
+            Some(inquiry::device_identification(&common.identity.designators_at(task.nexus.portal_group)))
+        }
         page::EXTENDED_INQUIRY => Some(inquiry::extended_inquiry()),
         page::THIRD_PARTY_COPY => {
             let device = task.nexus.luns.get(task.lun)?;
@@ -260,6 +265,13 @@ pub(in crate::lun) fn report_luns(task: &Task) -> Reply {
 
 fn lun_addresses(nexus: &Nexus) -> impl Iterator<Item = LunAddress> {
     nexus.luns.all().into_iter().map(|(number, _)| LunAddress::from_number(number))
+}
+
+/// Each portal group is a target port, and a group of its own.
+fn report_target_port_groups<D: LogicalUnit>(_device: &D, task: &Task) -> Reply {
+    let cdb: spc::ReportTargetPortGroupsCdb = task.cdb.read();
+    let groups: Vec<_> = task.nexus.target_ports().into_iter().map(|tag| TargetPortGroup { id: tag, ports: vec![tag] }).collect();
+    Ok(data_in(alua::report_target_port_groups(&groups, cdb.extended()), cdb.allocation_length.get()))
 }
 
 fn report_supported_operation_codes<D: LogicalUnit>(device: &D, task: &Task) -> Reply {

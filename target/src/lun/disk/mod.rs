@@ -134,6 +134,27 @@ impl Disk {
         BlockCount(self.volume.store().size() / self.block_length.bytes())
     }
 
+    /// Blocks. Takes the size that the store's file has by now, or gives it another; every nexus is told (CAPACITY DATA HAS CHANGED).
+    /// What lies behind a new end is gone.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a size that is no whole number of blocks, or zero; whatever the store gives. Then nothing has changed.
+    pub fn resize(&self, bytes: Option<u64>) -> io::Result<BlockCount> {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes == 0 || !bytes.is_multiple_of(self.block_length.bytes())) {
+            let what = format!("{bytes} bytes are no whole number of {}-byte blocks", self.block_length.0);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        // Writers that have begun end first: none of them writes behind the new end.
+        let _alone = self.writers.write().expect("no writer panics");
+        let before = self.capacity();
+        self.volume.store().resize(bytes)?;
+        let capacity = self.capacity();
+        if capacity != before {
+            self.common.attentions.establish_for_all(&Sense::CAPACITY_DATA_HAS_CHANGED, None);
+        }
+        Ok(capacity)
+    }
+
     /// WCE: a write may end before it is durable.
     #[must_use]
     pub fn write_cache(&self) -> bool {

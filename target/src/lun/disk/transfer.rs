@@ -57,6 +57,7 @@ pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) ->
     match disk.transferred(&task, &extent) {
         Err(sense) => Execution::Done(answer(spec, Err(sense))),
         Ok(range) if range.len == 0 => Execution::Done(Response::good()),
+        Ok(range) if ends_inside_a_block(disk, &task, range) => Execution::Done(torn(range)),
         Ok(range) if !extent.force_unit_access() && writes_at_once(disk, range) => {
             disk.change_at_once(spec, task, move |disk, task, admission| write_range(disk, task, admission, range))
         }
@@ -64,6 +65,17 @@ pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) ->
             write_range(disk, task, admission, range)
         }),
     }
+}
+
+/// True when fewer bytes came than the CDB says, and no whole blocks: the last one could only be mixed from old and new.
+fn ends_inside_a_block(disk: &Disk, task: &Task, range: ByteRange) -> bool {
+    let came = task.data_out_len();
+    came < range.len && !came.is_multiple_of(disk.block_length.bytes())
+}
+
+/// The refusal of such a write, with its residual. FCP-4, "FCP_DL", which RFC 7143 leaves to SCSI.
+fn torn(range: ByteRange) -> Response {
+    Response { transfer_length: Some(range.len), ..Sense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT.into() }
 }
 
 /// Whether a write need not wait, as far as can be told: whole pages, which nothing has to be read for.
@@ -109,6 +121,7 @@ pub(super) fn write_and_verify(disk: &Arc<Disk>, task: Task, spec: &'static Comm
     let extent = Extent::of(&task.cdb);
     let range = match byte_check_of(&extent, &[0, 1]).and_then(|_| disk.transferred(&task, &extent)) {
         Ok(range) if range.len == 0 => return Execution::Done(Response::good()),
+        Ok(range) if ends_inside_a_block(disk, &task, range) => return Execution::Done(torn(range)),
         Ok(range) => range,
         Err(sense) => return Execution::Done(answer(spec, Err(sense))),
     };

@@ -12,6 +12,7 @@ use crate::lun::Device;
 use crate::lun::common::{Common, Identity, LogicalUnit};
 use crate::lun::disk::{Disk, DiskOptions};
 use crate::lun::testing::{MemoryStore, finish, nexus, task};
+use crate::store::raw::{RawSpec, RawStore};
 use crate::task::{Execution, Response};
 use crate::volume::Volume;
 
@@ -206,4 +207,34 @@ fn write_same_of_zero_blocks_goes_up_to_the_end() {
     assert_eq!(bench.data("28 00 000007fd 00 0003 00"), [vec![0; 512], vec![0x5A; 1024]].concat());
     let behind = bench.refused("93 00 0000000000000800 00000000 00 00", vec![0x5A; 512]);
     assert_eq!(behind, Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE.at(FieldPointer::cdb(2)));
+}
+
+#[test]
+fn a_disk_that_grows_or_shrinks_is_told_to_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = RawSpec { path: folder.path().join("a.img"), size: Some(1 << 20) };
+    let store = RawStore::open(&spec).unwrap();
+    let disk = Disk::new(Common::new(identity(), None), Volume::new(Arc::new(store)), BlockLength::B512);
+    let bench = bench_of(Arc::new(MemoryStore::new(4096)), disk);
+    assert_eq!(bench.data("25 00 00000000 0000 00 00")[..4], hex("000007ff"));
+    assert_eq!(bench.disk.resize(Some(2 << 20)).unwrap().0, 4096);
+    assert_eq!(bench.refused(READY, Vec::new()), Sense::CAPACITY_DATA_HAS_CHANGED);
+    assert_eq!(bench.data("25 00 00000000 0000 00 00")[..4], hex("00000fff"));
+    bench.good("2a 00 00000fff 00 0001 00", vec![0x5A; 512]);
+    // Somebody else made the file shorter.
+    std::fs::File::options().write(true).open(&spec.path).unwrap().set_len(1 << 19).unwrap();
+    assert_eq!(bench.disk.resize(None).unwrap().0, 1024);
+    assert_eq!(bench.refused(READY, Vec::new()), Sense::CAPACITY_DATA_HAS_CHANGED);
+    assert_eq!(bench.refused("28 00 00000400 00 0001 00", Vec::new()).code, (0x21, 0));
+    assert!(bench.disk.resize(Some(1000)).is_err() && bench.disk.resize(Some(0)).is_err());
+}
+
+#[test]
+fn every_portal_group_is_a_port_and_a_group_of_its_own() {
+    let bench = Bench::new();
+    assert_eq!(bench.data("12 00 00 00ff 00")[5] & 0x30, 0x10, "TPGS");
+    assert_eq!(bench.data("a3 0a 00000000 00000100 00 00"), hex("0000000c 00 01 0001 00 00 00 01 00000001"));
+    let page = bench.data("12 01 83 00ff 00");
+    let group = hex("51 95 00 04 00000001");
+    assert!(page.windows(8).any(|bytes| bytes == group), "{page:02x?}");
 }
