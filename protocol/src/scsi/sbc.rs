@@ -542,13 +542,14 @@ pub fn block_device_characteristics(sanitizes: bool) -> Vec<u8> {
     page
 }
 
-/// VPD page B2h, logical block provisioning: thin, by UNMAP and both forms of WRITE SAME, reading as zeros; or fully provisioned.
+/// VPD page B2h, logical block provisioning: thin, by UNMAP and both forms of WRITE SAME, reading as zeros; or fully provisioned. Zero
+/// as `threshold_exponent` where there are no thresholds.
 #[must_use]
-pub fn logical_block_provisioning(thin: bool) -> Vec<u8> {
+pub fn logical_block_provisioning(thin: bool, threshold_exponent: u8) -> Vec<u8> {
     const LBPU_LBPWS_LBPWS10: u8 = 0xE0;
     const LBPRZ: u8 = 0x04;
     const THIN: u8 = 0x02;
-    if thin { vec![0, LBPU_LBPWS_LBPWS10 | LBPRZ, THIN, 0] } else { vec![0, 0, 0, 0] }
+    if thin { vec![threshold_exponent, LBPU_LBPWS_LBPWS10 | LBPRZ, THIN, 0] } else { vec![0, 0, 0, 0] }
 }
 
 #[cfg(test)]

@@ -43,6 +43,14 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes.
     fn size(&self) -> u64;
 
+    /// Bytes that are allocated. Blocks for a moment only.
+    ///
+    /// # Errors
+    /// Whatever the file gives; `Unsupported` for a store that does not know.
+    fn allocated(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Blocks. Looks how large the file is by now, or makes it as large as asked for, and takes that as the size. Gives the new size.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -164,6 +164,16 @@ impl RawStore {
 impl BlockStore for RawStore {
     fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        const UNIT_OF_ST_BLOCKS: u64 = 512;
+        let metadata = self.file.metadata()?;
+        match metadata.file_type().is_file() {
+            true => Ok(metadata.blocks() * UNIT_OF_ST_BLOCKS),
+            // A block device does not say.
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     fn resize(&self, size: Option<u64>) -> io::Result<u64> {

@@ -7,6 +7,7 @@
 //! | `journal` | what makes WRITE ATOMIC all or nothing |
 //! | `medium` | START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL |
 //! | `sanitize` | SANITIZE |
+//! | `threshold` | how full a thin disk is |
 //! | `provision` | UNMAP, WRITE SAME, GET LBA STATUS |
 //! | `pages` | capacity, VPD, mode and log pages |
 //! | `options` | how a disk is set up |
@@ -24,6 +25,7 @@ mod provision;
 mod sanitize;
 #[cfg(test)]
 mod tests;
+mod threshold;
 mod transfer;
 
 pub use options::{DiskOptions, PHYSICAL_BLOCK};
@@ -41,6 +43,7 @@ use tokio::task::spawn_blocking;
 
 use journal::Journal;
 use sanitize::Sanitizing;
+use threshold::Threshold;
 
 use super::Device;
 use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch};
@@ -67,6 +70,7 @@ pub struct Disk {
     /// The medium of a removable disk is out.
     ejected: AtomicBool,
     sanitizing: Sanitizing,
+    threshold: Threshold,
     /// Absent where there is no place to keep it: then WRITE ATOMIC is not served.
     journal: Option<Journal>,
     /// Writers share it; COMPARE AND WRITE and ORWRITE have it alone between their read and their write.
@@ -105,6 +109,7 @@ impl Disk {
             software_write_protect: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
             sanitizing,
+            threshold: Threshold::default(),
             journal,
             writers: RwLock::new(()),
         }
@@ -241,6 +246,7 @@ impl Disk {
             return self.change(spec, task, false, work);
         };
         let reply = self.volume.timed(|| work(self, &task, &admission));
+        threshold::look(self);
         Execution::Done(answer(spec, reply))
     }
 
@@ -258,6 +264,7 @@ impl Disk {
         let abort = task.abort.clone();
         let run = move |disk: &Self, admission: Admission| {
             let response = work(disk, &task, &admission);
+            threshold::look(disk);
             // The sync may take long and changes nothing: a hold need not wait for it.
             drop(admission);
             let synced = response.and_then(|response| match durable {
@@ -322,7 +329,7 @@ impl LogicalUnit for Disk {
     ];
     const VERSION_DESCRIPTORS: &'static [u16] = &[version::SAM_5, version::SPC_4, version::ISCSI, version::SBC_3];
     const VPD_PAGES: &'static [u8] = &[page::BLOCK_LIMITS, page::BLOCK_DEVICE_CHARACTERISTICS, page::LOGICAL_BLOCK_PROVISIONING];
-    const LOG_PAGES: &'static [(u8, u8)] = &[pages::INFORMATIONAL_EXCEPTIONS_LOG];
+    const LOG_PAGES: &'static [(u8, u8)] = &[pages::LOGICAL_BLOCK_PROVISIONING_LOG, pages::INFORMATIONAL_EXCEPTIONS_LOG];
 
     fn common(&self) -> &Common {
         &self.common
@@ -353,7 +360,7 @@ impl LogicalUnit for Disk {
     }
 
     fn log_page(&self, page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
-        pages::log_page(page, parameter_pointer)
+        pages::log_page(self, page, parameter_pointer)
     }
 
     fn admit(&self, _task: &Task, spec: &CommandSpec) -> Result<(), Response> {

@@ -13,6 +13,7 @@ use protocol::units::Lba;
 use super::atomic::COMPARE_AND_WRITE_MAX;
 use super::journal::ATOMIC_MAX;
 use super::provision::{CHANGE_MAX, UNMAP_DESCRIPTORS_MAX};
+use super::threshold;
 use super::{Disk, TRANSFER_MAX};
 use crate::lun::common::{Reply, data_in};
 use crate::task::{Response, Task};
@@ -51,7 +52,10 @@ pub(super) fn vpd_page(disk: &Disk, code: u8) -> Option<Vec<u8>> {
     match code {
         page::BLOCK_LIMITS => Some(block_limits(disk).emit()),
         page::BLOCK_DEVICE_CHARACTERISTICS => Some(sbc::block_device_characteristics(!disk.is_read_only())),
-        page::LOGICAL_BLOCK_PROVISIONING => Some(sbc::logical_block_provisioning(disk.is_thin())),
+        page::LOGICAL_BLOCK_PROVISIONING => Some(sbc::logical_block_provisioning(
+            disk.is_thin(),
+            disk.options.threshold_percent.map_or(0, |_| threshold::EXPONENT),
+        )),
         _ => None,
     }
 }
@@ -117,12 +121,14 @@ const D_SENSE: u8 = 0x04;
 const SWP: u8 = 0x08;
 
 pub(super) fn mode_pages(disk: &Disk) -> Vec<ModePage> {
-    vec![
+    let mut pages = vec![
         ModePage::fixed(READ_WRITE_ERROR_RECOVERY, [0; 10]),
         caching(disk.write_cache.load(Ordering::Relaxed)),
         control(disk),
         ModePage::fixed(INFORMATIONAL_EXCEPTIONS, [0; 10]),
-    ]
+    ];
+    pages.extend(threshold::mode_page(disk));
+    pages
 }
 
 fn caching(write_cache: bool) -> ModePage {
@@ -183,6 +189,14 @@ fn check_block_descriptor(disk: &Disk, descriptor: &[u8], at: u16) -> Result<(),
 /// Log page 2Fh.
 pub(super) const INFORMATIONAL_EXCEPTIONS_LOG: (u8, u8) = (0x2F, 0);
 
-pub(super) fn log_page(page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
-    (page == INFORMATIONAL_EXCEPTIONS_LOG && parameter_pointer == 0).then(log::informational_exceptions)
+/// Log page 0Ch: logical block provisioning.
+pub(super) const LOGICAL_BLOCK_PROVISIONING_LOG: (u8, u8) = (0x0C, 0);
+
+/// Parameters that are not known are left out; asked for from behind the last on there are none.
+pub(super) fn log_page(disk: &Disk, page: (u8, u8), parameter_pointer: u16) -> Option<Vec<u8>> {
+    match page {
+        LOGICAL_BLOCK_PROVISIONING_LOG if parameter_pointer <= 2 => Some(threshold::log_parameters(disk, parameter_pointer)),
+        INFORMATIONAL_EXCEPTIONS_LOG if parameter_pointer == 0 => Some(log::informational_exceptions()),
+        _ => None,
+    }
 }

@@ -238,3 +238,28 @@ fn every_portal_group_is_a_port_and_a_group_of_its_own() {
     let group = hex("51 95 00 04 00000001");
     assert!(page.windows(8).any(|bytes| bytes == group), "{page:02x?}");
 }
+
+#[test]
+fn a_thin_disk_tells_when_its_threshold_is_reached_and_again_after_it_fell() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RawStore::open(&RawSpec { path: folder.path().join("a.img"), size: Some(8 << 20) }).unwrap();
+    let options = DiskOptions { threshold_percent: Some(50), ..DiskOptions::default() };
+    let bench = bench_of(
+        Arc::new(MemoryStore::new(4096)),
+        Disk::new(Common::new(identity(), None), Volume::new(Arc::new(store)), options),
+    );
+    assert_eq!(bench.data("12 01 b2 00ff 00")[4], 11, "THRESHOLD EXPONENT");
+    let page = bench.data("1a 08 1c 02 ff 00");
+    assert_eq!(page[4..], hex("5c 02 0014 000000000000000000000000 82 02 0000 00000004"), "four of eight sets");
+    let used = |bench: &Bench| bench.data("4d 00 4c 00 00 0002 00ff 00")[11];
+    assert_eq!(used(&bench), 0);
+    let write = |at: u32| bench.send(&format!("2a 00 {:08x} 00 0800 00", at * 2048), vec![0x5A; 1 << 20]);
+    (0..4).for_each(|at| assert_eq!(write(at).status, Status::Good));
+    assert_eq!(bench.refused(READY, Vec::new()), Sense::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED);
+    assert_eq!(used(&bench), 4);
+    assert_eq!(write(4), Response { transfer_length: Some(1 << 20), ..Response::good() });
+    assert_eq!(bench.run(READY), Response::good(), "it was told");
+    bench.good("42 00 0000000000 0018 00", hex("0016 0010 00000000 0000000000000000 00002800 00000000"));
+    (0..4).for_each(|at| assert_eq!(write(at).status, Status::Good));
+    assert_eq!(bench.refused(READY, Vec::new()), Sense::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED);
+}

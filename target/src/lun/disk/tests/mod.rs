@@ -398,8 +398,8 @@ fn mode_pages_are_told_in_every_form_but_saved() {
 #[test]
 fn log_pages_are_listed_and_answered() {
     let bench = Bench::new();
-    assert_eq!(bench.data("4d 00 40 00 00 0000 00ff 00"), hex("80 00 0002 00 2f"));
-    assert_eq!(bench.data("4d 00 40 ff 00 0000 00ff 00"), hex("c0 ff 0006 0000 00ff 2f00"));
+    assert_eq!(bench.data("4d 00 40 00 00 0000 00ff 00"), hex("80 00 0003 00 0c 2f"));
+    assert_eq!(bench.data("4d 00 40 ff 00 0000 00ff 00"), hex("c0 ff 0008 0000 00ff 0c00 2f00"));
     assert_eq!(bench.data("4d 00 6f 00 00 0000 00ff 00")[..4], hex("af 00 0008")[..]);
     assert_eq!(
         bench.refused("4d 00 4d 00 00 0000 00ff 00", Vec::new()),
