@@ -68,6 +68,10 @@ pub enum LunAction {
         /// A tape on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none
         #[arg(long, value_name = "FOLDER[:CAPACITY]", group = "what", value_parser = boxed_tape)]
         tape: Option<Box<LunSpec>>,
+        /// A library: a changer and a LUN for each of its drives, on a folder of cartridges; made when there is none. Options:
+        /// `,drives=2`, `,slots=20`, `,mail=2`, `,cartridges=5`
+        #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]", group = "what", value_parser = library)]
+        library: Option<Library>,
         /// Its number; the lowest free one when not given
         #[arg(long)]
         lun: Option<u16>,
@@ -107,6 +111,14 @@ pub enum LunAction {
 
 fn boxed_disk(text: &str) -> Result<Box<LunSpec>, String> {
     LunSpec::disk_argument(text).map(Box::new)
+}
+
+/// The LUNs of a library: its changer, then its drives.
+#[derive(Debug, Clone)]
+pub struct Library(Vec<LunSpec>);
+
+fn library(text: &str) -> Result<Library, String> {
+    LunSpec::library_argument(text).map(Library)
 }
 
 fn boxed_tape(text: &str) -> Result<Box<LunSpec>, String> {
@@ -244,7 +256,14 @@ pub async fn lun(control: &Control, of: OfTarget, action: LunAction, json: bool)
     let target = of.name(control).await?;
     let change = match action {
         LunAction::List => unreachable!("answered above"),
-        LunAction::Add { disk, tape, lun, names } => {
+        LunAction::Add { library: Some(Library(specs)), lun, .. } => {
+            let numbered =
+                |(at, spec): (u16, LunSpec)| LunSpec { lun: lun.map(|lun| lun.saturating_add(at)).or(spec.lun), ..spec };
+            let added = (0..).zip(specs).map(|spec| Change::AddLun { target: target.clone(), lun: numbered(spec) });
+            let effects = control.change(&added.collect::<Vec<_>>()).await?;
+            return print(json, &effects, |out| print_effects(&effects, out));
+        }
+        LunAction::Add { disk, tape, lun, names, .. } => {
             let spec = disk.or(tape).map(|spec| *spec).unwrap_or_default();
             Change::AddLun { target, lun: names.put_into(LunSpec { lun: lun.or(spec.lun), ..spec }) }
         }

@@ -600,13 +600,17 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     let several = status.targets.len() > 1;
     let mut luns = list::plain(&["LUN", "kind", "size", "behind it", "state"]);
     for lun in &status.luns {
-        let state = match (&lun.tape, lun.quiet_for_ms) {
-            (Some(tape), _) if tape.loaded => {
+        let state = match (&lun.tape, &lun.library, lun.quiet_for_ms) {
+            (Some(tape), ..) if tape.loaded => {
                 format!("{}: object {} of {}, {} used", tape.barcode, tape.object, tape.objects, human(tape.used))
             }
-            (Some(_), _) => "empty".to_owned(),
-            (None, Some(quiet)) => format!("quiet for {:.1} s", quiet as f64 / 1000.0),
-            (None, None) => String::new(),
+            (Some(_), ..) => "empty".to_owned(),
+            (None, Some(library), _) => {
+                let (count, slots) = (library.cartridges.len(), library.slots);
+                format!("{count} cartridges, {slots} slots, {} drives, {} mail", library.drives, library.mail)
+            }
+            (None, None, Some(quiet)) => format!("quiet for {:.1} s", quiet as f64 / 1000.0),
+            (None, None, None) => String::new(),
         };
         let number = if several { format!("{} {}", lun.target, lun.lun) } else { lun.lun.to_string() };
         luns.add_row([number, lun.kind.clone(), human(lun.size), lun.backing.clone(), state]);

@@ -99,7 +99,7 @@ impl TargetSpec {
     }
 }
 
-/// One LUN: `[[target.lun]]`. Just one of `disk` and `tape` is given.
+/// One LUN: `[[target.lun]]`. Just one of `disk`, `tape` and `library` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LunSpec {
@@ -139,6 +139,24 @@ pub struct LunSpec {
     /// Capacity of a cartridge that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Size>,
+    /// Folder of a library: its changer, or with `drive` one of its drives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
+    /// Which drive of the library, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive: Option<u16>,
+    /// Of a changer: data transfer elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drives: Option<u16>,
+    /// Of a changer: storage elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u16>,
+    /// Of a changer: import/export elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<u16>,
+    /// Of a changer: cartridges that are made in a new library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cartridges: Option<u16>,
     /// T10 VENDOR IDENTIFICATION, at most 8 ASCII characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<String>,
@@ -151,10 +169,13 @@ pub struct LunSpec {
 }
 
 impl LunSpec {
-    /// The file or folder behind it.
+    /// The file or folder behind it; of a drive in a library its name there, which no two LUNs share.
     #[must_use]
-    pub fn backing(&self) -> Option<&PathBuf> {
-        self.disk.as_ref().or(self.tape.as_ref())
+    pub fn backing(&self) -> Option<PathBuf> {
+        match (&self.library, self.drive) {
+            (Some(library), Some(drive)) => Some(library.join(format!("drive {drive}"))),
+            (library, _) => self.disk.clone().or(self.tape.clone()).or(library.clone()),
+        }
     }
 
     /// A disk as it is written on a command line: `vol.img:20GiB,block=4096,read-only`.
@@ -192,6 +213,42 @@ impl LunSpec {
     pub fn tape_argument(text: &str) -> Result<Self, String> {
         let (path, capacity) = path_and_size(text)?;
         Ok(Self { tape: Some(path), capacity, ..Self::default() })
+    }
+
+    /// A library as it is written on a command line, `shelf/:2TB,drives=2,slots=20,mail=2`: its changer, then its drives.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn library_argument(text: &str) -> Result<Vec<Self>, String> {
+        /// Drives of a library nobody says more of.
+        const DRIVES: u16 = 2;
+        let (folder, options) = text.split_once(',').map_or((text, None), |(folder, options)| (folder, Some(options)));
+        // `shelf/:drives=2` is understood as well.
+        let named = folder.rsplit_once(':').filter(|(_, option)| option.contains('='));
+        let (folder, first) = named.map_or((folder, None), |(folder, option)| (folder, Some(option)));
+        let (path, capacity) = path_and_size(folder)?;
+        let mut changer = Self { library: Some(path.clone()), capacity, ..Self::default() };
+        for option in first.into_iter().chain(options.into_iter().flat_map(|options| options.split(','))) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            match name {
+                "lun" => changer.lun = Some(number(name, value)?),
+                "drives" => changer.drives = Some(number(name, value)?),
+                "slots" => changer.slots = Some(number(name, value)?),
+                "mail" => changer.mail = Some(number(name, value)?),
+                "cartridges" => changer.cartridges = Some(number(name, value)?),
+                _ => return Err(format!("unknown option {option:?}; there are lun=, drives=, slots=, mail= and cartridges=")),
+            }
+        }
+        let drives = *changer.drives.get_or_insert(DRIVES);
+        let first = changer.lun;
+        let drive = |drive| Self {
+            lun: first.and_then(|first| first.checked_add(drive)),
+            library: Some(path.clone()),
+            drive: Some(drive),
+            ..Self::default()
+        };
+        let drives: Vec<Self> = (1..=drives).map(drive).collect();
+        Ok(std::iter::once(changer).chain(drives).collect())
     }
 }
 

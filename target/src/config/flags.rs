@@ -12,7 +12,7 @@ use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place, S
 /// The disk made when nothing is named. Sparse: it costs what is written.
 const DEFAULT_DISK_SIZE: Size = Size(20 << 30);
 
-/// The flags of `serve`. LUNs are numbered in the order of `--disk` and `--tape` on the command line.
+/// The flags of `serve`. LUNs are numbered in the order of `--disk`, `--tape` and `--library` on the command line.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// TOML file that says what to serve; the flags below go on top of it
@@ -29,6 +29,10 @@ pub struct ServeArgs {
     /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none
     #[arg(long, value_name = "FOLDER[:CAPACITY]")]
     pub tape: Vec<TapeArg>,
+    /// A library: a changer LUN and a LUN for each of its drives, on a folder of cartridges; made when there is none.
+    /// Options: `,drives=2`, `,slots=20`, `,mail=2` (import/export elements), `,cartridges=5` (in a new library)
+    #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]")]
+    pub library: Vec<LibraryArg>,
     /// iSCSI name of the target
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
@@ -78,7 +82,9 @@ impl ServeArgs {
         let places = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<_>>();
         let disks = places("disk").into_iter().zip(self.disk.iter().map(|disk| disk.0.clone()));
         let tapes = places("tape").into_iter().zip(self.tape.iter().map(|tape| tape.0.clone()));
-        let mut luns: Vec<(usize, LunSpec)> = disks.chain(tapes).collect();
+        let libraries = places("library").into_iter().zip(&self.library);
+        let libraries = libraries.flat_map(|(place, library)| library.0.iter().map(move |lun| (place, lun.clone())));
+        let mut luns: Vec<(usize, LunSpec)> = disks.chain(tapes).chain(libraries).collect();
         luns.sort_by_key(|(place, _)| *place);
         luns.into_iter().map(|(_, lun)| lun).collect()
     }
@@ -116,7 +122,7 @@ impl Source {
             return Ok(());
         }
         if config.targets.len() > 1 {
-            let message = "--disk, --tape and --target are for one target, and the file has several".to_owned();
+            let message = "--disk, --tape, --library and --target are for one target, and the file has several".to_owned();
             return Err(Fault { place: Place::Whole, message });
         }
         if config.targets.is_empty() {
@@ -158,6 +164,18 @@ impl FromStr for TapeArg {
     }
 }
 
+/// `shelf/,drives=2,slots=20`.
+#[derive(Debug, Clone)]
+pub struct LibraryArg(Vec<LunSpec>);
+
+impl FromStr for LibraryArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        LunSpec::library_argument(text).map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -187,6 +205,35 @@ mod tests {
         assert_eq!(tape.path, Path::new("shelf/"));
         assert_eq!((b.size, &b.options), (None, &DiskOptions { read_only: true, ..BlockLength(4096).into() }));
         assert_eq!(config.targets[0].luns.iter().map(|lun| lun.lun).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn a_library_is_a_changer_and_its_drives() {
+        let config =
+            flags("serve --library shelf/:2TB,drives=3,slots=8,mail=1 --disk a.img:1GiB --library vault:drives=1").unwrap();
+        let luns = luns(&config);
+        let [
+            Lun::Changer(changer),
+            Lun::Drive(first),
+            Lun::Drive(_),
+            Lun::Drive(third),
+            Lun::Disk(_),
+            Lun::Changer(vault),
+            Lun::Drive(_),
+        ] = luns.as_slice()
+        else {
+            panic!("{luns:?}")
+        };
+        assert_eq!(
+            (changer.library.as_path(), changer.wanted.slots, changer.wanted.mail),
+            (Path::new("shelf/"), Some(8), Some(1))
+        );
+        assert_eq!(changer.wanted.capacity, Some(2_000_000_000_000));
+        assert_eq!((first.number, third.number, vault.wanted.drives), (0, 2, Some(1)));
+        assert_eq!(vault.library, Path::new("vault"));
+        for wrong in ["--library s,slots=0", "--library s,mail=500", "--library s,shelves=2", "--library s --library s"] {
+            assert!(flags(&format!("serve {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use protocol::control::spec::{LunSpec, Size};
 use protocol::units::BlockLength;
 
+use crate::library::{Layout, Wanted};
 use crate::lun::disk::DiskOptions;
 
 /// One LUN to serve.
@@ -14,6 +15,28 @@ pub enum Lun {
     Disk(Disk),
     /// A drive with a cartridge.
     Tape(Tape),
+    /// The changer of a library.
+    Changer(Changer),
+    /// A drive of a library.
+    Drive(Drive),
+}
+
+/// `library = "shelf/"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changer {
+    /// Folder of the library; made where there is none.
+    pub library: PathBuf,
+    /// What it is to have.
+    pub wanted: Wanted,
+}
+
+/// `library = "shelf/"` with `drive = 1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// Folder of the library.
+    pub library: PathBuf,
+    /// Which of its drives, from 0.
+    pub number: u16,
 }
 
 /// `disk = "vol.img"`.
@@ -56,21 +79,48 @@ impl TryFrom<&LunSpec> for Lun {
     fn try_from(spec: &LunSpec) -> Result<Self, String> {
         check_names(spec)?;
         let of_a_disk = *spec != LunSpec { size: None, ..without_disk_keys(spec) };
-        match (&spec.disk, &spec.tape) {
-            (Some(_), Some(_)) => Err("a LUN is a disk or a tape, not both: begin another table".to_owned()),
-            (None, None) => Err("a LUN wants `disk = \"file\"` or `tape = \"folder\"`".to_owned()),
-            (Some(_), None) if spec.capacity.is_some() => Err("`capacity` is for a tape; a disk has a `size`".to_owned()),
-            (Some(path), None) => {
+        let of_a_library = [spec.drive, spec.drives, spec.slots, spec.mail, spec.cartridges].iter().any(Option::is_some);
+        if of_a_library && spec.library.is_none() {
+            return Err("`drive`, `drives`, `slots`, `mail` and `cartridges` are for a library".to_owned());
+        }
+        match (&spec.disk, &spec.tape, &spec.library) {
+            (Some(path), None, None) if spec.capacity.is_none() => {
                 let disk = Disk { path: path.clone(), size: spec.size, options: disk_options(spec) };
                 disk.check()?;
                 Ok(Self::Disk(disk))
             }
-            (None, Some(_)) if of_a_disk => {
+            (Some(_), None, None) => Err("`capacity` is for a tape; a disk has a `size`".to_owned()),
+            (None, Some(_), None) | (None, None, Some(_)) if of_a_disk => {
                 Err("`size`, `block` and their like are for a disk; a tape has a `capacity`".to_owned())
             }
-            (None, Some(path)) => Ok(Self::Tape(Tape { path: path.clone(), capacity: spec.capacity })),
+            (None, Some(path), None) => Ok(Self::Tape(Tape { path: path.clone(), capacity: spec.capacity })),
+            (None, None, Some(library)) => of_library(spec, library.clone()),
+            (None, None, None) => Err("a LUN wants `disk = \"file\"`, `tape = \"folder\"` or `library = \"folder\"`".to_owned()),
+            _ => Err("a LUN is a disk, a tape or of a library, not several: begin another table".to_owned()),
         }
     }
+}
+
+fn of_library(spec: &LunSpec, library: PathBuf) -> Result<Lun, String> {
+    let wanted = Wanted {
+        drives: spec.drives,
+        slots: spec.slots,
+        mail: spec.mail,
+        cartridges: spec.cartridges,
+        capacity: spec.capacity.map(|size| size.0),
+    };
+    let Some(drive) = spec.drive else {
+        let layout = Layout::default();
+        let (drives, slots, mail) = (wanted.drives.unwrap_or(layout.drives), wanted.slots.unwrap_or(layout.slots), wanted.mail);
+        Layout { drives, slots, mail: mail.unwrap_or(layout.mail) }.check()?;
+        return Ok(Lun::Changer(Changer { library, wanted }));
+    };
+    if wanted != Wanted::default() {
+        return Err("`drives`, `slots`, `mail`, `cartridges` and `capacity` are for the changer of a library".to_owned());
+    }
+    let number = drive.checked_sub(1).filter(|number| *number < Layout::MAX_DRIVES);
+    let number = number.ok_or_else(|| format!("drive {drive} cannot be: there are 1 to {}", Layout::MAX_DRIVES))?;
+    Ok(Lun::Drive(Drive { library, number }))
 }
 
 fn without_disk_keys(spec: &LunSpec) -> LunSpec {

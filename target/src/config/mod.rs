@@ -276,7 +276,7 @@ fn check_luns(at: usize, target: &TargetSpec, backings: &mut BTreeMap<PathBuf, S
         }
         // What keeps nothing can be there as often as one likes.
         let Some(backing) = lun.backing().filter(|path| path.as_os_str() != "/dev/null") else { continue };
-        let absolute = std::path::absolute(backing).unwrap_or_else(|_| backing.clone());
+        let absolute = std::path::absolute(&backing).unwrap_or_else(|_| backing.clone());
         if let Some(other) = backings.insert(absolute, format!("LUN {number} of {}", target.name)) {
             return fault(format!("{} is {other} already", backing.display()));
         }

@@ -145,7 +145,8 @@ impl Daemon {
     /// Opens LUNs; all or none.
     async fn open_all(&self, luns: &[(Place, LunSpec)]) -> Result<BTreeMap<Place, Device>, Failure> {
         let state = self.running().data.join("luns");
-        let (luns, shared) = (luns.to_vec(), Shared { copies: Arc::clone(&self.copies), state });
+        let (luns, shared) =
+            (luns.to_vec(), Shared { copies: Arc::clone(&self.copies), libraries: Arc::clone(&self.libraries), state });
         let opening = tokio::task::spawn_blocking(move || {
             let mut devices = BTreeMap::new();
             for ((target, number), spec) in luns {
@@ -432,7 +433,7 @@ fn places(target: &TargetSpec) -> impl Iterator<Item = (Place, LunSpec)> {
 
 fn backing(spec: &LunSpec) -> Option<PathBuf> {
     let path = spec.backing()?;
-    Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+    Some(std::path::absolute(&path).unwrap_or(path))
 }
 
 fn backings(luns: &BTreeMap<Place, LunSpec>) -> BTreeSet<PathBuf> {

@@ -8,7 +8,9 @@ use anyhow::Context;
 use protocol::control::spec::LunSpec;
 
 use crate::config::{self, Disk as DiskConfig, Lun};
+use crate::library::Libraries;
 use crate::lun::Device;
+use crate::lun::changer::Changer;
 use crate::lun::common::{Common, CopyService, Identity};
 use crate::lun::disk::Disk;
 use crate::lun::tape::Tape;
@@ -23,6 +25,8 @@ use crate::xcopy::CopyManager;
 pub(super) struct Shared {
     /// Who carries out copies.
     pub copies: Arc<CopyManager>,
+    /// Libraries, which a changer and its drives share.
+    pub libraries: Arc<Libraries>,
     /// Where logical units keep what outlives a restart: reservations.
     pub state: PathBuf,
 }
@@ -56,6 +60,20 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
             let opened =
                 Tape::open(common(&tape.path, "TAPE")?, &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
             Device::Tape(opened)
+        }
+        Lun::Changer(changer) => {
+            let library = shared.libraries.open(&changer.library)?;
+            library.arrange(&changer.wanted)?;
+            // A changer has no data: nothing is copied to or from it.
+            let common = Common::new(identity(target, &changer.library, "LIBRARY", spec), None).keep_in(&shared.state)?;
+            Device::Changer(Changer::new(common, library))
+        }
+        Lun::Drive(drive) => {
+            let library = shared.libraries.open(&drive.library)?;
+            let name = drive.library.join(format!("drive {}", drive.number + 1));
+            let tape = Tape::empty(common(&name, "TAPE")?);
+            library.attach(drive.number, &tape)?;
+            Device::Tape(tape)
         }
     })
 }

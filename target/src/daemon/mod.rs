@@ -32,6 +32,7 @@ use protocol::control::{ErrorKind, Failure};
 use tracing::warn;
 
 use crate::config::{Config, Source};
+use crate::library::Libraries;
 use crate::mover::Movers;
 use crate::net::Server;
 use crate::snapshot::SnapshotService;
@@ -48,6 +49,7 @@ pub struct Daemon {
     server: Arc<Server>,
     copies: Arc<CopyManager>,
     movers: Arc<Movers>,
+    libraries: Arc<Libraries>,
     snapshots: SnapshotService,
     views: Mutex<BTreeMap<u64, ServedView>>,
     /// What runs.
@@ -75,6 +77,7 @@ impl Daemon {
             server: Server::new(&config.limits),
             copies: CopyManager::new(Arc::clone(&movers)),
             movers,
+            libraries: Arc::default(),
             snapshots: SnapshotService::new(data.clone()),
             views: Mutex::default(),
             config: Mutex::new(Config { targets: Vec::new(), portals: Vec::new(), ..config.clone() }),
