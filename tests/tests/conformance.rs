@@ -71,3 +71,28 @@ fn nothing_is_overwritten_without_being_asked() {
     target.stop().unwrap();
     assert!(std::fs::read(&disk).unwrap() == content, "the disk is as it was");
 }
+
+#[test]
+fn a_library_passes_every_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = "shelf:64MiB,drives=2,slots=8,mail=2,cartridges=4";
+    let target = Target::start(folder.path(), &["--disk", "a.img:64MiB", "--library", library]).unwrap();
+    // The drive is empty: its cartridge comes from the changer. The commands of every device are asked of the changer.
+    let (changer, drive) = (target.url(1), target.url(2));
+    let output = Command::new(program("offhost-sim"))
+        .args(["conformance", &changer, "--changer", &changer, "--tape", &drive, "--destroy", "--json"])
+        .args(["--suite", "spc,ssc,smc"])
+        .output()
+        .expect("offhost-sim starts");
+    let reports: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let passed = |suite: &str| reports.iter().filter(|report| report["suite"] == suite && report["result"] == "pass").count();
+    assert!(passed("smc") >= 30 && passed("spc") >= 15 && passed("ssc") >= 15, "{reports:?}");
+    let failed: Vec<String> = reports
+        .iter()
+        .filter(|report| report["result"] == "fail")
+        .map(|report| format!("{}: {}", report["name"], report["reason"]))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let skipped = reports.iter().filter(|report| report["suite"] == "smc" && report["result"] == "skip").count();
+    assert_eq!(skipped, 0, "our own changer has everything that the suite asks for");
+}

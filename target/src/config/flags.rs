@@ -231,9 +231,10 @@ mod tests {
         assert_eq!(changer.wanted.capacity, Some(2_000_000_000_000));
         assert_eq!((first.number, third.number, vault.wanted.drives), (0, 2, Some(1)));
         assert_eq!(vault.library, Path::new("vault"));
-        for wrong in ["--library s,slots=0", "--library s,mail=500", "--library s,shelves=2", "--library s --library s"] {
+        for wrong in ["--library s,slots=0", "--library s,mail=500", "--library s --library s"] {
             assert!(flags(&format!("serve {wrong}")).is_err(), "{wrong}");
         }
+        assert!(LibraryArg::from_str("s,shelves=2").is_err());
     }
 
     #[test]
