@@ -8,6 +8,8 @@
 //! | `GET /status` | | [`Status`] |
 //! | `POST /snapshots` | [`SnapshotRequest`] | a stream of [`SnapshotEvent`], one JSON value a line, ending with `Made` or `Failed` (with `lease` the connection then stays open) |
 //! | `DELETE /snapshots/{id}` | | `{}` |
+//! | `POST /imports` | [`ImportRequest`] | [`Imported`]: a cartridge is in an import/export element |
+//! | `POST /exports` | [`ExportRequest`] | [`Exported`]: a cartridge is out of the library |
 //! | `GET /config` | | [`Configuration`]: what runs |
 //! | `GET /config.toml` | | the same as the text of a configuration file |
 //! | `POST /changes` | a list of [`spec::Change`] | a list of [`spec::Effect`]; all steps are carried out or none |
@@ -85,6 +87,71 @@ pub enum SnapshotEvent {
         /// Why, for people.
         error: String,
     },
+}
+
+/// Which changer is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfChanger {
+    /// iSCSI name of its target; may be left out where there is only one changer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Its LUN; may be left out where there is only one changer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u16>,
+}
+
+/// Puts a cartridge into an import/export element, as an operator does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRequest {
+    /// Where.
+    #[serde(flatten)]
+    pub of: OfChanger,
+    /// What.
+    #[serde(flatten)]
+    pub what: ImportWhat,
+}
+
+/// What is imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportWhat {
+    /// The folder of a cartridge, which is moved into the library's.
+    Cartridge(PathBuf),
+    /// A new cartridge.
+    New {
+        /// Its label: 1 to 32 capital letters and digits.
+        barcode: String,
+        /// In bytes; that of an LTO-8 when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        capacity: Option<u64>,
+    },
+}
+
+/// Where the cartridge is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// As in [`CartridgeStatus::place`].
+    pub place: String,
+}
+
+/// Takes a cartridge out of an import/export element, as an operator does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRequest {
+    /// From where.
+    #[serde(flatten)]
+    pub of: OfChanger,
+    /// Which cartridge.
+    pub barcode: String,
+    /// Where its folder goes; to `exported` in the library's folder when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<PathBuf>,
+}
+
+/// Where the cartridge's folder is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The folder.
+    pub folder: PathBuf,
 }
 
 /// Why a request failed, for programs.

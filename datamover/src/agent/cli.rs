@@ -21,6 +21,7 @@ use super::demo::DemoArgs;
 use super::disk::{Disk, LunSource};
 use super::drive::Drive;
 use super::exit::{self, Exit, Stop};
+use super::library::{self, LibraryAction};
 use super::restore::{RestoreOptions, RestoreReport, What};
 use super::segments::Limits;
 use super::ui::{Ui, human};
@@ -62,6 +63,8 @@ enum Command {
     Target(Admin<TargetAction>),
     /// LUNs of a target
     Lun(AdminOf<LunAction>),
+    /// Libraries: what is in them, and cartridges in and out
+    Library(Admin<LibraryAction>),
     /// Addresses that are listened on
     Portal(Admin<PortalAction>),
     /// Who may log in to a target, and what they reach
@@ -396,6 +399,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Lun(AdminOf { of, admin: args }) => {
             admin::lun(&Control::new(args.control.control), of, args.action, args.json).await
         }
+        Command::Library(args) => library::library(&Control::new(args.control.control), args.action, args.json).await,
         Command::Portal(args) => admin::portal(&Control::new(args.control.control), args.action, args.json).await,
         Command::Access(AdminOf { of, admin: args }) => {
             admin::access(&Control::new(args.control.control), of, args.action, args.json).await

@@ -13,7 +13,10 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use protocol::control::spec::{Change, Effect};
-use protocol::control::{Configuration, ErrorKind, Failure, Saved, Snapshot, SnapshotEvent, SnapshotRequest, Status};
+use protocol::control::{
+    Configuration, ErrorKind, ExportRequest, Exported, Failure, ImportRequest, Imported, Saved, Snapshot, SnapshotEvent,
+    SnapshotRequest, Status,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -120,6 +123,22 @@ impl Control {
     /// [`ControlError::Refused`] with what cannot be.
     pub async fn change(&self, changes: &[Change]) -> Result<Vec<Effect>, ControlError> {
         answer(self.request(Method::POST, "/changes", Some(&changes)).await?).await
+    }
+
+    /// `POST /imports`.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with why the cartridge is not in the library.
+    pub async fn import(&self, request: &ImportRequest) -> Result<Imported, ControlError> {
+        answer(self.request(Method::POST, "/imports", Some(request)).await?).await
+    }
+
+    /// `POST /exports`.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with why the cartridge is still in the library.
+    pub async fn export(&self, request: &ExportRequest) -> Result<Exported, ControlError> {
+        answer(self.request(Method::POST, "/exports", Some(request)).await?).await
     }
 
     /// `POST /reload`.

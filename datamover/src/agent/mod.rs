@@ -29,6 +29,7 @@ pub mod drive;
 pub mod exit;
 pub mod files;
 pub mod layout;
+pub mod library;
 pub mod list;
 pub mod restore;
 pub mod segments;

@@ -16,7 +16,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use protocol::control::spec::Change;
-use protocol::control::{Configuration, ErrorKind, Failure, Saved, SnapshotEvent, SnapshotRequest, Status};
+use protocol::control::{
+    Configuration, ErrorKind, ExportRequest, Failure, ImportRequest, Saved, SnapshotEvent, SnapshotRequest, Status,
+};
 use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -42,6 +44,8 @@ pub async fn serve(daemon: Arc<Daemon>, path: PathBuf, shutdown: CancellationTok
         .route("/status", get(status))
         .route("/snapshots", get(snapshots).post(make_snapshot))
         .route("/snapshots/{id}", delete(drop_snapshot))
+        .route("/imports", post(import))
+        .route("/exports", post(export))
         .route("/config", get(config))
         .route("/config.toml", get(config_text))
         .route("/changes", post(change))
@@ -100,6 +104,20 @@ async fn change(State(daemon): State<Arc<Daemon>>, changes: Result<Json<Vec<Chan
     match changes {
         // A change that has begun is carried out, though whoever asked for it goes away.
         Ok(Json(changes)) => detached(async move { daemon.change(&changes).await }).await,
+        Err(rejection) => refuse(ErrorKind::Invalid, &rejection.body_text()),
+    }
+}
+
+async fn import(State(daemon): State<Arc<Daemon>>, request: Result<Json<ImportRequest>, JsonRejection>) -> Response {
+    match request {
+        Ok(Json(request)) => detached(async move { daemon.import(request).await }).await,
+        Err(rejection) => refuse(ErrorKind::Invalid, &rejection.body_text()),
+    }
+}
+
+async fn export(State(daemon): State<Arc<Daemon>>, request: Result<Json<ExportRequest>, JsonRejection>) -> Response {
+    match request {
+        Ok(Json(request)) => detached(async move { daemon.export(request).await }).await,
         Err(rejection) => refuse(ErrorKind::Invalid, &rejection.body_text()),
     }
 }

@@ -12,12 +12,14 @@
 //! |---|---|
 //! | `apply` | from what runs to what is wanted, one change at a time or a whole file |
 //! | `devices` | a LUN's device |
+//! | `operator` | cartridges in and out of a library |
 //! | `snapshots` | views, and the LUNs that show them |
 //! | `status` | what there is to say |
 
 mod apply;
 mod devices;
 mod edit;
+mod operator;
 mod snapshots;
 mod status;
 
