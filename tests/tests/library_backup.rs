@@ -6,7 +6,7 @@ use std::path::Path;
 use offhost_tests::agent::offhost;
 use offhost_tests::programs::{Target, program, run};
 use protocol::scsi::Sense;
-use sim::client::{Client, ClientError, LogicalUnit, Options};
+use sim::client::{Client, ClientError, Data, LogicalUnit, Options};
 
 const DISK: u16 = 0;
 const OTHER_DISK: u16 = 1;
@@ -39,6 +39,11 @@ fn sense(result: Result<(), ClientError>) -> Option<Sense> {
     }
 }
 
+/// One TEST UNIT READY: the client's own takes unit attentions.
+async fn once(unit: &LogicalUnit) -> Result<(), ClientError> {
+    unit.good("TEST UNIT READY", &[0; 6], Data::None).await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_in_one_drive_is_restored_from_another() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,12 +62,8 @@ async fn a_backup_in_one_drive_is_restored_from_another() {
     arm.exchange_medium(DRIVE + 1, DRIVE, DRIVE + 1).await.unwrap();
     let listed = offhost(&target, &["list", "--from", &target.url(FIRST_DRIVE), "--json"]);
     listed.succeeded();
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&listed.out).unwrap().as_array().map(Vec::len),
-        Some(1),
-        "{}",
-        listed.out
-    );
+    let listed: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!(listed["sets"].as_array().map(Vec::len), Some(1), "{listed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,4 +95,28 @@ async fn a_drive_with_its_library_can_be_taken_away_and_comes_back_with_its_cart
     let element = status.iter().find(|element| element.address == DRIVE + 1).unwrap();
     assert_eq!((element.accessible, element.exception), (false, Some((0x3B, 0x1A))), "{element:?}");
     arm.move_medium(SLOT + 1, MAIL).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_brings_a_cartridge_and_takes_it_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = start(folder.path());
+    let arm = changer(&target).await;
+    offhost(&target, &["library", "import", "--new", "NEW001L8", "--capacity", "64MiB"]).succeeded();
+    let told = sense(once(&arm).await).expect("a unit attention");
+    assert_eq!(told.code, (0x28, 0x01), "IMPORT OR EXPORT ELEMENT ACCESSED");
+    offhost(&target, &["library", "import", "--new", "NEW002L8"]).failed(1, &["no import/export element is free"]);
+    arm.move_medium(MAIL, DRIVE).await.unwrap();
+    let list = offhost(&target, &["library", "list"]);
+    list.succeeded();
+    assert!(list.out.lines().any(|line| line.contains("drive 1") && line.contains("NEW001L8")), "{}", list.out);
+    offhost(&target, &["library", "export", "NEW001L8"]).failed(1, &["a changer has to move it there first"]);
+    arm.move_medium(DRIVE, MAIL).await.unwrap();
+    offhost(&target, &["library", "export", "NEW001L8", "--to", "vault"]).succeeded();
+    assert!(folder.path().join("vault/cartridge.json").is_file());
+    offhost(&target, &["library", "import", "vault"]).succeeded();
+    let _ = once(&arm).await;
+    let elements = arm.elements(None).await.unwrap();
+    let mail = elements.iter().find(|element| element.address == MAIL).unwrap();
+    assert_eq!((mail.volume_tag.as_deref(), mail.by_operator), (Some("NEW001L8"), true));
 }
