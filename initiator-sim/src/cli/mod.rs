@@ -14,6 +14,7 @@ mod copy;
 mod disk;
 mod facts;
 mod load;
+mod table;
 mod tape;
 
 use std::path::PathBuf;
@@ -93,6 +94,8 @@ enum Command {
     Changer(changer::ChangerArguments),
     /// Test a target against the standards
     Conformance(conformance::ConformanceArguments),
+    /// Put the verdicts of several conformance runs side by side, as Markdown
+    ConformanceTable(table::TableArguments),
     /// Put load on a disk and measure it
     Load(load::LoadArguments),
     /// Print a completion script
@@ -121,6 +124,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tape(arguments) => block_on(tape::tape(arguments, options))?,
         Command::Changer(arguments) => block_on(changer::changer(arguments, options))?,
         Command::Conformance(arguments) => return block_on(conformance::conformance(arguments, options)),
+        Command::ConformanceTable(arguments) => table::table(arguments)?,
         Command::Load(arguments) => load::load(arguments, &options)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
