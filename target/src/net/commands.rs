@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::iscsi::{Command, ConnectionId, Reply, TaskManagementFunction, TaskManagementResponse};
+use protocol::iscsi::{Attribute as WireAttribute, Command, ConnectionId, Reply, TaskManagementFunction, TaskManagementResponse};
 use protocol::scsi::{LunAddress, Sense};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -21,7 +21,8 @@ use super::hops::Job;
 use super::management::{Aborted, Finished, Message, Plan, Reset, Scope};
 use super::target::{SessionHandle, Target};
 use super::wire::Guest;
-use crate::lun::absent;
+use crate::lun::common::Place;
+use crate::lun::{Device, absent};
 use crate::task::{Attribute, Execution, Response, Task};
 
 /// Bytes waiting to be sent above which no further command is started: what is read far ahead of the socket is no longer in the
@@ -44,6 +45,15 @@ pub(super) struct Running {
     abort: CancellationToken,
     extended_copy: bool,
     aborted: bool,
+    /// In its task set, until it has ended.
+    _place: Option<Place>,
+}
+
+/// A command with its logical unit and its place in the task set.
+pub(super) struct Placed {
+    command: Command,
+    device: Option<Device>,
+    place: Option<Place>,
 }
 
 /// Somebody who waits for aborted commands to end.
@@ -65,7 +75,36 @@ pub(super) enum Then {
 }
 
 impl Connection {
-    pub(super) fn has_room(&mut self, command: &Command) -> bool {
+    /// Starts a command, or lets it wait for others of its task set or for room.
+    pub(super) fn admit(&mut self, command: Command, batch: &mut Vec<Job>) {
+        let device = self.handle.as_ref().and_then(|handle| handle.nexus.luns.get(command.lun));
+        let number = self.next_run;
+        let place = device.as_ref().map(|device| {
+            device.common().task_set.enter(attribute(command.attribute), || {
+                let sender = self.sender.clone();
+                Box::new(move || drop(sender.send(Message::Begin(number))))
+            })
+        });
+        let waits = place.as_ref().is_some_and(|place| !place.may_begin());
+        let command = Placed { command, device, place };
+        if waits {
+            self.next_run += 1;
+            self.dormant.insert(number, command);
+        } else if self.deferred.is_empty() && self.has_room(&command.command) {
+            self.start(command, batch);
+        } else if command.command.attribute == WireAttribute::HeadOfQueue {
+            self.deferred.push_front(command);
+        } else {
+            self.deferred.push_back(command);
+        }
+    }
+
+    /// The turn of a command in its task set has come. It starts before the task sleeps.
+    fn begin_dormant(&mut self, number: u64) {
+        self.deferred.extend(self.dormant.remove(&number));
+    }
+
+    fn has_room(&mut self, command: &Command) -> bool {
         let data_in = self.data_in_running + command.data_in_limit;
         let runs = (data_in <= MAX_DATA_IN_RUNNING || self.data_in_running == 0) && self.session.backlog() < ENOUGH_BACKLOG;
         if runs && self.session.kept() >= MAX_KEPT {
@@ -81,21 +120,19 @@ impl Connection {
     pub(super) fn resume(&mut self) -> bool {
         let mut batch = Vec::new();
         let waiting = self.deferred.len();
-        self.start_deferred(&mut batch);
+        while let Some(next) = self.deferred.pop_front() {
+            if !self.has_room(&next.command) {
+                self.deferred.push_front(next);
+                break;
+            }
+            self.start(next, &mut batch);
+        }
         self.hops.start(batch);
         self.deferred.len() < waiting
     }
 
-    fn start_deferred(&mut self, batch: &mut Vec<Job>) {
-        while let Some(command) = self.deferred.pop_front() {
-            if !self.has_room(&command) {
-                return self.deferred.push_front(command);
-            }
-            self.start(command, batch);
-        }
-    }
-
-    pub(super) fn start(&mut self, command: Command, batch: &mut Vec<Job>) {
+    fn start(&mut self, placed: Placed, batch: &mut Vec<Job>) {
+        let Placed { command, device, place } = placed;
         let Some(handle) = &self.handle else { return };
         let nexus = Arc::clone(&handle.nexus);
         let extended_copy = is_extended_copy(&command);
@@ -107,7 +144,6 @@ impl Connection {
 
         let (tag, lun, data_in_limit) = (command.tag, command.lun, command.data_in_limit);
         let abort = CancellationToken::new();
-        let device = nexus.luns.get(lun);
         let task = Task {
             nexus,
             lun,
@@ -118,7 +154,7 @@ impl Connection {
             data_in_limit,
             abort: abort.clone(),
         };
-        let execution = match device {
+        let execution = match &device {
             Some(device) => device.start(task),
             None => Execution::Done(absent(&task)),
         };
@@ -133,7 +169,8 @@ impl Connection {
         let run = self.next_run;
         self.next_run += 1;
         self.data_in_running += data_in_limit;
-        self.running.insert(run, Running { tag, lun, data_in_limit, abort: abort.clone(), extended_copy, aborted: false });
+        self.running
+            .insert(run, Running { tag, lun, data_in_limit, abort: abort.clone(), extended_copy, aborted: false, _place: place });
         match execution {
             Execution::Done(_) => unreachable!("answered above"),
             Execution::Blocking(work) => batch.push(Job { run, abort, work }),
@@ -165,6 +202,7 @@ impl Connection {
             match message {
                 Message::Finished(finished) => finished.into_iter().for_each(|one| self.finish(one)),
                 Message::Abort(scope, done) => self.abort(&scope, Then::Tell(done)),
+                Message::Begin(number) => self.begin_dormant(number),
                 Message::Join(guest) => self.take_in(guest),
                 Message::Managed { tag, outcome, cold_reset } => {
                     self.session.respond_task_management(tag, outcome);
@@ -214,7 +252,8 @@ impl Connection {
     pub(super) fn abort_tags(&mut self, tags: &[u32], then: Then) {
         let tags: HashSet<u32> = tags.iter().copied().collect();
         // By now, since a tag may come again before there is room.
-        self.deferred.retain(|command| !tags.contains(&command.tag));
+        self.deferred.retain(|placed| !tags.contains(&placed.command.tag));
+        self.dormant.retain(|_, placed| !tags.contains(&placed.command.tag));
         let mut runs = HashSet::new();
         for (run, running) in &mut self.running {
             // A task of the same tag that was aborted before is waited for as well.
@@ -269,6 +308,7 @@ impl Connection {
         // Nobody joins any more.
         self.close();
         self.deferred.clear();
+        self.dormant.clear();
         self.session.abort_tasks(|_, _| true);
         for running in self.running.values_mut() {
             running.aborted = true;
@@ -356,8 +396,8 @@ fn is_extended_copy(command: &Command) -> bool {
     cdb[0] == 0x83 && cdb[1] & 0x1F <= 1
 }
 
-fn attribute(attribute: protocol::iscsi::Attribute) -> Attribute {
-    use protocol::iscsi::Attribute as Wire;
+fn attribute(attribute: WireAttribute) -> Attribute {
+    use WireAttribute as Wire;
     match attribute {
         Wire::Untagged | Wire::Simple => Attribute::Simple,
         Wire::Ordered | Wire::Aca => Attribute::Ordered,

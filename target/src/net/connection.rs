@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use protocol::iscsi::login::{LoggedIn, LoginStatus};
-use protocol::iscsi::{Command, ConnectionId, Session, Target as TargetRole, TargetConfig, TargetEvent};
+use protocol::iscsi::{ConnectionId, Session, Target as TargetRole, TargetConfig, TargetEvent};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Server;
-use super::commands::{Running, Then, Wait};
+use super::commands::{Placed, Running, Then, Wait};
 use super::half_open::Place;
 use super::hops::Hops;
 use super::management::Message;
@@ -57,7 +57,9 @@ pub(super) struct Connection {
     pub(super) next_run: u64,
     pub(super) data_in_running: u64,
     /// Commands that wait for room, oldest first; no more than the window lets in, so that pings are read and answered meanwhile.
-    pub(super) deferred: VecDeque<Command>,
+    pub(super) deferred: VecDeque<Placed>,
+    /// Commands that wait for others of their task set, by the number that tells of their turn.
+    pub(super) dormant: HashMap<u64, Placed>,
     pub(super) waits: Vec<Wait>,
 }
 
@@ -89,6 +91,7 @@ impl Connection {
             next_run: 0,
             data_in_running: 0,
             deferred: VecDeque::new(),
+            dormant: HashMap::new(),
             waits: Vec::new(),
         }
     }
@@ -126,7 +129,7 @@ impl Connection {
             if self.resume() {
                 continue;
             }
-            let done = last_call && self.running.is_empty() && self.wires.iter().all(Wire::is_drained);
+            let done = last_call && self.running.is_empty() && self.dormant.is_empty() && self.wires.iter().all(Wire::is_drained);
             if done || self.joins.is_some() || self.is_deserted() {
                 return End::Closed;
             }
@@ -253,13 +256,7 @@ impl Connection {
             match event {
                 TargetEvent::SessionUp(logged_in) => self.begin(&logged_in).await,
                 TargetEvent::Join(logged_in) => self.ask_to_join(&logged_in),
-                TargetEvent::Command(command) => {
-                    if self.deferred.is_empty() && self.has_room(&command) {
-                        self.start(command, &mut batch);
-                    } else {
-                        self.deferred.push_back(command);
-                    }
-                }
+                TargetEvent::Command(command) => self.admit(command, &mut batch),
                 TargetEvent::TaskManagement { tag, function, lun, referenced } => {
                     // What this wake-up decoded before must be running by now, to be found.
                     self.hops.start(std::mem::take(&mut batch));

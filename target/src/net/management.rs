@@ -25,6 +25,8 @@ pub(super) enum Message {
     Abort(Scope, oneshot::Sender<Aborted>),
     /// A task management function has ended.
     Managed { tag: u32, outcome: Outcome, cold_reset: bool },
+    /// The turn of a command in its task set has come.
+    Begin(u64),
     /// A connection has logged in to this session.
     Join(Box<Guest>),
     /// End the session: another takes its place, or the target was reset.

@@ -152,6 +152,12 @@ pub struct Target {
     parameters: Parameters,
     commands: CommandOrder,
     tasks: HashMap<u32, Task>,
+    /// Commands so far: their age.
+    arrivals: u64,
+    /// ORDERED commands that the caller has not been told of: younger ones wait for them.
+    ordered: usize,
+    /// Complete commands that wait for older ones to be complete.
+    held: usize,
     /// Immediate tasks among them: they take no place in the window.
     immediate_tasks: usize,
     /// Task management functions that wait for the caller's answer: where it goes, by tag.
@@ -192,6 +198,7 @@ pub struct Lane {
 #[derive(Debug)]
 struct Task {
     connection: ConnectionId,
+    age: u64,
     lun: LunAddress,
     attribute: Attribute,
     cdb: Cdb,
@@ -207,6 +214,8 @@ struct Task {
 #[derive(Debug)]
 enum TaskState {
     Gathering(Gathering),
+    /// Complete, behind an older one that is not.
+    Held(Command),
     /// Told to the caller.
     Running,
 }
@@ -425,6 +434,9 @@ impl Target {
             parameters,
             commands: CommandOrder::default(),
             tasks: HashMap::new(),
+            arrivals: 0,
+            ordered: 0,
+            held: 0,
             immediate_tasks: 0,
             managing: HashMap::new(),
             logouts: Vec::new(),

@@ -83,11 +83,9 @@ impl Changer {
     pub fn start(self: &Arc<Self>, task: Task) -> Execution {
         // Taken before anything is decided, so that commands meet the arm in the order in which they came.
         let turn = self.turns.take();
+        let abort = task.abort.clone();
         match dispatch(self, task) {
-            Execution::Blocking(run) => Execution::Blocking(Box::new(move || {
-                turn.wait();
-                run()
-            })),
+            Execution::Blocking(run) => turn.run(abort, run),
             other => other,
         }
     }

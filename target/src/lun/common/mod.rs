@@ -10,6 +10,7 @@ mod keep;
 mod removal;
 mod reservation;
 mod spc;
+mod task_set;
 
 pub use attention::Attentions;
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
@@ -19,6 +20,7 @@ pub use removal::RemovalPrevention;
 pub use reservation::Reservations;
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
+pub use task_set::{Place, TaskSet};
 
 use std::fmt;
 use std::io;
@@ -117,6 +119,8 @@ pub struct Common {
     pub reservation: Reservations,
     /// Who wants the medium to stay in.
     pub removal: RemovalPrevention,
+    /// Which command may begin.
+    pub task_set: Arc<TaskSet>,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
     pub copy: Option<Arc<dyn CopyService>>,
     /// Where what survives a power loss is kept.
@@ -135,6 +139,7 @@ impl Common {
             reservation: Reservations::default(),
             removal: RemovalPrevention::default(),
             folder: None,
+            task_set: Arc::default(),
             copy,
             descriptor_sense: AtomicBool::new(false),
         }

@@ -32,6 +32,7 @@ impl Target {
 
         let mut task = Task {
             connection: on,
+            age: self.arrivals,
             lun: LunAddress(header.lun),
             attribute: Attribute::from_code(header.flags).unwrap_or_default(),
             cdb: Cdb::new(&header.cdb).expect("16 bytes fit"),
@@ -42,8 +43,10 @@ impl Target {
             reserved: 0,
             state: TaskState::Running,
         };
+        self.arrivals += 1;
+        self.ordered += usize::from(task.attribute == Attribute::Ordered);
         self.immediate_tasks += usize::from(immediate);
-        let gathering = self.begin(&mut task, &pdu, header.flags & FINAL != 0);
+        let gathering = self.begin(&mut task, &pdu, header.flags);
         self.tasks.insert(tag, task);
         match gathering {
             Ok(gathering) => self.tasks.get_mut(&tag).expect("just put there").state = TaskState::Gathering(gathering),
@@ -53,7 +56,12 @@ impl Target {
     }
 
     /// Checks a command, and starts to gather its data.
-    fn begin(&self, task: &mut Task, pdu: &Pdu, is_final: bool) -> Result<Gathering, Sense> {
+    fn begin(&self, task: &mut Task, pdu: &Pdu, flags: u8) -> Result<Gathering, Sense> {
+        match Attribute::from_code(flags) {
+            Some(Attribute::Aca) => return Err(INVALID_MESSAGE_ERROR),
+            None => return Err(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT),
+            Some(_) => {}
+        }
         if task.read && task.write {
             // A bidirectional command; no device type here has one.
             return Err(INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT);
@@ -66,7 +74,7 @@ impl Target {
             return Err(Sense::INVALID_FIELD_IN_CDB);
         }
         // A target that sends nothing unsolicited still sees F=0 from some initiators on commands without data.
-        let is_final = is_final || !task.write;
+        let is_final = flags & FINAL != 0 || !task.write;
         Gathering::new(expected, pdu.data.clone(), is_final, &self.parameters).map_err(condition)
     }
 
@@ -77,15 +85,20 @@ impl Target {
         if gathering.is_complete() {
             let TaskState::Gathering(gathering) = mem::replace(&mut task.state, TaskState::Running) else { return };
             let data_in_limit = if task.read { u64::from(task.expected) } else { 0 };
-            links.event(TargetEvent::Command(Command {
+            let command = Command {
                 tag,
                 lun: task.lun,
                 attribute: task.attribute,
                 cdb: task.cdb,
                 data_out: gathering.into_parts(),
                 data_in_limit,
-            }));
-            return;
+            };
+            if (self.ordered, self.held) == (0, 0) || task.attribute == Attribute::HeadOfQueue {
+                return links.event(TargetEvent::Command(command));
+            }
+            task.state = TaskState::Held(command);
+            self.held += 1;
+            return self.release(links);
         }
         if gathering.to_ask() == 0 {
             return;
@@ -104,6 +117,35 @@ impl Target {
             self.reserved += wanted;
         }
         self.ask(links, tag);
+    }
+
+    /// Tells held commands, by age, as far as the order that ORDERED ones ask for lets them: each is told behind all older ones and
+    /// before all younger ones, whoever's data comes first.
+    fn release(&mut self, links: &mut Links<Self>) {
+        if self.held == 0 {
+            return;
+        }
+        let untold = self.tasks.iter().filter(|(_, task)| !matches!(task.state, TaskState::Running));
+        let mut by_age: Vec<_> = untold.map(|(tag, task)| (task.age, *tag)).collect();
+        by_age.sort_unstable();
+        let mut incomplete = false;
+        for (_, tag) in by_age {
+            let Some(task) = self.tasks.get_mut(&tag) else { continue };
+            let ordered = task.attribute == Attribute::Ordered;
+            if matches!(task.state, TaskState::Gathering(_)) {
+                incomplete |= task.attribute != Attribute::HeadOfQueue;
+            }
+            if ordered && incomplete {
+                return;
+            }
+            if let TaskState::Held(_) = task.state
+                && let TaskState::Held(command) = mem::replace(&mut task.state, TaskState::Running)
+            {
+                self.held -= 1;
+                self.ordered -= usize::from(ordered);
+                links.event(TargetEvent::Command(command));
+            }
+        }
     }
 
     /// Sends as many R2Ts of a write as may be outstanding.
@@ -172,10 +214,15 @@ impl Target {
         let task = self.tasks.remove(&tag)?;
         self.immediate_tasks -= usize::from(task.immediate);
         self.reserved -= task.reserved;
+        self.held -= usize::from(matches!(task.state, TaskState::Held(_)));
+        let told = matches!(task.state, TaskState::Running);
+        self.ordered -= usize::from(task.attribute == Attribute::Ordered && !told);
         Some(task)
     }
 
+    /// What may go on after a task has ended.
     pub(super) fn grant_waiting(&mut self, links: &mut Links<Self>) {
+        self.release(links);
         while let Some(tag) = self.waiting.front().copied() {
             self.advance_task(links, tag);
             if self.tasks.get(&tag).is_some_and(|task| task.reserved == 0) {
@@ -336,6 +383,8 @@ fn r2t_header(lun: LunAddress, tag: u32, r2t: &NewR2t, stat_sn: u32, (exp_cmd_sn
     }
 }
 
+/// INVALID MESSAGE ERROR: a task attribute that is not supported. SAM-5, "Task attributes".
+const INVALID_MESSAGE_ERROR: Sense = Sense::illegal_request(0x49, 0x00);
 /// INVALID FIELD IN COMMAND INFORMATION UNIT.
 const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: Sense = Sense::illegal_request(0x0E, 0x03);
 
