@@ -7,6 +7,7 @@
 //! | suite | follows |
 //! |---|---|
 //! | `login` | RFC 7143: login, keys, discovery, digests |
+//! | `session` | RFC 7143: several connections, recovery within a connection, order of commands |
 //! | `spc` | SPC-4: commands of every device |
 //! | `sbc` | SBC-4: disks |
 //! | `ssc` | SSC-4: tapes |
@@ -19,6 +20,7 @@ pub mod junit;
 mod login;
 mod raw;
 mod sbc;
+mod session;
 mod smc;
 mod spc;
 mod ssc;
@@ -41,6 +43,8 @@ const CASE_LIMIT: Duration = Duration::from_secs(120);
 pub enum Suite {
     /// Login, keys, discovery (RFC 7143)
     Login,
+    /// Several connections, recovery, order of commands (RFC 7143)
+    Session,
     /// Commands of every device (SPC-4)
     Spc,
     /// Disks (SBC-4)
@@ -59,6 +63,7 @@ impl Suite {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
+            Self::Session => "session",
             Self::Spc => "spc",
             Self::Sbc => "sbc",
             Self::Ssc => "ssc",
@@ -72,6 +77,7 @@ impl Suite {
     pub const fn cases(self) -> &'static [&'static [Case]] {
         match self {
             Self::Login => login::CASES,
+            Self::Session => session::CASES,
             Self::Spc => spc::CASES,
             Self::Sbc => sbc::CASES,
             Self::Ssc => ssc::CASES,
@@ -244,7 +250,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    const ALL: [Suite; 6] = [Suite::Login, Suite::Spc, Suite::Sbc, Suite::Ssc, Suite::Smc, Suite::Xcopy];
+    const ALL: [Suite; 7] = [Suite::Login, Suite::Session, Suite::Spc, Suite::Sbc, Suite::Ssc, Suite::Smc, Suite::Xcopy];
 
     #[test]
     fn names_are_unique_and_every_case_cites_a_standard() {

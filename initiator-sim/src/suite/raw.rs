@@ -38,6 +38,7 @@ pub(super) struct RawConnection {
 pub(super) struct LoginHeader {
     pub(super) isid: [u8; 6],
     pub(super) tsih: u16,
+    pub(super) cid: u16,
     pub(super) version_max: u8,
     pub(super) version_min: u8,
     pub(super) transit: bool,
@@ -56,6 +57,7 @@ impl Default for LoginHeader {
             // Random format (RFC 7143, 11.12.5), unlike any other session of this process.
             isid: [0x80, a, b, c, d, e],
             tsih: 0,
+            cid: 0,
             version_max: 0,
             version_min: 0,
             transit: true,
@@ -153,6 +155,7 @@ impl RawConnection {
             version_min: login.version_min,
             isid: login.isid,
             tsih: login.tsih.into(),
+            cid: login.cid.into(),
             initiator_task_tag: 7.into(),
             cmd_sn: login.cmd_sn.into(),
             ..Default::default()

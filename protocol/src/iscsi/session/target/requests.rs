@@ -129,9 +129,11 @@ impl Target {
     pub(super) fn drop_connection(&mut self, links: &mut Links<Self>, connection: ConnectionId) {
         const CONNECTION_DROPPED: u8 = 2;
         let Some(link) = links.get(connection) else { return };
-        let cid = link.lane.cid;
+        let (cid, asked_to) = (link.lane.cid, link.lane.leaving);
         link.closing = true;
-        self.tell_all(links, CONNECTION_DROPPED, [cid, 0, 0]);
+        if !asked_to {
+            self.tell_all(links, CONNECTION_DROPPED, [cid, 0, 0]);
+        }
     }
 
     pub(super) fn task_management(
