@@ -216,6 +216,14 @@ impl Connection {
         }
     }
 
+    /// Answers what has ended and was not told. False when there was nothing.
+    pub(super) fn collect(&mut self) -> bool {
+        let finished = self.hops.collect();
+        let some = !finished.is_empty();
+        finished.into_iter().for_each(|one| self.finish(one));
+        some
+    }
+
     fn finish(&mut self, finished: Finished) {
         let Some(running) = self.running.remove(&finished.run) else { return };
         self.data_in_running -= running.data_in_limit;

@@ -34,6 +34,10 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 /// How long the last words may take when a connection ends.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How soon a reply leaves though a job that takes long runs behind it, and how seldom that is looked for in the end.
+const COLLECT: Duration = Duration::from_millis(2);
+const COLLECT_MAX: Duration = Duration::from_millis(128);
+
 /// See the module.
 pub(super) struct Connection {
     pub(super) server: Arc<Server>,
@@ -48,6 +52,9 @@ pub(super) struct Connection {
     pub(super) handle: Option<SessionHandle>,
     /// The session that the connection asks to join.
     joins: Option<SessionHandle>,
+    /// When replies are looked for that a hop has not told, while commands run.
+    collect_at: Option<Instant>,
+    collect_pause: Duration,
     /// When a session that was closed ends, whether or not its last words were taken.
     ends_at: Option<Instant>,
     pub(super) messages: mpsc::UnboundedReceiver<Message>,
@@ -83,6 +90,8 @@ impl Connection {
             session: Session::accept(FIRST, config, std::time::Instant::now()),
             handle: None,
             joins: None,
+            collect_at: None,
+            collect_pause: COLLECT,
             ends_at: None,
             messages,
             hops: Hops::new(sender.clone()),
@@ -134,7 +143,10 @@ impl Connection {
                 return End::Closed;
             }
             let timeouts = self.wires.iter().filter_map(|wire| self.session.poll_timeout(wire.id)).map(Instant::from_std);
-            let deadline = timeouts.chain(self.ends_at).min();
+            if self.collect_at.is_none() && !self.running.is_empty() {
+                self.collect_at = Some(Instant::now() + self.collect_pause);
+            }
+            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).min();
             self.turn = self.turn.wrapping_add(1);
             let woken = tokio::select! {
                 (at, ready) = ready(&self.wires, self.turn) => Woken::Ready(at, ready),
@@ -146,6 +158,7 @@ impl Connection {
             let end = match woken {
                 Woken::Ready(at, ready) => self.ready(at, ready),
                 Woken::Message(message) => {
+                    self.collect_pause = COLLECT;
                     self.take_messages(message);
                     None
                 }
@@ -199,6 +212,11 @@ impl Connection {
         let now = Instant::now();
         if self.ends_at.is_some_and(|at| now >= at) {
             return Some(End::Closed);
+        }
+        if self.collect_at.is_some_and(|at| now >= at) {
+            self.collect_at = None;
+            // Less and less often while one command runs and runs.
+            self.collect_pause = if self.collect() { COLLECT } else { (self.collect_pause * 2).min(COLLECT_MAX) };
         }
         let mut at = 0;
         while let Some(wire) = self.wires.get_mut(at) {

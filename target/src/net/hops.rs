@@ -42,6 +42,8 @@ pub(super) struct Hops {
 struct Queue {
     jobs: VecDeque<Job>,
     hops: usize,
+    /// Ended, and not told yet: replies are gathered.
+    untold: Vec<Finished>,
 }
 
 impl Hops {
@@ -68,31 +70,31 @@ impl Hops {
     }
 
     fn work(&self) {
-        let mut finished = Vec::new();
         let mut since = Instant::now();
-        while let Some(job) = self.next() {
-            finished.push(Finished { run: job.run, response: execute(job) });
-            if since.elapsed() >= GATHER {
-                self.tell(&mut finished);
-                since = Instant::now();
-            }
+        let mut finished = None;
+        while let Some(job) = self.next(finished.take(), &mut since) {
+            finished = Some(Finished { run: job.run, response: execute(job) });
         }
-        self.tell(&mut finished);
     }
 
-    /// The next job; without one the hop is over, under the same lock, so that no job is left behind.
-    fn next(&self) -> Option<Job> {
+    /// Takes the end of one job and gives the next; without one the hop is over, under the same lock, so that no job and no reply
+    /// is left behind.
+    fn next(&self, finished: Option<Finished>, since: &mut Instant) -> Option<Job> {
         let mut queue = self.queue();
+        queue.untold.extend(finished);
         let job = queue.jobs.pop_front();
         queue.hops -= usize::from(job.is_none());
+        if (job.is_none() || since.elapsed() >= GATHER) && !queue.untold.is_empty() {
+            *since = Instant::now();
+            // A connection that is gone has nobody to answer.
+            let _ = self.messages.send(Message::Finished(std::mem::take(&mut queue.untold)));
+        }
         job
     }
 
-    fn tell(&self, finished: &mut Vec<Finished>) {
-        if !finished.is_empty() {
-            // A connection that is gone has nobody to answer.
-            let _ = self.messages.send(Message::Finished(std::mem::take(finished)));
-        }
+    /// What has ended and was not told: a job that takes long must not hold up the reply to the one before it.
+    pub fn collect(&self) -> Vec<Finished> {
+        std::mem::take(&mut self.queue().untold)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

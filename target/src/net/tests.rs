@@ -402,6 +402,23 @@ async fn a_command_that_takes_long_holds_up_no_other() {
     served.end().await;
 }
 
+/// More long commands than there are hops at first: each hop has ended a short one before it meets a long one.
+#[tokio::test]
+async fn a_reply_does_not_wait_for_the_next_command_of_its_thread() {
+    let (served, gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    let short: Vec<u32> = (0..2).map(|lba| client.read(lba, 64)).collect();
+    let long: Vec<u32> = (0..2).map(|_| client.read(GATED_LBA, 1)).collect();
+    for _ in &short {
+        assert!(short.contains(&client.completed().await.0));
+    }
+    gate.open();
+    for _ in &long {
+        assert!(long.contains(&client.completed().await.0));
+    }
+    served.end().await;
+}
+
 #[tokio::test]
 async fn a_reset_reaches_the_tasks_of_others_and_tells_them() {
     let (served, gate) = Served::with_disk().await;
