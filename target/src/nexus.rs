@@ -1,6 +1,6 @@
 //! The I_T nexus: one initiator port seen through one target port, and the LUNs it may reach. SAM-5, "I_T nexus".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,8 @@ use crate::lun::Device;
 #[derive(Debug, Default)]
 pub struct LunMap {
     devices: RwLock<BTreeMap<u16, Device>>,
+    /// Numbers that must not be written here.
+    read_only: RwLock<BTreeSet<u16>>,
 }
 
 impl LunMap {
@@ -63,6 +65,24 @@ impl LunMap {
             devices.len() == new.len() && devices.iter().zip(&new).all(|(old, new)| old.0 == new.0 && old.1.is_same(new.1));
         *devices = new;
         !same
+    }
+
+    /// Chooses what must not be written through this view.
+    pub fn shield(&self, numbers: BTreeSet<u16>) {
+        *self.read_only.write().expect("no holder panics") = numbers;
+    }
+
+    /// True when what is at an address must not be written through this view.
+    #[must_use]
+    pub fn is_read_only(&self, lun: LunAddress) -> bool {
+        lun.number().is_some_and(|number| self.read_only.read().expect("no holder panics").contains(&number))
+    }
+
+    /// True when a device is here under a number by which it may be written.
+    #[must_use]
+    pub fn may_write(&self, device: &Device) -> bool {
+        let read_only = self.read_only.read().expect("no holder panics");
+        self.all().iter().any(|(number, one)| one.is_same(device) && !read_only.contains(number))
     }
 }
 

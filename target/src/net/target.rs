@@ -113,8 +113,8 @@ impl Target {
     fn refresh_views(&self) -> Vec<Arc<Nexus>> {
         // Under the lock: a session that enters meanwhile has its view from before or after, and is in the list if from before.
         let sessions = self.sessions();
-        let changed = sessions.live.values().filter(|session| match self.view(session) {
-            Some(view) => session.nexus.luns.replace(view),
+        let changed = sessions.live.values().filter(|session| match self.show(session) {
+            Some(changed) => changed,
             None => {
                 let _ = session.messages.send(Message::Close);
                 false
@@ -123,11 +123,19 @@ impl Target {
         changed.map(|session| Arc::clone(&session.nexus)).collect()
     }
 
-    /// The LUNs that a session sees, under its own numbers; `None` when it may not be there at all.
-    fn view(&self, session: &SessionHandle) -> Option<Vec<(u16, Device)>> {
+    /// Shows a session the LUNs that are its own, under its own numbers. Whether they are others than before; `None` when it may
+    /// not be there at all.
+    fn show(&self, session: &SessionHandle) -> Option<bool> {
         let grant = self.access().grant(&session.nexus.initiator, session.user.as_deref()).ok()?;
-        let LunMask::Only(seen) = grant.luns else { return Some(self.luns.all()) };
-        Some(seen.into_iter().filter_map(|(number, lun)| Some((number, self.luns.number(lun.number)?))).collect())
+        let seen: Vec<(u16, Device)> = match &grant.luns {
+            LunMask::All => self.luns.all(),
+            LunMask::Only(luns) => {
+                luns.iter().filter_map(|(number, lun)| Some((*number, self.luns.number(lun.number)?))).collect()
+            }
+        };
+        // Before there is anything to write to.
+        session.nexus.luns.shield(seen.iter().map(|(number, _)| *number).filter(|number| grant.is_read_only(*number)).collect());
+        Some(session.nexus.luns.replace(seen))
     }
 
     /// Chooses the portal groups it is reached through; none for all. Sessions go on.
@@ -195,7 +203,7 @@ impl Target {
         }
         let new = port(&handle.nexus);
         let former = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
-        handle.nexus.luns.replace(self.view(handle)?);
+        self.show(handle)?;
         sessions.live.insert(handle.nexus.id, handle.clone());
         Some(former)
     }

@@ -209,6 +209,14 @@ impl Planner<'_> {
     /// The nexus's own commands would be refused there: so is its copy.
     fn admitted(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
         // A copy reads its source and writes its destination; reading a tape moves it.
+        let device = match &cscd.unit {
+            Unit::Disk(disk) => Device::Disk(Arc::clone(disk)),
+            Unit::Tape(tape) => Device::Tape(Arc::clone(tape)),
+            Unit::NullBlock | Unit::NullStream => return Ok(()),
+        };
+        if end == CopyEnd::Destination && !self.task.nexus.luns.may_write(&device) {
+            return Err(checked.refused(end, Sense::WRITE_PROTECTED));
+        }
         let (common, persistent) = match &cscd.unit {
             Unit::Disk(disk) if end == CopyEnd::Source => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Readers),
             Unit::Disk(disk) => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Registrants),

@@ -212,7 +212,7 @@ impl TargetLogin {
                 self.choose_method(value, stage)?;
             } else if chap::is_chap_key(key) {
                 authenticates = true;
-            } else {
+            } else if first || !self.repeats_itself(key, value) {
                 self.negotiator.handle(key, value, stage, &mut self.exchange.outgoing)?;
             }
         }
@@ -252,6 +252,19 @@ impl TargetLogin {
             self.security = Security::Open(Some(Box::new(TargetChap::new(policy, nonce))));
         }
         Ok(())
+    }
+
+    /// True for a name that is said again as it was said. RFC 7143 (6.3) has no key twice; but libiscsi with credentials, where none
+    /// are asked for, begins the second stage with all its names, and nothing is declared anew by that.
+    fn repeats_itself(&self, key: &str, value: &str) -> bool {
+        let Some(visitor) = &self.visitor else { return false };
+        let session_type = if visitor.target_name.is_some() { "Normal" } else { "Discovery" };
+        match Key::by_name(key) {
+            Some(Key::InitiatorName) => value == visitor.initiator_name,
+            Some(Key::TargetName) => visitor.target_name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(value)),
+            Some(Key::SessionType) => value == session_type,
+            _ => false,
+        }
     }
 
     /// RFC 7143 (12.1): of the offered methods the one that is wanted here, and there is only one.

@@ -87,6 +87,21 @@ fn each_broken_rule_has_its_status() {
 }
 
 #[test]
+fn names_may_be_said_again_but_not_others() {
+    let again = |text: &str| {
+        let (_, mut request) = initiator(Some("iqn.2026-11.example:disk"));
+        let mut login = TargetLogin::new(names(), Wishes::default());
+        assert!(login.handle(&request.header, &request.text).outcome.is_ok());
+        request.header.flags = 0x04;
+        login.handle(&request.header, text.as_bytes()).outcome.is_ok()
+    };
+    assert!(again("InitiatorName=iqn.2026-11.example:host\0SessionType=Normal\0TargetName=iqn.2026-11.example:disk\0"));
+    assert!(!again("InitiatorName=iqn.2026-11.example:other\0"));
+    assert!(!again("TargetName=iqn.2026-11.example:other\0"));
+    assert!(!again("SessionType=Discovery\0"));
+}
+
+#[test]
 fn text_in_pieces_is_answered_with_empty_responses_until_it_is_whole() {
     let (_, mut request) = initiator(Some("iqn.2026-11.example:disk"));
     let mut login = TargetLogin::new(names(), Wishes::default());

@@ -12,6 +12,7 @@ use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, SenseFormat, 
 use tracing::debug;
 
 use super::LogicalUnit;
+use super::shield;
 use super::spc::{Shared, is_third_party_copy};
 use crate::task::{Execution, Response, Task};
 
@@ -73,6 +74,7 @@ fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>
         debug!(command = command.spec.name, cdb = ?task.cdb, %sense, "refused");
         return Err(sense.into());
     }
+    shield::admit(task, D::DEVICE_TYPE)?;
     Ok(command)
 }
 

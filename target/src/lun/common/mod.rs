@@ -9,6 +9,7 @@ mod identity;
 mod keep;
 mod removal;
 mod reservation;
+mod shield;
 mod spc;
 mod task_set;
 

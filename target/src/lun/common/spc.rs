@@ -12,7 +12,7 @@ use protocol::scsi::mode::{self, ModeForm, ModeSelection, PageControl};
 use protocol::scsi::{DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
 
 use super::dispatch::{Command, Reply, Run, commands};
-use super::{CopyService, LogicalUnit, reservation};
+use super::{CopyService, LogicalUnit, reservation, shield};
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
 
@@ -157,17 +157,24 @@ const NO_PAGE: u8 = 0x00;
 
 fn mode_sense_6<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::ModeSense6Cdb = task.cdb.read();
-    let data = mode_sense(device, ModeForm::Six, cdb.flags, cdb.page, cdb.subpage)?;
+    let data = mode_sense(device, task, ModeForm::Six, cdb.flags, cdb.page, cdb.subpage)?;
     Ok(data_in(data, cdb.allocation_length))
 }
 
 fn mode_sense_10<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::ModeSense10Cdb = task.cdb.read();
-    let data = mode_sense(device, ModeForm::Ten, cdb.flags, cdb.page, cdb.subpage)?;
+    let data = mode_sense(device, task, ModeForm::Ten, cdb.flags, cdb.page, cdb.subpage)?;
     Ok(data_in(data, cdb.allocation_length.get()))
 }
 
-fn mode_sense<D: LogicalUnit>(device: &D, form: ModeForm, flags: u8, page: u8, subpage: u8) -> Result<Vec<u8>, Sense> {
+fn mode_sense<D: LogicalUnit>(
+    device: &D,
+    task: &Task,
+    form: ModeForm,
+    flags: u8,
+    page: u8,
+    subpage: u8,
+) -> Result<Vec<u8>, Sense> {
     let control = PageControl::from_bits(page >> 6);
     if control == PageControl::Saved {
         return Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED.at(FieldPointer::cdb_bit(2, 7)));
@@ -180,6 +187,9 @@ fn mode_sense<D: LogicalUnit>(device: &D, form: ModeForm, flags: u8, page: u8, s
         return Err(Sense::INVALID_FIELD_IN_CDB.at(field));
     }
     let mut header = device.mode_header(flags & LONG_LBA_ACCEPTED != 0);
+    if shield::is_shielded(task, D::DEVICE_TYPE) {
+        header.device_specific |= shield::WP;
+    }
     if flags & DISABLE_BLOCK_DESCRIPTORS != 0 {
         header.block_descriptor.clear();
     }
