@@ -394,6 +394,22 @@ async fn our_own_programs_take_secrets_from_files() {
 }
 
 #[tokio::test]
+async fn the_conformance_suite_finds_nothing_wrong_with_the_authentication() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(1).await;
+    world.disk.set_access(guarded(true, &Algorithm::ALL));
+    let secret = secret_file(folder.path(), "a", SECRET).display().to_string();
+    let url = format!("iscsi://ali@{}/{NAME}/0", world.portal);
+    for (filter, cases) in [("login/auth-", 3), ("login/chap-", 7)] {
+        let arguments = ["conformance", &url, "--json", "--filter", filter, "--chap-secret-file", &secret].map(str::to_owned);
+        let said = run_aside(offhost_tests::programs::program("offhost-sim"), arguments.to_vec()).await.unwrap();
+        let reports: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
+        assert_eq!(reports.iter().filter(|report| report["result"] == "pass").count(), cases, "{said}");
+        assert_eq!(reports.len(), cases, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn libiscsi_authenticates_and_finds_the_luns_that_are_shown_to_it() {
     if !has("iscsi-ls") {
         skip!("iscsi-ls is missing (Debian: libiscsi-bin)");

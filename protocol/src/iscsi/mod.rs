@@ -5,7 +5,7 @@
 //! It opens no socket, executes no SCSI command and keeps no more than its limits say.
 //!
 //! Not served: several connections a session (every call names its connection already), ErrorRecoveryLevel above 0,
-//! markers, authentication other than `AuthMethod=None`.
+//! markers, authentication other than CHAP.
 //!
 //! Follows RFC 7143.
 

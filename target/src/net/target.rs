@@ -202,7 +202,9 @@ impl Target {
             return None;
         }
         let new = port(&handle.nexus);
-        let former = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
+        let former: Vec<_> = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
+        // Asked before, but several logins may have been let through since.
+        self.access().has_room(sessions.live.len() - former.len()).ok()?;
         self.show(handle)?;
         sessions.live.insert(handle.nexus.id, handle.clone());
         Some(former)

@@ -1,5 +1,6 @@
 //! Login, keys, discovery and the session's own requests. RFC 7143.
 
+mod auth;
 mod before_login;
 mod digests;
 mod discovery;
@@ -18,6 +19,7 @@ use super::{Bench, Case, Outcome};
 /// All of them.
 pub const CASES: &[&[Case]] = &[
     version::CASES,
+    auth::CASES,
     names::CASES,
     keys::CASES,
     stages::CASES,
