@@ -8,6 +8,7 @@ mod fixed_blocks;
 mod incorrect_length;
 mod load_unload;
 mod locate;
+mod ltfs;
 mod memory;
 mod overwrite;
 mod pages;
@@ -44,6 +45,7 @@ pub const CASES: &[&[Case]] = &[
     memory::CASES,
     partitions::CASES,
     security::CASES,
+    ltfs::CASES,
 ];
 
 /// END-OF-DATA DETECTED.
