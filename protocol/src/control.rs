@@ -15,6 +15,7 @@
 //! | `POST /changes` | a list of [`spec::Change`] | a list of [`spec::Effect`]; all steps are carried out or none |
 //! | `POST /reload` | | a list of [`spec::Effect`]: what differed from the file |
 //! | `POST /save` | | [`Saved`] |
+//! | `GET /metrics` | | counters as text for Prometheus |
 
 pub mod spec;
 

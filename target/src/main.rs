@@ -1,14 +1,15 @@
 //! `offhost-target`: serves disks and tapes over iSCSI, and executes EXTENDED COPY.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use offhost_target::config::{Config, ConfigError, ServeArgs, Source};
+use offhost_target::config::{self, Config, ConfigError, ServeArgs, Source};
 use offhost_target::control;
 use offhost_target::daemon::Daemon;
+use offhost_target::import;
 use offhost_target::service::{self, Signals};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -29,6 +30,8 @@ const EXIT_CODES: &str = "Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed, or
 enum Command {
     /// Serve LUNs until SIGTERM or SIGINT
     Serve(Box<Serve>),
+    /// Turn the configuration of tgt (targets.conf) or LIO (saveconfig.json) into ours
+    Import(Import),
     /// Print a shell completion script
     #[command(hide = true)]
     Completions {
@@ -67,6 +70,18 @@ impl std::str::FromStr for Filter {
     }
 }
 
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// targets.conf or saveconfig.json; which of them is seen from what stands in it
+    file: PathBuf,
+    /// Where the configuration goes [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Folder for a file of each secret, mode 0600; never on standard output
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/offhost/secrets")]
+    secrets: PathBuf,
+}
+
 /// Form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
@@ -93,6 +108,13 @@ fn main() -> ExitCode {
                 Err(error) => report_config(&error),
             }
         }
+        Command::Import(import) => match run_import(&import) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("offhost-target: {failure:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "offhost-target", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -102,6 +124,21 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         },
     }
+}
+
+/// The configuration to where it is wanted, secrets to their files, and what could not be carried over to standard error.
+fn run_import(args: &Import) -> anyhow::Result<()> {
+    let imported = import::import(&args.file, &args.secrets)?;
+    let text = config::to_text(&imported.config)?;
+    import::write_secrets(&imported.secrets)?;
+    for note in &imported.notes {
+        eprintln!("{note}");
+    }
+    match &args.output {
+        Some(path) => config::save(path, &text)?,
+        None => std::io::stdout().lock().write_all(text.as_bytes())?,
+    }
+    Ok(())
 }
 
 fn report_config(error: &ConfigError) -> ExitCode {
@@ -140,9 +177,12 @@ async fn serve(source: Source, config: Config, json: bool) -> anyhow::Result<Exi
     // First, so that a signal while LUNs are opened does not end the process in the middle.
     let signals = Signals::catch()?;
     let shutdown = CancellationToken::new();
-    let control = config.control_path();
+    let (control, metrics) = (config.control_path(), config.metrics);
     let daemon = Daemon::start(source, config).await?;
     let sockets = control::serve(Arc::clone(&daemon), control.clone(), shutdown.clone()).await?;
+    if let Some(listen) = metrics {
+        control::serve_metrics(Arc::clone(&daemon), listen, shutdown.clone()).await?;
+    }
     announce(&daemon, &control, json)?;
     let code = service::run(&daemon, signals, &shutdown).await;
     sockets.await?;

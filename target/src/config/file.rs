@@ -330,6 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn the_example_that_is_shipped_can_be_read() {
+        let example = include_str!("../../dist/offhost.toml");
+        let plain = Folder::with(&[("offhost.toml", example)]).read().unwrap();
+        assert_eq!((plain.targets[0].luns.len(), plain.metrics.is_some()), (2, true));
+        // And with all that stands in it as a comment.
+        let all = example.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line));
+        let full = Folder::with(&[("offhost.toml", &all.collect::<Vec<_>>().join("\n"))]).read().unwrap();
+        assert_eq!(full.targets[0].access[0].chap.as_ref().unwrap().mutual_user.as_deref(), Some("target"));
+    }
+
+    fn is_toml(line: &str) -> bool {
+        line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+    }
+
+    #[test]
     fn several_targets_portals_and_files_are_one_configuration() {
         let main = r#"
             data = "/var/lib/offhost"

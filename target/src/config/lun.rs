@@ -151,7 +151,7 @@ fn disk_options(spec: &LunSpec) -> DiskOptions {
 
 /// Names that INQUIRY has room for. SPC-4: ASCII, left aligned.
 fn check_names(spec: &LunSpec) -> Result<(), String> {
-    for (key, name, longest) in [("vendor", &spec.vendor, 8), ("product", &spec.product, 16), ("serial", &spec.serial, 32)] {
+    for (key, name, longest) in [("vendor", &spec.vendor, 8), ("product", &spec.product, 16), ("serial", &spec.serial, 64)] {
         let Some(name) = name else { continue };
         if name.is_empty() || name.len() > longest || !name.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
             return Err(format!("{key} {name:?} is not 1 to {longest} ASCII characters"));

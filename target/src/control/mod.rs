@@ -4,6 +4,7 @@
 //! Who may connect is the file system's business: the socket is open to its owner only.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use protocol::control::{
     Configuration, ErrorKind, ExportRequest, Failure, ImportRequest, Saved, SnapshotEvent, SnapshotRequest, Status,
 };
 use serde::Serialize;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
@@ -30,6 +31,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, to_text};
 use crate::daemon::Daemon;
+use crate::metrics;
 
 /// Events a slow reader may leave unread before the snapshot waits for it.
 const EVENTS_AHEAD: usize = 16;
@@ -51,6 +53,7 @@ pub async fn serve(daemon: Arc<Daemon>, path: PathBuf, shutdown: CancellationTok
         .route("/changes", post(change))
         .route("/reload", post(reload))
         .route("/save", post(save))
+        .route("/metrics", get(tell_metrics))
         .fallback(|| async { refuse(ErrorKind::NotFound, "no such resource; protocol::control lists them") })
         .with_state(daemon);
     info!(socket = %path.display(), "control socket open");
@@ -86,6 +89,32 @@ async fn bind(path: &Path) -> io::Result<UnixListener> {
 
 async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     Json(daemon.status())
+}
+
+async fn tell_metrics(State(daemon): State<Arc<Daemon>>) -> Response {
+    ([("content-type", metrics::CONTENT_TYPE)], daemon.metrics()).into_response()
+}
+
+/// Tells metrics, and nothing else, over TCP until `shutdown`.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn serve_metrics(daemon: Arc<Daemon>, listen: SocketAddr, shutdown: CancellationToken) -> io::Result<()> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("metrics at {listen}: {error}"));
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    info!(address = %listener.local_addr().map_err(failed)?, "metrics told over TCP");
+    let router = Router::new().route("/metrics", get(tell_metrics)).with_state(daemon);
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = async { axum::serve(listener, router).await } => {
+                if let Err(error) = ended {
+                    warn!(%error, "metrics are no longer told over TCP");
+                }
+            }
+            () = shutdown.cancelled() => {}
+        }
+    });
+    Ok(())
 }
 
 async fn config(State(daemon): State<Arc<Daemon>>) -> Json<Configuration> {

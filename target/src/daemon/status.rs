@@ -8,6 +8,7 @@ use super::Daemon;
 use super::snapshots::ServedView;
 use crate::config::Config;
 use crate::lun::Device;
+use crate::metrics::{self, Facts, LunUsage};
 use crate::net::Target;
 
 impl Daemon {
@@ -44,6 +45,20 @@ impl Daemon {
             copies: self.copies.status(),
             movers: self.movers.status(),
         }
+    }
+
+    /// All counters as text for Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let of = |target: Arc<Target>| {
+            let name = target.name().to_owned();
+            let usage =
+                move |(lun, device): (u16, Device)| LunUsage { target: name.clone(), lun, total: device.common().usage.total() };
+            target.luns().all().into_iter().map(usage)
+        };
+        let luns = self.server.targets().into_iter().flat_map(of).collect();
+        let connections = self.server.connection_count();
+        metrics::text(&Facts { status: &self.status(), connections, logins: self.server.logins(), luns })
     }
 
     fn lun_status(&self, config: &Config, target: &str, number: u16, device: &Device) -> LunStatus {

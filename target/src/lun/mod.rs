@@ -12,7 +12,8 @@ pub use absent::absent;
 
 use std::sync::Arc;
 
-use crate::task::{Execution, Task};
+use crate::metrics::usage::{Meter, Op};
+use crate::task::{Execution, Response, Task};
 use common::Common;
 
 /// A logical unit of any type; cheap to clone.
@@ -27,13 +28,27 @@ pub enum Device {
 }
 
 impl Device {
-    /// Begins a command; never blocks.
+    /// Begins a command; never blocks. It is counted when it ends.
     #[must_use]
     pub fn start(&self, task: Task) -> Execution {
-        match self {
+        let op = Op::of(task.cdb.opcode(), matches!(self, Self::Disk(_)));
+        let data_out = task.data_out.iter().map(|part| part.len() as u64).sum();
+        let meter = Meter::begin(&self.common().usage, op, data_out);
+        let (session, limit) = (task.nexus.id, task.data_in_limit);
+        let execution = match self {
             Self::Disk(disk) => disk.start(task),
             Self::Tape(tape) => tape.start(task),
             Self::Changer(changer) => changer.start(task),
+        };
+        let count = move |response: Response| {
+            let data_in: u64 = response.data_in.iter().map(|part| part.len() as u64).sum();
+            meter.end(session, response.status, data_in.min(limit));
+            response
+        };
+        match execution {
+            Execution::Done(response) => Execution::Done(count(response)),
+            Execution::Blocking(run) => Execution::Blocking(Box::new(move || count(run()))),
+            Execution::Async(run) => Execution::Async(Box::pin(async move { count(run.await) })),
         }
     }
 

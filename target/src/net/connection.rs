@@ -113,6 +113,9 @@ impl Connection {
         }
         self.session.close();
         self.end_commands().await;
+        if let End::Protocol(error) = &end {
+            self.server.logins().count_end(error);
+        }
         // The last words: a login response, a Reject, a logout response.
         if matches!(end, End::Protocol(_)) {
             self.wires.iter_mut().for_each(|wire| drop(wire.write(&mut self.session, false)));
@@ -290,6 +293,7 @@ impl Connection {
     }
 
     async fn begin(&mut self, logged_in: &LoggedIn) {
+        self.server.logins().accepted.fetch_add(1, Ordering::Relaxed);
         let (initiator, discovery) = (&logged_in.initiator_name, logged_in.target_name.is_none());
         info!(initiator, discovery, parameters = ?logged_in.parameters, "logged in");
         let keeps_place = discovery && logged_in.user.is_none();

@@ -48,6 +48,7 @@ pub use target::Target;
 
 use crate::access::Discovery;
 use crate::lun::disk::TRANSFER_MAX;
+use crate::metrics::Logins;
 use crate::nexus::NexusCounters;
 use connection::Connection;
 use gate::PortalGate;
@@ -81,6 +82,7 @@ const WISHES: Wishes = Wishes {
 pub struct Server {
     wishes: Wishes,
     room: Arc<Semaphore>,
+    logins: Logins,
     half_open: Arc<HalfOpen>,
     max_connections: u32,
     login_timeout: Duration,
@@ -105,6 +107,7 @@ impl Server {
         Arc::new(Self {
             wishes: WISHES,
             half_open: Arc::default(),
+            logins: Logins::default(),
             room: Arc::new(Semaphore::new(max_connections as usize)),
             max_connections,
             login_timeout: limits.login_seconds.map_or(LOGIN_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
@@ -161,6 +164,18 @@ impl Server {
     #[must_use]
     pub fn targets(&self) -> Vec<Arc<Target>> {
         self.targets.read().expect("no holder panics").values().cloned().collect()
+    }
+
+    /// Logins by their result.
+    #[must_use]
+    pub fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    /// Connections that are open, logged in or not.
+    #[must_use]
+    pub fn connection_count(&self) -> u64 {
+        (self.max_connections as usize).saturating_sub(self.room.available_permits()) as u64
     }
 
     /// How discovery sessions are treated.

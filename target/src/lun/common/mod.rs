@@ -33,6 +33,7 @@ use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
 use protocol::scsi::{CommandSpec, DeviceType, Sense, SenseFormat};
 
 use super::Device;
+use crate::metrics::usage::Usage;
 use crate::task::{Execution, Response, Task};
 
 /// A device type's answers to what differs between device types.
@@ -114,6 +115,8 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
 pub struct Common {
     /// Names and revision.
     pub identity: Identity,
+    /// What it has done.
+    pub usage: Arc<Usage>,
     /// What each nexus has yet to be told.
     pub attentions: Attentions,
     /// Who has the logical unit to itself.
@@ -136,6 +139,7 @@ impl Common {
     pub fn new(identity: Identity, copy: Option<Arc<dyn CopyService>>) -> Self {
         Self {
             identity,
+            usage: Arc::default(),
             attentions: Attentions::default(),
             reservation: Reservations::default(),
             removal: RemovalPrevention::default(),
