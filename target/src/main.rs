@@ -38,9 +38,12 @@ enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-    /// Print the man page
+    /// Print the man page, or write the pages of all commands and of offhost.toml into a folder
     #[command(hide = true)]
-    Man,
+    Man {
+        /// The folder
+        folder: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -119,11 +122,26 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "offhost-target", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
-        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+        Command::Man { folder } => match man(folder.as_deref()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("offhost-target: {error}");
+                ExitCode::FAILURE
+            }
         },
     }
+}
+
+/// Manual of the configuration file, section 5.
+const FILE_MANUAL: &str = include_str!("../dist/offhost.toml.5");
+
+fn man(folder: Option<&Path>) -> std::io::Result<()> {
+    let Some(folder) = folder else {
+        return clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout());
+    };
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command().name("offhost-target"), folder)?;
+    std::fs::write(folder.join("offhost.toml.5"), FILE_MANUAL)
 }
 
 /// The configuration to where it is wanted, secrets to their files, and what could not be carried over to standard error.

@@ -33,6 +33,11 @@ pub struct Logins {
 }
 
 impl Logins {
+    /// A login succeeded.
+    pub fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A connection ended by what its peer did.
     pub fn count_end(&self, error: &ProtocolError) {
         match error {

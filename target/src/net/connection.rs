@@ -293,7 +293,7 @@ impl Connection {
     }
 
     async fn begin(&mut self, logged_in: &LoggedIn) {
-        self.server.logins().accepted.fetch_add(1, Ordering::Relaxed);
+        self.server.logins().count_accepted();
         let (initiator, discovery) = (&logged_in.initiator_name, logged_in.target_name.is_none());
         info!(initiator, discovery, parameters = ?logged_in.parameters, "logged in");
         let keeps_place = discovery && logged_in.user.is_none();
