@@ -183,6 +183,26 @@ async fn a_file_of_a_removed_lun_can_be_served_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_gets_another_size_under_a_session_that_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, control) = served(folder.path());
+    let load = Load::on(login(&target.portal, A, 0).await.unwrap());
+    load.goes_on().await;
+    let client = login(&target.portal, A, 0).await.unwrap();
+    client.unit().test_unit_ready().await.unwrap();
+    let lun = LunSpec { lun: Some(0), size: Some("32MiB".parse().unwrap()), ..LunSpec::default() };
+    let effects = control.change(&[Change::SetLun { target: A.into(), lun }]).await.unwrap();
+    assert_eq!(shown(&effects), [format!("changed lun 0 of {A}")]);
+    load.goes_on().await;
+    assert_eq!(load.end().await, [(0x2A, 0x09)], "CAPACITY DATA HAS CHANGED");
+    client.unit().test_unit_ready().await.unwrap();
+    assert_eq!(client.unit().read_capacity().await.unwrap().bytes(), 32 << 20);
+    let odd = LunSpec { lun: Some(0), size: Some("1000B".parse().unwrap()), ..LunSpec::default() };
+    assert!(control.change(&[Change::SetLun { target: A.into(), lun: odd }]).await.is_err());
+    assert_eq!(client.unit().read_capacity().await.unwrap().bytes(), 32 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (target, control) = served(folder.path());

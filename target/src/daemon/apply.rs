@@ -97,7 +97,7 @@ impl Daemon {
         wanted.check().map_err(|fault| Failure { kind: ErrorKind::Invalid, error: fault.to_string() })?;
         let running = self.config();
         let mut plan = Plan::between(&running, &wanted);
-        for (target, number) in plan.gone.keys() {
+        for (target, number) in plan.gone.keys().chain(plan.resized.iter().map(|(place, _)| place)) {
             if self.snapshots_of(target, *number) > 0 {
                 return refuse(ErrorKind::Invalid, format!("LUN {number} of {target} has snapshots: drop them first"));
             }
@@ -108,6 +108,7 @@ impl Daemon {
         let portals = self.bind(&wanted.portals, closing, &mut plan.effects).await?;
         let mut devices = self.open_all(&plan.free()).await?;
         // From here on sessions see it.
+        self.resize(&plan.resized).await?;
         devices.append(&mut self.replace_held(&plan).await?);
         self.put_in_place(&plan, devices, accesses, &wanted).await;
         if let Some(discovery) = discovery {
@@ -158,6 +159,30 @@ impl Daemon {
             Ok(devices)
         });
         opening.await.map_err(internal)?
+    }
+
+    /// Gives disks other sizes, all or none. Initiators are told by the disk.
+    async fn resize(&self, disks: &[(Place, u64)]) -> Result<(), Failure> {
+        let mut former = Vec::new();
+        for ((target, number), bytes) in disks {
+            let found = self.server.target(target).and_then(|target| target.luns().number(*number));
+            let Some(Device::Disk(disk)) = found else {
+                return refuse(ErrorKind::Invalid, format!("LUN {number} of {target} is no disk: it has no size to change"));
+            };
+            let (resizing, bytes) = (Arc::clone(&disk), *bytes);
+            former.push((disk, resizing.volume().store().size()));
+            let resized = tokio::task::spawn_blocking(move || resizing.resize(Some(bytes))).await.map_err(internal)?;
+            if let Err(why) = resized {
+                former.pop();
+                for (disk, bytes) in former {
+                    let undone =
+                        tokio::task::spawn_blocking(move || disk.resize(Some(bytes)).map(drop)).await.map_err(internal)?;
+                    undone.map_err(internal)?;
+                }
+                return refuse(ErrorKind::Invalid, format!("LUN {number} of {target}: {why}"));
+            }
+        }
+        Ok(())
     }
 
     /// Opens the LUNs whose files other LUNs hold, which are taken out for it; puts those back when that fails.
@@ -337,6 +362,8 @@ struct Plan {
     targets_gone: Vec<String>,
     /// LUNs that go, those that are replaced and those of targets that go among them.
     gone: BTreeMap<Place, LunSpec>,
+    /// Disks that only get another size, in bytes.
+    resized: Vec<(Place, u64)>,
     /// LUNs that come.
     come: BTreeMap<Place, LunSpec>,
     /// Targets whose access lists differ, or that are new.
@@ -386,6 +413,11 @@ impl Plan {
         for (place, spec) in &before {
             let verb = match after.get(place) {
                 Some(same) if same == spec => continue,
+                Some(other) if *other == (LunSpec { size: other.size, ..spec.clone() }) && other.size.is_some() => {
+                    self.resized.extend(other.size.map(|size| (place.clone(), size.0)));
+                    self.effects.push(lun_effect(Verb::Changed, place));
+                    continue;
+                }
                 Some(_) => Verb::Changed,
                 None => Verb::Removed,
             };
@@ -393,7 +425,8 @@ impl Plan {
             self.effects.push(lun_effect(verb, place));
         }
         for (place, spec) in after {
-            if before.get(&place) != Some(&spec) {
+            let resized = self.resized.iter().any(|(other, _)| *other == place);
+            if before.get(&place) != Some(&spec) && !resized {
                 if !before.contains_key(&place) {
                     self.effects.push(lun_effect(Verb::Added, &place));
                 }
