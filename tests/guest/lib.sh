@@ -58,13 +58,27 @@ device() {
     esac
 }
 
-# No packet in or out, without a word to either side; and back.
+# No packet in or out, without a word to either side; and back. `cut_network PORT` cuts what goes to one port only.
 cut_network() {
-    iptables -I INPUT -i eth0 -j DROP
-    iptables -I OUTPUT -o eth0 -j DROP
+    iptables -I INPUT -i eth0 ${1:+-p tcp --sport "$1"} -j DROP
+    iptables -I OUTPUT -o eth0 ${1:+-p tcp --dport "$1"} -j DROP
 }
 
 mend_network() {
     iptables -F OUTPUT
     iptables -F INPUT
+}
+
+# `writes_of DISK`: how many write commands have been answered.
+writes_of() {
+    local line
+    read -ra line <"/sys/block/${1#/dev/}/stat"
+    echo "${line[4]}"
+}
+
+# `await_writes DISK [COUNT]`: until more have been answered than now.
+await_writes() {
+    local wanted=$(($(writes_of "$1") + ${2:-8}))
+    enough() { [ "$(writes_of "$1")" -ge "$wanted" ]; }
+    await 100 enough "$1"
 }

@@ -52,6 +52,14 @@ impl Target {
         Self::start_with(folder, &[&own, flags].concat(), &[])
     }
 
+    /// Starts `offhost-target serve --config FILE` in `folder`, whose portals and `data` folder are those of the file.
+    ///
+    /// # Errors
+    /// As [`Target::start`].
+    pub fn configured(folder: &Path, file: &str) -> Result<Self> {
+        Self::start_with(folder, &["--config", file], &[])
+    }
+
     /// Starts `offhost-target serve` with just these flags and variables, and waits until it listens. Its data folder is to be `data`.
     ///
     /// # Errors

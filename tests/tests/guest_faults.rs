@@ -51,13 +51,7 @@ fn write_on(guest: &mut Guest, seconds: u32) -> Job {
 }
 
 /// Until a write has been answered that was not before.
-const WRITES: &str = r#"
-    writes() { read -ra line <"/sys/block/${disk#/dev/}/stat"; echo "${line[4]}"; }
-    disk=$(device 0 block)
-    before=$(writes)
-    more() { [ "$(writes)" -gt "$((before + 8))" ]; }
-    await 100 more
-"#;
+const WRITES: &str = "await_writes $(device 0 block)";
 
 /// Drops every packet for so long.
 fn cut(guest: &mut Guest, time: Duration) {

@@ -1,0 +1,76 @@
+//! Bacula's own judge of tape drives, `btape`, through a stock Linux kernel.
+//!
+//! Its `fill` takes minutes:
+//!
+//!     cargo test -p offhost-tests --test guest_bacula -- --ignored
+
+use std::path::Path;
+use std::time::Duration;
+
+use offhost_tests::guest::{Guest, Images, Kernel, images};
+use offhost_tests::programs::Target;
+use offhost_tests::skip;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A guest logged in to a target with a tape, and what `btape` printed. `device` are more lines of the storage daemon's device.
+fn btape(images: Images, folder: &Path, tape: &str, device: &str, commands: &str, limit: Duration) -> String {
+    let target = Target::start(folder, &["--tape", tape]).unwrap();
+    let mut guest = Guest::boot(images, folder).unwrap();
+    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    let script = format!("{CONFIGURE}\nconfigure '{device}'\nprintf '{commands}' | btape -c /tmp/bacula.conf /dev/nst0");
+    let said = guest.run(&script, limit).unwrap();
+    guest.run("logout", MINUTE).unwrap();
+    let complaints = guest.complaints(&[]).unwrap();
+    assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
+    said
+}
+
+const CONFIGURE: &str = r#"
+    configure() { # MORE
+        mkdir -p /tmp/bacula
+        printf '%s\n' 'Storage {' 'Name = guest' 'WorkingDirectory = /tmp/bacula' 'Pid Directory = /tmp/bacula' \
+            'Plugin Directory = /usr/lib/bacula' '}' 'Director {' 'Name = nobody' 'Password = none' '}' \
+            'Messages {' 'Name = Standard' 'director = nobody = all' '}' \
+            'Device {' 'Name = Tape' 'Media Type = LTO' 'Archive Device = /dev/nst0' 'AutomaticMount = yes' 'AlwaysOpen = yes' \
+            'RemovableMedia = yes' 'RandomAccess = no' "$1" '}' >/tmp/bacula.conf
+    }
+"#;
+
+#[test]
+fn btape_finds_nothing_wrong_with_a_tape() {
+    let images = match images(Kernel::V6_12) {
+        Ok(images) => images,
+        Err(why) => skip!("{why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // It writes 20,000 blocks whatever their size is; its own 63 KiB take three times as long.
+    let said = btape(images, folder.path(), "shelf", "Maximum Block Size = 16384", "test\\nquit\\n", 6 * MINUTE);
+    let passed = said.matches("=== Test Succeeded.").count();
+    assert_eq!(passed, 2, "writing, reading, positions:\n{said}");
+    let whole = said.contains("Block re-read correct. Test succeeded!") && said.contains("=== End Forward space files test ===");
+    assert!(whole, "it did not come to its end:\n{said}");
+    assert_eq!(said.matches("This is correct!").count(), 6, "files counted:\n{said}");
+    let wrong = ["rror", "ailed", "incorrect", "should be"];
+    let suspect = |line: &&str| wrong.iter().any(|word| line.contains(word)) && !line.ends_with("This is correct!");
+    let suspects: Vec<_> = said.lines().filter(suspect).filter(|line| !HARMLESS.iter().any(|h| line.contains(h))).collect();
+    assert!(suspects.is_empty(), "{suspects:?}\n{said}");
+}
+
+/// What `btape` says before it looks.
+const HARMLESS: [&str; 3] = ["Done appending, there should be no I/O errors", "scan output", "The above Bacula scan should have"];
+
+#[test]
+#[ignore = "takes 3 minutes"]
+fn btape_fills_a_cartridge_and_finds_its_last_block() {
+    let images = match images(Kernel::V6_12) {
+        Ok(images) => images,
+        Err(why) => skip!("{why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // Its first 10,000 records, some 322 MB, must fit.
+    let device = "Maximum File Size = 64M";
+    let said = btape(images, folder.path(), "shelf:352MiB", device, "fill\\ns\\n\\nquit\\n", 10 * MINUTE);
+    assert!(said.contains("End of Volume \"TestVolume1\"") && said.contains("Re-read of last block succeeded"), "{said}");
+    assert!(said.contains("The last block on the tape matches. Test succeeded."), "{said}");
+}
