@@ -6,6 +6,15 @@ die() {
     exit 1
 }
 
+# `says PATTERN COMMAND…`: it succeeds and prints the pattern. A pipe into `grep -q` would kill it before it has said all.
+says() {
+    local pattern=$1 said
+    shift
+    said=$("$@") && grep -q -- "$pattern" <<<"$said" && return
+    echo "guest: $pattern was not said by: $*: $said" >&2
+    return 1
+}
+
 # Something to wait on that never speaks: `pause SECONDS` without a process, which costs 10 ms and more under emulation.
 exec {idle}<> <(:)
 pause() { read -rt "$1" -u "$idle" || true; }

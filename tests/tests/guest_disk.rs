@@ -33,16 +33,16 @@ fn file_systems_of_a_stock_kernel_keep_what_is_written_to_a_disk() {
 /// What sg3-utils can ask of a disk.
 const INQUIRE: &str = r#"
     disk=$(device 0 block)
-    sg_inq "$disk" | grep -q 'Product identification: DISK'
+    says 'Product identification: DISK' sg_inq "$disk"
     for page in 0 0x80 0x83 0x86 0x8f 0xb0 0xb1 0xb2; do sg_vpd -p "$page" "$disk"; done
-    sg_readcap -l "$disk" | grep -q 'Device size: 268435456 bytes'
-    sg_readcap "$(device 1 block)" | grep -q 'Logical block length=4096'
+    says 'Device size: 268435456 bytes' sg_readcap -l "$disk"
+    says 'Logical block length=4096' sg_readcap "$(device 1 block)"
     sg_luns "$disk"
     sg_turs "$disk"
     sg_requests "$disk"
     sg_modes -a "$disk"
     sg_logs -a "$disk"
-    sg_opcodes "$disk" | grep -q 'Extended copy'
+    says 'Extended copy' sg_opcodes "$disk"
     sg_sync "$disk"
     sg_verify --count=64 "$disk"
     lsscsi -g

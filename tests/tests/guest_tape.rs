@@ -52,19 +52,19 @@ const MT: &str = r#"
         [ "$told" = "At block $1." ] || die "at $1 expected, not: $told"
     }
     mt -f "$tape" rewind; at 0
-    mt -f "$tape" status | grep -q 'BOT ONLINE'
+    says 'BOT ONLINE' mt -f "$tape" status
     mt -f "$tape" seek 7; at 7
     mt -f "$tape" fsr 3; at 10
     mt -f "$tape" bsr 2; at 8
     mt -f "$tape" fsf 1
-    mt -f "$tape" status | grep -q 'EOF'
+    says 'EOF' mt -f "$tape" status
     mt -f "$tape" eod
-    mt -f "$tape" status | grep -q 'EOD'
+    says 'EOD' mt -f "$tape" status
     end=$(mt -f "$tape" tell)
     mt -f "$tape" weof 2
     [ "$(mt -f "$tape" tell)" != "$end" ]
     mt -f "$tape" setblk 512
-    mt -f "$tape" status | grep -q 'Tape block size 512 bytes'
+    says 'Tape block size 512 bytes' mt -f "$tape" status
     dd if=/usr/bin/bash of="$tape" bs=10240 count=20
     mt -f "$tape" setblk 0
     mt -f "$tape" rewind
@@ -72,5 +72,5 @@ const MT: &str = r#"
     mt -f "$tape" eod; at 0
     mt -f "$tape" offline
     mt -f "$tape" load
-    mt -f "$tape" status | grep -q ONLINE
+    says ONLINE mt -f "$tape" status
 "#;
