@@ -11,11 +11,11 @@ use super::{Cartridge, Metadata, OpenError};
 pub const DEFAULT_BARCODE: &str = "OFH001L8";
 
 /// The cartridge a path means: the folder itself when it is one, else the first by name of those in it. On an empty shelf one is made,
-/// with `capacity` bytes or the default.
+/// with `capacity` bytes or the default, of a density.
 ///
 /// # Errors
 /// [`OpenError`]; also when the folder cannot be listed.
-pub fn cartridge_of(path: &Path, capacity: Option<u64>) -> Result<PathBuf, OpenError> {
+pub fn cartridge_of(path: &Path, capacity: Option<u64>, density: u8) -> Result<PathBuf, OpenError> {
     if Cartridge::is_one(path) {
         return Ok(path.to_owned());
     }
@@ -24,7 +24,8 @@ pub fn cartridge_of(path: &Path, capacity: Option<u64>) -> Result<PathBuf, OpenE
         return Ok(first);
     }
     let folder = path.join(DEFAULT_BARCODE);
-    Cartridge::create(&folder, &Metadata::new(DEFAULT_BARCODE, capacity.unwrap_or(DEFAULT_CAPACITY)))?;
+    let label = Metadata::new(DEFAULT_BARCODE, capacity.unwrap_or(DEFAULT_CAPACITY));
+    Cartridge::create(&folder, &Metadata { density, ..label })?;
     Ok(folder)
 }
 

@@ -313,11 +313,11 @@ fn a_mover_s_objects_are_adopted_only_where_the_image_shows_them() {
 #[test]
 fn an_empty_shelf_gets_a_cartridge_and_a_full_one_gives_its_first() {
     let shelf = tempfile::tempdir().unwrap();
-    let made = shelf::cartridge_of(&shelf.path().join("shelf"), Some(CAPACITY)).unwrap();
+    let made = shelf::cartridge_of(&shelf.path().join("shelf"), Some(CAPACITY), metadata::DEFAULT_DENSITY).unwrap();
     assert!(made.ends_with("shelf/OFH001L8"));
     assert_eq!(Cartridge::open(&made).unwrap().metadata().capacity, CAPACITY);
-    assert_eq!(shelf::cartridge_of(&shelf.path().join("shelf"), None).unwrap(), made);
-    assert_eq!(shelf::cartridge_of(&made, None).unwrap(), made);
+    assert_eq!(shelf::cartridge_of(&shelf.path().join("shelf"), None, metadata::DEFAULT_DENSITY).unwrap(), made);
+    assert_eq!(shelf::cartridge_of(&made, None, metadata::DEFAULT_DENSITY).unwrap(), made);
 }
 
 #[test]

@@ -44,6 +44,7 @@ use self::mode::Settings;
 use self::turns::Turns;
 use super::Device;
 use super::common::{Command, Common, LogicalUnit, Reply, Run, dispatch};
+use crate::cartridge::metadata::DEFAULT_DENSITY;
 use crate::cartridge::{OpenError, shelf};
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
@@ -113,7 +114,8 @@ impl Tape {
     /// # Errors
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
     pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
-        let cartridge = shelf::cartridge_of(path, capacity)?;
+        let density = density::of_product(&common.identity.product).map_or(DEFAULT_DENSITY, |generation| generation.density);
+        let cartridge = shelf::cartridge_of(path, capacity, density)?;
         let mut drive = Drive::empty(drive_name(&common));
         released(|| drive.insert(cartridge.clone()))?;
         Ok(Self::with(common, drive))
