@@ -1,7 +1,8 @@
 //! A cartridge in a drive: reads forward, positions, appends behind the commit word.
 //!
-//! Goes by framing; of the index it takes the sums alone, and holds every record that it reads against them. Reads have SILI = 0:
-//! a record of another length than asked for is a fault. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
+//! Goes by framing; holds every record that it reads against its sum in the index, and finds far places there, as far as it reaches:
+//! behind that it walks. Reads have SILI = 0: a record of another length than asked for is a fault. Records in envelopes are not read:
+//! a mover has no keys. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
 //!
 //! Follows SSC-4, "READ(6)", "SPACE(6)", "LOCATE(10)"; SPC-4, "Stream device transfer lengths".
 
@@ -174,10 +175,9 @@ impl Tape {
             self.at = self.end_of_data;
             return Err(FaultKind::EndOfData { residual: 0 });
         }
-        // From whichever known place is nearest: the beginning, the end of data, or here.
-        let nearest =
-            [self.at, TapePosition::BEGINNING, self.end_of_data].into_iter().min_by_key(|at| at.object.abs_diff(object));
-        self.at = nearest.expect("three places");
+        // From whichever known place is nearest: the beginning, the end of data, here, or where the index says.
+        let known = [self.at, TapePosition::BEGINNING, self.end_of_data].into_iter().chain(self.indexed(object));
+        self.at = known.min_by_key(|at| at.object.abs_diff(object)).expect("three places");
         while self.at.object < object {
             self.step_forward()?;
         }
@@ -199,11 +199,40 @@ impl Tape {
                 Ok(())
             }
             SpaceOver::LogicalBlocks | SpaceOver::Filemarks => {
+                let count = self.leap(over, count);
                 for left in (1..=i64::from(count.unsigned_abs())).rev() {
                     self.space_one(over, count > 0, left)?;
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Where the index says that an object begins, if something of the image begins there.
+    fn indexed(&mut self, object: u64) -> Option<TapePosition> {
+        let place = self.sums.as_mut()?.place_of(object)?;
+        let image = scan::forward(&mut image(&self.file), place.offset).ok()?;
+        (place.offset < self.end_of_data.offset && matches!(image, Found::Record { .. } | Found::Filemark { .. }))
+            .then_some(place)
+    }
+
+    /// Goes over as many filemarks at once as the index lets it, and gives the count that is left to be walked: of filemarks none or
+    /// all, of blocks all.
+    fn leap(&mut self, over: SpaceOver, count: i32) -> i32 {
+        if over != SpaceOver::Filemarks || count == 0 {
+            return count;
+        }
+        let marks = self.at.file.checked_add_signed(i64::from(count) + i64::from(count < 0));
+        let Some(behind) = marks.and_then(|marks| self.sums.as_mut()?.behind_marks(marks)) else { return count };
+        // Forward the tape stands behind the last filemark, backward in front of it: that is one object less.
+        let object = if count > 0 { Some(behind.object) } else { behind.object.checked_sub(1) };
+        let mark = object.filter(|_| behind.file > 0).and_then(|object| self.indexed(object));
+        match mark {
+            Some(place) => {
+                self.at = place;
+                0
+            }
+            None => count,
         }
     }
 
@@ -295,15 +324,19 @@ impl Tape {
     /// Publishes what was placed and written.
     ///
     /// # Errors
-    /// What the file gives; then nothing of it counts.
+    /// What the file gives; then nothing of it counts, and the tape stands where it stood before.
     pub fn commit(&mut self, durability: Durability) -> Result<(), FaultKind> {
         let Some(appender) = &mut self.appender else { return Ok(()) };
-        for step in appender.commit(durability) {
-            let done = match step {
-                Step::Write { at, word } => self.file.write_all_at(&word, at),
-                Step::Sync => fdatasync(&self.file).map_err(io::Error::from),
-            };
-            done.map_err(|error| write_fault(&error))?;
+        let before = appender.committed();
+        let done = appender.commit(durability).into_iter().try_for_each(|step| match step {
+            Step::Write { at, word } => self.file.write_all_at(&word, at),
+            Step::Sync => fdatasync(&self.file).map_err(io::Error::from),
+        });
+        if let Err(error) = done {
+            // Whether the publishing write took effect only a look at the image tells, which is the target's.
+            self.at = before;
+            self.appender = Some(Appender::new(before, self.limits));
+            return Err(write_fault(&error));
         }
         self.end_of_data = appender.committed();
         self.synced = durability == Durability::Power || self.synced;

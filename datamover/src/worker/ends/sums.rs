@@ -1,4 +1,4 @@
-//! The sums of what was on a tape before the job: a record that is read is held against them.
+//! The index of what was on a tape before the job: a record that is read is held against its sum, and places are found in it.
 //!
 //! Reads the index beside the image, ahead and in order, as records are read. What the index does not know is not held against
 //! anything; framing still is.
@@ -49,6 +49,41 @@ impl Sums {
         (entry.at == at && entry.length == length && entry.sum_state != SumState::Absent).then_some(entry.sum.crc32c)
     }
 
+    /// Where object `object` begins; `None` where the index does not know.
+    pub fn place_of(&mut self, object: u64) -> Option<TapePosition> {
+        self.entry(object).map(|entry| entry.at)
+    }
+
+    /// Where the first object with `marks` filemarks in front of it begins; `None` where the index knows of none.
+    pub fn behind_marks(&mut self, marks: u64) -> Option<TapePosition> {
+        let (mut low, mut high) = (0, self.objects);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.read_one(middle)?.at.file < marks { low = middle + 1 } else { high = middle }
+        }
+        let found = self.read_one(low)?.at;
+        (low < self.objects && found.file == marks).then_some(found)
+    }
+
+    fn entry(&mut self, object: u64) -> Option<Entry> {
+        let held = self.first..self.first + self.run.len() as u64;
+        if held.contains(&object) {
+            let slot = &self.run[usize::try_from(object - self.first).ok()?];
+            return Entry::parse(slot).ok().filter(|entry| entry.at.object == object);
+        }
+        self.read_one(object)
+    }
+
+    /// Without the entries behind it: for jumps.
+    fn read_one(&self, object: u64) -> Option<Entry> {
+        if object >= self.objects {
+            return None;
+        }
+        let mut slot = [0; SLOT];
+        self.file.read_exact_at(&mut slot, entry_offset(object)).ok()?;
+        Entry::parse(&slot).ok().filter(|entry| entry.at.object == object)
+    }
+
     fn read_ahead(&mut self, object: u64) {
         let count = AHEAD.min(self.objects - object) as usize;
         let mut bytes = vec![0; count * SLOT];
@@ -86,6 +121,8 @@ mod tests {
         assert_eq!(sums.of(places[2900].0, 8), None, "an entry that does not count");
         assert_eq!(sums.of(places[7].0, 9), None, "another length");
         assert_eq!(sums.of(TapePosition { offset: 1, ..places[7].0 }, 8), None, "another place");
+        assert_eq!((sums.place_of(17), sums.place_of(2900)), (Some(places[17].0), None));
+        assert_eq!((sums.behind_marks(0), sums.behind_marks(1)), (Some(TapePosition::BEGINNING), None));
         sums.end_at(7);
         assert_eq!(sums.of(places[7].0, 8), None, "written anew by this job");
         assert_eq!(sums.of(places[6].0, 8), Some(places[6].1));
