@@ -14,8 +14,8 @@ use protocol::scsi::ssc::SpaceCode;
 use protocol::scsi::{Sense, SenseKey};
 use tracing::{error, info};
 
-use super::Shown;
 use super::mode::Settings;
+use super::{Shown, released};
 use crate::cartridge::memory::Memory;
 use crate::cartridge::metadata::DEFAULT_DENSITY;
 use crate::cartridge::{Cartridge, Metadata, OpenError, Partition, ReadError, WriteError};
@@ -434,7 +434,7 @@ impl Drive {
         let folder = self.seated.as_ref().expect("a cartridge is in the drive").folder.clone();
         // Closed first: the lock of the image is its own.
         self.cartridge = None;
-        let cartridge = Cartridge::open(&folder)?;
+        let cartridge = released(|| Cartridge::open(&folder))?;
         self.partition = self.partition.min(cartridge.partitions().len() - 1);
         let partition = &cartridge.partitions()[self.partition];
         self.position = if end.is_none_or(|end| position.object >= end.object) {
