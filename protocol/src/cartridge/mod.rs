@@ -2,7 +2,7 @@
 //!
 //! A partition is one SIMH `.tap` file ([`frame`]) and an index beside it ([`index`]). [`append`] decides where new objects go
 //! and in which order the words that publish them are written; [`scan`] walks what is there, forward and backward; [`sums`]
-//! keeps what proves it. All of it is sans-io, so that the drive in the target and a mover in its own process use the same rules.
+//! keeps what proves it; [`envelope`] is around records that are compressed or encrypted. All of it is sans-io, so that the drive in the target and a mover in its own process use the same rules.
 //!
 //! Does not open files and knows no SCSI. Half gaps and private markers of the format are reported, not interpreted.
 //!
