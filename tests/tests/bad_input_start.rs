@@ -35,7 +35,7 @@ fn a_wrong_configuration_file_ends_with_78_and_names_the_line() {
         ("data = \"d\"\n\nlisten = \"nowhere\"\n", ["line 3", "nowhere"]),
         ("data = \"d\"\n[[lun]]\ndisk = \"a.img\"\nsize = \"20 Gigs\"\n", ["line 4", "size"]),
         ("[[lun]]\ndisk = \"a.img\"\nsize = 1\"\n", ["line 3", "quote"]),
-        ("# both\n[[lun]]\ndisk = \"a.img\"\ntape = \"shelf\"\n", ["line 2", "not both"]),
+        ("# both\n[[lun]]\ndisk = \"a.img\"\ntape = \"shelf\"\n", ["line 2", "not several"]),
         ("\n\n[[lun]]\n", ["line 3", "wants"]),
         ("[[lun]]\ntape = \"shelf\"\nsize = \"1GiB\"\n", ["line 1", "capacity"]),
         ("[[lun]]\ndisk = \"a.img\"\nblock = 1000\n", ["LUN 0", "1000"]),
