@@ -6,6 +6,7 @@ pub mod agent;
 pub mod control;
 pub mod copies;
 pub mod foreign;
+pub mod fuzz;
 pub mod guest;
 pub mod judges;
 pub mod ntfs;

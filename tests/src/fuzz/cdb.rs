@@ -1,0 +1,243 @@
+//! Every command of every device type, with any CDB and any parameter list, from two initiators, through dispatch into real
+//! logical units: a disk in memory, a tape, and a library of one drive on a file system in memory.
+//!
+//! EXTENDED COPY is planned in full and then finds no mover. Input: a byte that chooses the devices, see [`devices`]; then per
+//! command a byte of [`Options`], a CDB of 16 bytes, two bytes of length, Data-Out.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::scsi::{Cdb, CommandSpec, DataDirection, DeviceType, LunAddress, Status, sbc, smc, spc, ssc};
+use protocol::units::BlockLength;
+use target::library::{Library, Wanted};
+use target::lun::Device;
+use target::lun::changer::Changer;
+use target::lun::common::{Common, Identity};
+use target::lun::disk::{Disk, DiskOptions, TRANSFER_MAX};
+use target::lun::tape::Tape;
+use target::mover::Movers;
+use target::nexus::{Alone, LunMap, Nexus, NexusCounters};
+use target::store::memory::MemoryStore;
+use target::task::{Attribute, Execution, Response, Task};
+use target::volume::Volume;
+use target::xcopy::CopyManager;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::{Input, Scratch};
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
+
+/// Small, so that a command that goes over all of it is quick.
+const DISK: u64 = 1 << 20;
+const TAPE: u64 = 1 << 20;
+/// Longer than anything here has a reason to take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// More would only make an input slow.
+const COMMANDS_MAX: usize = 64;
+
+/// One input.
+pub fn fuzz(data: &[u8]) {
+    let mut input = Input(data);
+    let scratch = Scratch::new();
+    let luns = devices(input.byte(), scratch.path());
+    let hosts = [1, 2].map(|id| nexus(id, &luns));
+    let mut count = 0;
+    while !input.is_empty() && count < COMMANDS_MAX {
+        count += 1;
+        let options = Options(input.byte());
+        let number = options.lun(luns.all().len());
+        let device = luns.number(number).expect("they are numbered from 0");
+        let (row, cdb, data_out) = command(&mut input, options, &device);
+        let task = Task {
+            nexus: Arc::clone(&hosts[usize::from(options.second_host())]),
+            lun: LunAddress::from_number(number),
+            tag: 1,
+            attribute: Attribute::Simple,
+            cdb: Cdb::new(&cdb).expect("16 bytes fit"),
+            data_out: options.cut(data_out),
+            data_in_limit: options.data_in_limit(),
+            abort: CancellationToken::new(),
+        };
+        check(row.map_or("no command", |row| row.name), &finish(device.start(task)));
+    }
+    for (_, device) in luns.all() {
+        hosts.iter().for_each(|host| device.common().nexus_lost(host.id));
+    }
+}
+
+/// How one command is sent.
+#[derive(Clone, Copy)]
+struct Options(u8);
+
+impl Options {
+    /// The CDB as it comes: also unknown operation codes and reserved bits.
+    const fn raw(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    fn lun(self, count: usize) -> u16 {
+        u16::from(self.0 >> 1 & 3) % u16::try_from(count).expect("few LUNs")
+    }
+
+    fn cut(self, data: Bytes) -> Vec<Bytes> {
+        let half = data.len() / 2;
+        if self.0 & 8 == 0 { vec![data] } else { vec![data.slice(..half), data.slice(half..)] }
+    }
+
+    const fn second_host(self) -> bool {
+        self.0 & 16 != 0
+    }
+
+    /// Data-Out of another length than the CDB says.
+    const fn misfit(self) -> bool {
+        self.0 & 32 != 0
+    }
+
+    const fn data_in_limit(self) -> u64 {
+        [u64::MAX, 0, 255, 4096][(self.0 >> 6) as usize]
+    }
+}
+
+/// A command as its row says it may be, with Data-Out as long as the CDB says, unless the options want it otherwise.
+fn command(input: &mut Input<'_>, options: Options, device: &Device) -> (Option<&'static CommandSpec>, [u8; 16], Bytes) {
+    let mut cdb: [u8; 16] = input.array();
+    let rows = rows(device);
+    let of_cdb = |cdb: &[u8; 16]| Cdb::new(cdb).and_then(|cdb| rows.iter().copied().find(|row| row.matches(&cdb)));
+    let mut row = of_cdb(&cdb);
+    if !options.raw() {
+        let chosen = row.unwrap_or(rows[usize::from(cdb[0]) % rows.len()]);
+        cdb[0] = chosen.opcode;
+        let usage = chosen.usage.iter().copied().chain(std::iter::repeat(0));
+        cdb.iter_mut().zip(usage).skip(1).for_each(|(byte, usage)| *byte &= usage);
+        if let Some(action) = chosen.service_action {
+            cdb[1] = cdb[1] & !0x1F | action as u8;
+        }
+        row = Some(chosen);
+    }
+    let length = usize::from(input.short()) % 5000;
+    let mut data_out = input.take(length).to_vec();
+    if !options.misfit() && row.is_some_and(|row| row.data == DataDirection::Out) {
+        fit(&mut cdb, &mut data_out, device);
+    }
+    (row, cdb, data_out.into())
+}
+
+fn rows(device: &Device) -> Vec<&'static CommandSpec> {
+    let own = match device {
+        Device::Disk(_) => sbc::COMMANDS,
+        Device::Tape(_) => ssc::COMMANDS,
+        Device::Changer(_) => smc::COMMANDS,
+    };
+    [own, spc::COMMANDS].concat()
+}
+
+/// Makes a CDB and its Data-Out agree: a parameter list is counted, blocks are made as many as are announced.
+fn fit(cdb: &mut [u8; 16], data_out: &mut Vec<u8>, device: &Device) {
+    let block = match device {
+        Device::Disk(disk) => disk.block_length().0 as usize,
+        Device::Tape(_) | Device::Changer(_) => 1,
+    };
+    let blocks = match (cdb[0], block) {
+        (0x0A, 1) => return count(&mut cdb[2..5], data_out.len()),
+        (0x15, _) => return count(&mut cdb[4..5], data_out.len()),
+        (0x1D, _) => return count(&mut cdb[3..5], data_out.len()),
+        (0x42 | 0x48 | 0x4C | 0x55, _) => return count(&mut cdb[7..9], data_out.len()),
+        (0x5F, _) => return count(&mut cdb[5..9], data_out.len()),
+        (0x83 | 0x8D, _) => return count(&mut cdb[10..14], data_out.len()),
+        (0xA4 | 0xB5, _) => return count(&mut cdb[6..10], data_out.len()),
+        (0xB6, _) => return count(&mut cdb[8..10], data_out.len()),
+        (0x0A, _) => few(&mut cdb[4..5]),
+        (0x2A | 0x2E | 0x2F, _) => few(&mut cdb[7..9]),
+        (0x89, _) => 2 * few(&mut cdb[13..14]),
+        (0x8A | 0x8B | 0x8E | 0x8F, _) => few(&mut cdb[10..14]),
+        (0x9C, _) => few(&mut cdb[12..14]),
+        (0xAA | 0xAE | 0xAF, _) => few(&mut cdb[6..10]),
+        (0x41 | 0x93, _) => 1,
+        _ => return,
+    };
+    *data_out = if data_out.is_empty() { vec![0] } else { std::mem::take(data_out) };
+    *data_out = data_out.iter().copied().cycle().take(blocks * block).collect();
+}
+
+/// Writes a number into a field, cut to what it holds.
+fn count(field: &mut [u8], number: usize) {
+    let bytes = (number as u32).to_be_bytes();
+    let width = field.len();
+    field.copy_from_slice(&bytes[bytes.len() - width..]);
+}
+
+/// Keeps a number of blocks small; what it is then.
+fn few(field: &mut [u8]) -> usize {
+    let (last, front) = field.split_last_mut().expect("a field has a byte");
+    front.fill(0);
+    *last &= 7;
+    usize::from(*last)
+}
+
+fn finish(execution: Execution) -> Response {
+    RUNTIME.block_on(async {
+        match execution {
+            Execution::Done(response) => response,
+            Execution::Blocking(run) => run(),
+            Execution::Async(future) => tokio::time::timeout(PATIENCE, future).await.expect("a command ends"),
+        }
+    })
+}
+
+fn check(name: &str, response: &Response) {
+    let data_in: u64 = response.data_in.iter().map(|part| part.len() as u64).sum();
+    assert!(data_in <= TRANSFER_MAX, "{name}: {data_in} bytes of Data-In");
+    assert_eq!(response.status == Status::CheckCondition, response.sense.is_some(), "{name}: {response:?}");
+    assert!(response.sense_bytes().len() <= 252, "{name}");
+}
+
+/// Bit 0: blocks of 4096 bytes; bit 1: a library in the place of the tape; bit 2: a removable disk; bit 3: a write-protected one;
+/// bit 4: a thick one; bit 5: state is kept in files.
+fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
+    let copies = CopyManager::new(Movers::new(Some(PathBuf::from("/nonexistent/offhost-mover"))));
+    let common = |backing: &str, kind: DeviceType| {
+        let copies = (kind != DeviceType::Changer).then(|| Arc::clone(&copies) as _);
+        let common = Common::new(Identity::new("iqn.2026-01.org.offhost:fuzz", backing, "FUZZ"), copies);
+        if options & 32 == 0 { common } else { common.keep_in(folder).expect("a folder in memory") }
+    };
+    let disk = DiskOptions {
+        read_only: options & 8 != 0,
+        removable: options & 4 != 0,
+        thin: options & 16 == 0,
+        threshold_percent: (options & 16 == 0).then_some(50),
+        ..BlockLength(if options & 1 == 0 { 512 } else { 4096 }).into()
+    };
+    let volume = Volume::new(Arc::new(MemoryStore::new(DISK)));
+    let disk = Disk::open(common("disk", DeviceType::Disk), volume, disk).expect("a disk in memory");
+    let luns = LunMap::default();
+    luns.add(0, Device::Disk(disk));
+    if options & 2 == 0 {
+        let tape = Tape::open(common("tape", DeviceType::Tape), &folder.join("shelf"), Some(TAPE)).expect("a shelf in memory");
+        luns.add(1, Device::Tape(tape));
+        return Arc::new(luns);
+    }
+    let library = Library::open(&folder.join("library")).expect("a library in memory");
+    let wanted = Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), capacity: Some(TAPE) };
+    library.arrange(&wanted).expect("room for all");
+    let drive = Tape::empty(common("drive", DeviceType::Tape));
+    library.attach(0, &drive).expect("the only drive");
+    luns.add(1, Device::Changer(Changer::new(common("library", DeviceType::Changer), library)));
+    luns.add(2, Device::Tape(drive));
+    Arc::new(luns)
+}
+
+fn nexus(id: u64, luns: &Arc<LunMap>) -> Arc<Nexus> {
+    Arc::new(Nexus {
+        id,
+        initiator: format!("iqn.2026-01.org.offhost:peer-{id}"),
+        isid: [0; 6],
+        portal_group: 1,
+        luns: Arc::clone(luns),
+        counters: Arc::new(NexusCounters::default()),
+        peers: Weak::<Alone>::new(),
+    })
+}
