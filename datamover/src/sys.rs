@@ -64,6 +64,7 @@ impl Drop for SharedWords {
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }
+
 /// Reads from a socket, and takes the files that travel beside the bytes. Gives the bytes read; 0 when the other side is gone.
 ///
 /// # Errors
@@ -88,6 +89,18 @@ pub fn receive(socket: &UnixStream, into: &mut [u8], files: &mut Vec<OwnedFd>) -
         }
     }
     Ok(message.bytes)
+}
+
+/// Lets `len` bytes of `to` refer to blocks of `from` (FICLONERANGE): nothing is read or written but the file system's own tables.
+///
+/// # Errors
+/// What the system gives; `EOPNOTSUPP`, `EXDEV` and `EINVAL` where file systems, files or alignment do not allow it.
+pub fn clone_range(from: BorrowedFd<'_>, from_at: u64, to: BorrowedFd<'_>, to_at: u64, len: u64) -> io::Result<()> {
+    let range =
+        libc::file_clone_range { src_fd: from.as_raw_fd().into(), src_offset: from_at, src_length: len, dest_offset: to_at };
+    // SAFETY: the request takes a pointer to this structure, reads it before it returns and keeps nothing of it.
+    Errno::result(unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const range) })?;
+    Ok(())
 }
 
 /// The socket that the parent process left open under a number.

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mover::ByMethod;
 use crate::units::{ByteRange, Lba};
 
 /// Asks for a static view of a disk LUN, or of several at one moment.
@@ -351,6 +352,9 @@ pub struct CopyStatus {
     pub segments: u64,
     /// Payload bytes that movers wrote.
     pub bytes_moved: u64,
+    /// The same bytes by how they got to their place.
+    #[serde(default)]
+    pub bytes_by_method: ByMethod,
 }
 
 /// One mover process.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use bytes::Bytes;
 use protocol::units::Lba;
-use protocol::xcopy::{CscdDescriptor, List, Segment};
+use protocol::xcopy::{CountOf, CscdDescriptor, List, Segment};
 use sim::client::{Client, ClientError, TapeRead};
 
 /// Bytes a record.
@@ -45,4 +45,23 @@ pub async fn read_tape(client: &Client, tape: u16, mut each: impl FnMut(u64, Byt
         }
     }
     unreachable!("a tape has an end")
+}
+
+/// A list that copies `bytes` bytes from disk to disk, both of 512-byte blocks, by 02h segments as large as they can be.
+///
+/// # Errors
+/// When a LUN does not say its name.
+pub async fn disk_to_disk(client: &Client, from: (u16, Lba), to: (u16, Lba), bytes: u64) -> Result<Bytes> {
+    let mut list = List::new(1);
+    let source = list.cscd(CscdDescriptor::disk(client.lun(from.0).cscd_designator().await?, 512));
+    let destination = list.cscd(CscdDescriptor::disk(client.lun(to.0).cscd_designator().await?, 512));
+    let (mut done, count_of) = (0, CountOf::SourceBlocks);
+    while done < bytes / 512 {
+        // As many as the 16-bit count carries and still are a multiple of 64 KiB.
+        let blocks = (bytes / 512 - done).min(65_408);
+        let (from, to) = (Lba(from.1.0 + done), Lba(to.1.0 + done));
+        list.push(Segment::BlockToBlock { source, destination, count_of, blocks: blocks as u16, from, to });
+        done += blocks;
+    }
+    Ok(list.emit_lid1().into())
 }

@@ -12,6 +12,7 @@ pub mod judges;
 pub mod ntfs;
 pub mod pattern;
 pub mod programs;
+pub mod reflink;
 pub mod small;
 
 use std::io::Write;

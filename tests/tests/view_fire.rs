@@ -89,7 +89,7 @@ fn number(word: &str) -> u64 {
 fn open_view(words: &[&str]) -> std::io::Result<ViewReader> {
     let open = |path: &str| File::open(path).map(OwnedFd::from);
     let within = ByteRange { start: number(words[1]), len: number(words[2]) };
-    ViewReader::open(open(words[0])?, within, open(words[3])?, open(words[4])?, number(words[5]))
+    ViewReader::open(open(words[0])?, within, open(words[3])?, open(words[4])?, number(words[5]), 512)
 }
 
 /// Reads pieces of the view in any order and compares them with what the parent saw.

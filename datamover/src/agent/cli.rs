@@ -635,6 +635,11 @@ fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         copies.segments,
         human(copies.bytes_moved)
     )?;
+    let methods = copies.bytes_by_method.named().into_iter().filter(|(_, bytes)| *bytes > 0);
+    let methods: Vec<_> = methods.map(|(method, bytes)| format!("{} {method}", human(bytes))).collect();
+    if !methods.is_empty() {
+        writeln!(out, "  moved by: {}", methods.join(", "))?;
+    }
     for mover in &status.movers {
         let state = if mover.busy { "busy" } else { "idle" };
         writeln!(out, "mover {}: {state}, {} jobs, {} moved", mover.pid, mover.jobs, human(mover.bytes_moved))?;

@@ -279,7 +279,7 @@ impl<'a> Engine<'a> {
     fn block_length(&self, end: EndIndex) -> Run<u32> {
         match self.end(end)? {
             OpenEnd::Raw(raw) => Ok(raw.block_length()),
-            OpenEnd::View { block_length, .. } => Ok(*block_length),
+            OpenEnd::View(view) => Ok(view.block_length()),
             OpenEnd::NullBlock => Ok(512),
             _ => Err(Halt::Fault(None, FaultKind::BadJob)),
         }
@@ -332,7 +332,7 @@ impl<'a> Engine<'a> {
         let into = &mut buffer[..len as usize];
         match from {
             OpenEnd::Raw(raw) => raw.read_at(at, into).map_err(|error| source_fault(read_fault(&error)))?,
-            OpenEnd::View { reader, .. } => reader.read_at(at, into).map_err(|error| source_fault(view_fault(&error)))?,
+            OpenEnd::View(view) => view.read_at(at, into).map_err(|error| source_fault(view_fault(&error)))?,
             OpenEnd::NullBlock | OpenEnd::NullStream => return Err(source_fault(FaultKind::Null)),
             OpenEnd::Tape(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
         }
@@ -346,7 +346,7 @@ impl<'a> Engine<'a> {
         let tape = match self.end(end)? {
             OpenEnd::Tape(tape) => tape,
             OpenEnd::NullStream | OpenEnd::NullBlock => return Err(source_fault(FaultKind::Null)),
-            OpenEnd::Raw(_) | OpenEnd::View { .. } => return Err(Halt::Fault(None, FaultKind::BadJob)),
+            OpenEnd::Raw(_) | OpenEnd::View(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
         };
         let unit = transfer.bytes();
         if unit == 0 {
@@ -388,8 +388,9 @@ impl<'a> Engine<'a> {
             return Ok(false);
         };
         let (Destination::Blocks { end: to, .. } | Destination::Bytes { end: to, .. }) = copy.to else { return Ok(false) };
-        let (OpenEnd::Raw(source), OpenEnd::Raw(_)) = (self.end(from)?, self.end(to)?) else { return Ok(false) };
-        let whole_reads = matches!(copy.from, Source::Bytes { .. }) || process.is_multiple_of(u64::from(source.block_length()));
+        let (OpenEnd::Raw(_) | OpenEnd::View(_), OpenEnd::Raw(_)) = (self.end(from)?, self.end(to)?) else { return Ok(false) };
+        let block = u64::from(self.block_length(from)?);
+        let whole_reads = matches!(copy.from, Source::Bytes { .. }) || process.is_multiple_of(block);
         let len = copy.output.unwrap_or(process);
         let exact = whole_reads && len == process && process.is_multiple_of(output.unit);
         if !exact || process == 0 || !self.source.is_empty() || !self.destination.is_empty() {

@@ -1,7 +1,7 @@
 //! What a job needs from the target while it runs.
 
 use protocol::cartridge::report::TapeReport;
-use protocol::mover::{EndIndex, FaultKind, Question};
+use protocol::mover::{ByMethod, EndIndex, FaultKind, Question};
 
 /// Questions that wait for an answer, and reports that do not. In the process a socket, in tests a target in memory.
 pub trait Link: Send + Sync {
@@ -18,5 +18,5 @@ pub trait Link: Send + Sync {
     fn tape(&self, end: EndIndex, report: TapeReport);
 
     /// How far it is: the segment that is being written, bytes read, bytes written.
-    fn progress(&self, segment: u32, read: u64, written: u64);
+    fn progress(&self, segment: u32, read: u64, written: ByMethod);
 }

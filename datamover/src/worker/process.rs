@@ -16,7 +16,7 @@ use std::thread;
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::{
-    Answer, CopyJob, EndIndex, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover, VERSION, frame,
+    Answer, ByMethod, CopyJob, EndIndex, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover, VERSION, frame,
 };
 use tracing::{debug, info, warn};
 
@@ -166,7 +166,7 @@ impl Link for SocketLink {
         self.tell(&FromMover::Tape { job: self.job, end, report });
     }
 
-    fn progress(&self, segment: u32, read: u64, written: u64) {
+    fn progress(&self, segment: u32, read: u64, written: ByMethod) {
         self.tell(&FromMover::Progress { job: self.job, segment, read, written });
     }
 }

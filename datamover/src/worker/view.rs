@@ -3,26 +3,25 @@
 //! The rules and why they hold are in [`protocol::mover::table`]; here are the files. Any number of readers may read at once, and one
 //! that is killed leaves nothing behind: it holds no lock and writes nothing that others see.
 //!
-//! A file is read with `pread` into the caller's own buffer. It must not be mapped, spliced or sent: those pass references to pages
-//! that a host may still change.
+//! A file is read with `pread` into the caller's own buffer, or copied inside the kernel to a place that is not published. It must not
+//! be mapped, spliced or sent: those pass references to pages that a host may still change.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 
-use protocol::mover::table::{DataBlockTable, Lost, ReadError};
+use protocol::mover::ByMethod;
+use protocol::mover::table::{DataBlockTable, Lost, ReadError, Run};
 use protocol::units::ByteRange;
 
+use super::ends::raw::Raw;
 use crate::sys::SharedWords;
 
 /// Reads one snapshot. Addresses are bytes of the view.
 #[derive(Debug)]
 pub struct ViewReader {
-    live: File,
-    /// The bytes of the live file that the view covers.
-    within: ByteRange,
-    copies: File,
+    /// As much of the live file as the view covers.
+    live: Raw,
+    copies: Raw,
     table: DataBlockTable<SharedWords>,
 }
 
@@ -31,19 +30,27 @@ impl ViewReader {
     ///
     /// # Errors
     /// `InvalidInput` when the third is no sealed table, or one of another size than `within`.
-    pub fn open(live: OwnedFd, within: ByteRange, copies: OwnedFd, table: OwnedFd, generation: u64) -> io::Result<Self> {
+    pub fn open(
+        live: OwnedFd,
+        within: ByteRange,
+        copies: OwnedFd,
+        table: OwnedFd,
+        generation: u64,
+        block_length: u32,
+    ) -> io::Result<Self> {
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
         let table = DataBlockTable::open(SharedWords::map(table)?, generation).map_err(|error| invalid(error.to_string()))?;
         if table.grid().view_len() != within.len || within.start.checked_add(within.len).is_none() {
             return Err(invalid(format!("a table for {} bytes over {within:?}", table.grid().view_len())));
         }
-        Ok(Self { live: live.into(), within, copies: copies.into(), table })
+        let copies = Raw::new(copies.into(), ByteRange { start: 0, len: within.len }, block_length)?;
+        Ok(Self { live: Raw::new(live.into(), within, block_length)?, copies, table })
     }
 
     /// Bytes of the view.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.within.len
+        self.table.grid().view_len()
     }
 
     /// Fills `into` with the bytes the disk had at the snapshot's moment.
@@ -56,9 +63,39 @@ impl ViewReader {
         if !inside {
             return Err(ReadError::File(io::ErrorKind::UnexpectedEof.into()));
         }
-        let live = |at, part: &mut [u8]| self.live.read_exact_at(part, self.within.start + at);
-        let copies = |at, part: &mut [u8]| self.copies.read_exact_at(part, at);
+        let live = |at, part: &mut [u8]| self.live.read_at(at, part);
+        let copies = |at, part: &mut [u8]| self.copies.read_at(at, part);
         self.table.read(at, into, live, copies)
+    }
+
+    /// Lets `copy` bring the bytes of `range`, which lies inside the view, from one of the two files to their place, which nobody else
+    /// believes yet. Places are the same in both files; one that came too late from the live file is brought again.
+    ///
+    /// # Errors
+    /// [`ReadError::Lost`], and then the place holds nothing of use; else what `copy` gave.
+    pub fn copy<E>(
+        &self,
+        range: ByteRange,
+        mut copy: impl FnMut(&Raw, ByteRange) -> Result<ByMethod, E>,
+    ) -> Result<ByMethod, ReadError<E>> {
+        let mut moved = ByMethod::default();
+        for Run { range, copied } in self.table.runs(range) {
+            let from = if copied { &self.copies } else { &self.live };
+            moved += copy(from, range).map_err(ReadError::File)?;
+            let late = if copied { Vec::new() } else { self.table.overtaken(range)? };
+            for late in late {
+                // These bytes are counted already.
+                copy(&self.copies, late).map_err(ReadError::File)?;
+            }
+        }
+        self.table.check_live()?;
+        Ok(moved)
+    }
+
+    /// Bytes a block.
+    #[must_use]
+    pub const fn block_length(&self) -> u32 {
+        self.live.block_length()
     }
 
     /// Whether the snapshot can still be believed.
@@ -72,7 +109,9 @@ impl ViewReader {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -113,7 +152,7 @@ mod tests {
     }
 
     fn open(table: OwnedFd) -> io::Result<ViewReader> {
-        ViewReader::open(file(&[1; 250]), WITHIN, file(&[2; LEN as usize]), table, GENERATION)
+        ViewReader::open(file(&[1; 250]), WITHIN, file(&[2; LEN as usize]), table, GENERATION, 1)
     }
 
     #[test]
@@ -132,7 +171,7 @@ mod tests {
             assert!(matches!(lost, ReadError::Lost(Lost::State { state: Some(found) }) if found == state));
         }
         let [live, copies] = [file(&[1; 250]), file(&[2; LEN as usize])];
-        let other = ViewReader::open(live, WITHIN, copies, table(State::Live), GENERATION + 1).unwrap();
+        let other = ViewReader::open(live, WITHIN, copies, table(State::Live), GENERATION + 1, 1).unwrap();
         assert!(matches!(other.read_at(0, &mut [0; 1]), Err(ReadError::Lost(Lost::Generation { .. }))));
     }
 
@@ -151,6 +190,6 @@ mod tests {
     fn a_table_for_another_size_is_refused() {
         let [live, copies] = [file(&[1; 250]), file(&[2; LEN as usize])];
         let larger = ByteRange { start: 0, len: LEN + 1 };
-        assert!(ViewReader::open(live, larger, copies, table(State::Live), GENERATION).is_err());
+        assert!(ViewReader::open(live, larger, copies, table(State::Live), GENERATION, 1).is_err());
     }
 }

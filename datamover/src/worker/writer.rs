@@ -17,11 +17,11 @@ use protocol::cartridge::append::{Durability, Placement};
 use protocol::cartridge::index::SumState;
 use protocol::cartridge::report::{Appended, TapeReport};
 use protocol::cartridge::sums::RecordSum;
-use protocol::mover::{EndIndex, Fault, FaultKind, MAX_GRANT, Question};
+use protocol::mover::{ByMethod, EndIndex, Fault, FaultKind, MAX_GRANT, Question};
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
 
-use super::direct;
+use super::direct::{self, Origin};
 use super::ends::cartridge::Tape;
 use super::ends::raw::{PARTS_AT_ONCE, Raw};
 use super::ends::{OpenEnd, write_fault};
@@ -138,7 +138,7 @@ pub struct Writer<'a> {
     grant: Option<(EndIndex, ByteRange)>,
     run: Option<(EndIndex, ByteRange)>,
     current: Account,
-    total: u64,
+    total: ByMethod,
     told: Instant,
 }
 
@@ -153,7 +153,7 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub fn new(ends: &'a [OpenEnd], link: &'a dyn Link, shared: &'a Shared) -> Self {
         let (batch, told) = (Batch::default(), Instant::now());
-        Self { ends, link, shared, batch, grant: None, run: None, current: Account::default(), total: 0, told }
+        Self { ends, link, shared, batch, grant: None, run: None, current: Account::default(), total: ByMethod::default(), told }
     }
 
     /// Works until the engine is gone. Gives whether the job was cancelled before it was done.
@@ -236,7 +236,7 @@ impl<'a> Writer<'a> {
                     let len = self.allowed(end, at, end_at - at)?;
                     raw.write_at(at, &data.take(len)).map_err(|error| destination(at_end(&error)))?;
                     at += len;
-                    self.count(len);
+                    self.count(through_buffers(len));
                 }
                 Ok(())
             }
@@ -266,8 +266,9 @@ impl<'a> Writer<'a> {
     }
 
     fn copy_range(&mut self, from: EndIndex, from_at: u64, end: EndIndex, at: u64, len: u64) -> Wrote {
-        let (source, to) = (self.raw(from)?, self.raw(end)?);
-        let backwards = source.same_blocks(to) && at > from_at && at - from_at < len;
+        let (origin, to) = (self.origin(from)?, self.raw(end)?);
+        let same_blocks = matches!(origin, Origin::Live(source) if source.same_blocks(to));
+        let backwards = same_blocks && at > from_at && at - from_at < len;
         let mut done = 0;
         while done < len {
             if self.shared.cancelled.load(Ordering::Relaxed) {
@@ -285,11 +286,11 @@ impl<'a> Writer<'a> {
             while part < stretch {
                 let allowed = self.allowed(end, at + offset + part, stretch - part)?;
                 let place = direct::Stretch { from_at: from_at + offset + part, to_at: at + offset + part, len: allowed };
-                direct::copy(source, to, place)?;
+                let moved = direct::copy(origin, to, place)?;
                 part += allowed;
+                self.count(moved);
             }
             done += stretch;
-            self.count(stretch);
         }
         Ok(())
     }
@@ -415,8 +416,8 @@ impl<'a> Writer<'a> {
         drop(tape);
         let report = self.report(end, batch.appended)?;
         self.link.tape(end, report);
-        self.total += batch.earlier.iter().map(|(_, data)| data).sum::<u64>();
-        self.count(batch.data);
+        self.total += through_buffers(batch.earlier.iter().map(|(_, data)| data).sum());
+        self.count(through_buffers(batch.data));
         Ok(())
     }
 
@@ -425,9 +426,9 @@ impl<'a> Writer<'a> {
         Ok(TapeReport { appended, position: tape.at(), synced: tape.synced() })
     }
 
-    fn count(&mut self, bytes: u64) {
-        self.current.written += bytes;
-        self.total += bytes;
+    fn count(&mut self, moved: ByMethod) {
+        self.current.written += moved.total();
+        self.total += moved;
         self.tell(false);
     }
 
@@ -450,6 +451,14 @@ impl<'a> Writer<'a> {
             self.link.give_back(end);
         }
         self.tell(true);
+    }
+
+    fn origin(&self, end: EndIndex) -> Wrote<Origin<'a>> {
+        match self.ends.get(usize::from(end.0)) {
+            Some(OpenEnd::Raw(raw)) => Ok(Origin::Live(raw)),
+            Some(OpenEnd::View(view)) => Ok(Origin::View(view)),
+            _ => Err((None, FaultKind::BadJob)),
+        }
     }
 
     fn raw(&self, end: EndIndex) -> Wrote<&'a Raw> {
@@ -509,6 +518,10 @@ const fn in_this_command(kind: FaultKind, count: i64, done: i64) -> FaultKind {
         FaultKind::EndOfPartition { .. } => FaultKind::EndOfPartition { residual: count - done },
         other => other,
     }
+}
+
+const fn through_buffers(buffers: u64) -> ByMethod {
+    ByMethod { reference: 0, kernel: 0, buffers, holes: 0 }
 }
 
 /// A write behind the LUN's end is the segment's fault, not the file's.

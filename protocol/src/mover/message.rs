@@ -84,7 +84,7 @@ pub enum FromMover {
         /// Bytes read from copy sources so far.
         read: u64,
         /// Bytes written to copy destinations so far.
-        written: u64,
+        written: ByMethod,
     },
     /// The job has ended and touches nothing any more.
     Done {
@@ -93,6 +93,54 @@ pub enum FromMover {
         /// How.
         outcome: Outcome,
     },
+}
+
+/// Bytes that copy destinations took, by how they got there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ByMethod {
+    /// The destination refers to the source's blocks (FICLONERANGE); none of them moved.
+    pub reference: u64,
+    /// Copied inside the kernel (copy_file_range). A file system may have made references of these too.
+    pub kernel: u64,
+    /// Read into buffers and written from them.
+    pub buffers: u64,
+    /// Holes of the source that are holes of the destination.
+    pub holes: u64,
+}
+
+impl ByMethod {
+    /// Bytes by whichever method. Saturating: the numbers may come from another process.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.reference.saturating_add(self.kernel).saturating_add(self.buffers).saturating_add(self.holes)
+    }
+
+    /// With its name, one after the other.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 4] {
+        [("reference", self.reference), ("kernel", self.kernel), ("buffers", self.buffers), ("holes", self.holes)]
+    }
+
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            reference: of(self.reference, other.reference),
+            kernel: of(self.kernel, other.kernel),
+            buffers: of(self.buffers, other.buffers),
+            holes: of(self.holes, other.holes),
+        }
+    }
+
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        self.each(earlier, u64::saturating_sub)
+    }
+}
+
+impl std::ops::AddAssign for ByMethod {
+    fn add_assign(&mut self, more: Self) {
+        *self = self.each(more, u64::saturating_add);
+    }
 }
 
 /// What a job has to ask for.

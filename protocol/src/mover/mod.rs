@@ -24,10 +24,10 @@ pub mod message;
 pub mod table;
 
 pub use job::{Action, CopyJob, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
-pub use message::{Answer, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover};
+pub use message::{Answer, ByMethod, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover};
 
 /// Version of the messages. Both sides are built from one tree; another version is another build, and refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A mover is granted no more bytes of a disk at once.
 pub const MAX_GRANT: u64 = 64 << 20;

@@ -166,8 +166,10 @@ fn copies(out: &mut Out, status: &Status) {
     out.sample("xcopy_operations_total", &[("result", &"failed")], copies.failed);
     out.family("xcopy_segments_total", "counter", "Segments carried out.");
     out.sample("xcopy_segments_total", &[], copies.segments);
-    out.family("xcopy_bytes_total", "counter", "Bytes that movers wrote.");
-    out.sample("xcopy_bytes_total", &[("method", &"mover")], copies.bytes_moved);
+    out.family("xcopy_bytes_total", "counter", "Bytes that movers wrote, by how they got there.");
+    for (method, bytes) in copies.bytes_by_method.named() {
+        out.sample("xcopy_bytes_total", &[("method", &method)], bytes);
+    }
 }
 
 fn tapes(out: &mut Out, status: &Status) {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use protocol::mover::ends::{Descriptor, End};
-use protocol::mover::{Answer, CopyJob, EndIndex, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover};
+use protocol::mover::{Answer, ByMethod, CopyJob, EndIndex, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover};
 use protocol::scsi::Status;
 use protocol::scsi::sense::{CopyEnd, Sense};
 use tokio::task::spawn_blocking;
@@ -38,7 +38,7 @@ pub struct Ended {
     /// Segments that were begun.
     pub segments: u64,
     /// Bytes written.
-    pub written: u64,
+    pub written: ByMethod,
 }
 
 /// The drives of a job, by end.
@@ -63,12 +63,12 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
     let (starting, starter) = (movers.clone(), notes.clone());
     let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
-    let ended = |response| Ended { response, segments: 0, written: 0 };
+    let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
     match started {
         Ok(Ok((handle, disks, tapes))) => {
             let grants = BTreeMap::new();
             let watched = Arc::clone(progress);
-            let running = Running { id, handle, disks, tapes, notes, progress: watched, grants, told: (0, 0), doubted: false };
+            let running = Running { id, handle, disks, tapes, notes, progress: watched, grants, told: (0, ByMethod::default()), doubted: false };
             let ended = running.watch(cancelled).await;
             match refused {
                 Some(sense) if ended.response.status == Status::Good => {
@@ -168,7 +168,7 @@ struct Running {
     progress: Arc<Progress>,
     grants: BTreeMap<EndIndex, WriteGrant>,
     /// Bytes read and written, as last told.
-    told: (u64, u64),
+    told: (u64, ByMethod),
     /// A report of a tape was not borne out by its image.
     doubted: bool,
 }
@@ -198,6 +198,7 @@ impl Running {
             None => self.abandoned(),
         };
         let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
+        info!(job = self.id.0, segments, read = self.told.0, written = ?self.told.1, status = ?response.status, "copy ended");
         Ended { response, segments, written: self.told.1 }
     }
 
@@ -224,8 +225,8 @@ impl Running {
             }
             FromMover::Progress { segment, read, written, .. } => {
                 self.progress.segments.fetch_max(segment.saturating_add(1), Ordering::Relaxed);
-                self.progress.written.store(written, Ordering::Relaxed);
-                self.handle.count(read.saturating_sub(self.told.0), written.saturating_sub(self.told.1));
+                self.progress.written.store(written.total(), Ordering::Relaxed);
+                self.handle.count(read.saturating_sub(self.told.0), written.since(self.told.1).total());
                 self.told = (read, written);
             }
             FromMover::Hello { .. } | FromMover::Done { .. } => {}

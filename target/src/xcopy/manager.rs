@@ -3,10 +3,11 @@
 //! Takes EXTENDED COPY(LID1) and the RECEIVE COPY commands, decides at once what can be decided at once, and lets jobs run beside
 //! the commands that began them. Follows SPC-4, "EXTENDED COPY(LID1) command" and "RECEIVE COPY …(LID1) command".
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::control::{CopyStatus, MoverStatus};
+use protocol::mover::ByMethod;
 use protocol::scsi::sense::FieldPointer;
 use protocol::scsi::{DeviceType, Sense, Status};
 use protocol::xcopy::results::{OperatingParameters, third_party_copy_page};
@@ -42,7 +43,7 @@ struct Counters {
     done: AtomicU64,
     failed: AtomicU64,
     segments: AtomicU64,
-    bytes_moved: AtomicU64,
+    bytes: Mutex<ByMethod>,
 }
 
 impl CopyManager {
@@ -62,12 +63,14 @@ impl CopyManager {
     #[must_use]
     pub fn status(&self) -> CopyStatus {
         let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let bytes = *self.counters.bytes.lock().expect("no holder panics");
         CopyStatus {
             running: counter(&self.counters.running),
             done: counter(&self.counters.done),
             failed: counter(&self.counters.failed),
             segments: counter(&self.counters.segments),
-            bytes_moved: counter(&self.counters.bytes_moved),
+            bytes_moved: bytes.total(),
+            bytes_by_method: bytes,
         }
     }
 
@@ -145,7 +148,7 @@ impl Counters {
         let good = ended.response.status == Status::Good;
         (if good { &self.done } else { &self.failed }).fetch_add(1, Ordering::Relaxed);
         self.segments.fetch_add(ended.segments, Ordering::Relaxed);
-        self.bytes_moved.fetch_add(ended.written, Ordering::Relaxed);
+        *self.bytes.lock().expect("no holder panics") += ended.written;
         ended.response
     }
 }

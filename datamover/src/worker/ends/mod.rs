@@ -25,12 +25,7 @@ pub enum OpenEnd {
     /// Blocks of a file.
     Raw(Raw),
     /// A static view of a disk.
-    View {
-        /// What gives its blocks.
-        reader: ViewReader,
-        /// Bytes a block.
-        block_length: u32,
-    },
+    View(ViewReader),
     /// A tape. The engine reads it while the writer is idle, the writer appends to it: the lock is never waited for.
     Tape(Mutex<Tape>),
     /// C000h: reading or writing it is a fault.
@@ -61,8 +56,8 @@ impl OpenEnd {
             End::NullStream => Self::NullStream,
             End::View { live, within, copies, table, generation, block_length } => {
                 let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
-                let reader = ViewReader::open(live, *within, copies, table, *generation).map_err(|error| read_fault(&error))?;
-                Self::View { reader, block_length: *block_length }
+                let view = ViewReader::open(live, *within, copies, table, *generation, *block_length);
+                Self::View(view.map_err(|error| read_fault(&error))?)
             }
         })
     }

@@ -12,12 +12,18 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::fstatfs;
 use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, lseek};
 use protocol::units::ByteRange;
 
+use crate::sys;
+
 /// `pwritev` takes no more parts than this (IOV_MAX of Linux).
 pub const PARTS_AT_ONCE: usize = 1024;
+
+/// Fewer bytes are copied sooner than referred to, and leave the file in fewer pieces.
+const CLONE_LEAST: u64 = 64 << 10;
 
 /// A file's identity: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,8 @@ pub struct Raw {
     within: ByteRange,
     block_length: u32,
     id: FileId,
+    /// Bytes of the file system's blocks: what references are made of.
+    unit: u64,
 }
 
 impl Raw {
@@ -39,7 +47,8 @@ impl Raw {
     /// What the system gives.
     pub fn new(file: File, within: ByteRange, block_length: u32) -> io::Result<Self> {
         let stat = fstat(&file)?;
-        Ok(Self { file, within, block_length, id: FileId(stat.st_dev, stat.st_ino) })
+        let unit = fstatfs(&file)?.block_size().unsigned_abs();
+        Ok(Self { file, within, block_length, id: FileId(stat.st_dev, stat.st_ino), unit })
     }
 
     /// Bytes a block.
@@ -96,6 +105,22 @@ impl Raw {
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Err(io::ErrorKind::Unsupported.into()),
             done => Ok(done?),
         }
+    }
+
+    /// Lets another refer to blocks of this. Gives the part of the `len` bytes that it now refers to, counted from the first of
+    /// them: whole blocks of the file system. `None` where files or places do not allow it.
+    #[must_use]
+    pub fn clone_to(&self, at: u64, to: &Self, to_at: u64, len: u64) -> Option<ByteRange> {
+        let (from_place, to_place) = (self.place(at, len).ok()?, to.place(to_at, len).ok()?);
+        let unit = self.unit.max(to.unit).max(1);
+        let head = from_place.next_multiple_of(unit) - from_place;
+        let whole = len.checked_sub(head)? / unit * unit;
+        if from_place % unit != to_place % unit || whole < CLONE_LEAST {
+            return None;
+        }
+        let cloned = sys::clone_range(self.file.as_fd(), from_place + head, to.file.as_fd(), to_place + head, whole);
+        // Whatever the reason: a copy tells errors of the files apart, and cures all others.
+        cloned.ok().map(|()| ByteRange { start: head, len: whole })
     }
 
     /// Copies inside the kernel; gives how many bytes, at least one.

@@ -14,7 +14,9 @@ use protocol::cartridge::scan::{self, Walk};
 use protocol::cartridge::sums::RecordSum;
 use protocol::cartridge::{ObjectKind, TapePosition};
 use protocol::mover::ends::{Descriptor, End};
-use protocol::mover::{Action, CopyJob, EndIndex, FaultKind, JobId, MAX_GRANT, Move, Outcome, Question, Step, Transfer};
+use protocol::mover::{
+    Action, ByMethod, CopyJob, EndIndex, FaultKind, JobId, MAX_GRANT, Move, Outcome, Question, Step, Transfer,
+};
 use protocol::units::ByteRange;
 
 use super::{Link, run};
@@ -36,6 +38,8 @@ struct Seen {
     reports: Mutex<Vec<(EndIndex, TapeReport)>>,
     /// What was asked and given back.
     order: Mutex<Vec<&'static str>>,
+    /// As the last progress said.
+    written: Mutex<ByMethod>,
     /// Files of the tapes, to be cut when they are appended to.
     tapes: Mutex<Vec<(EndIndex, File)>>,
 }
@@ -67,7 +71,9 @@ impl Link for Seen {
         self.reports.lock().unwrap().push((end, report));
     }
 
-    fn progress(&self, _segment: u32, _read: u64, _written: u64) {}
+    fn progress(&self, _segment: u32, _read: u64, written: ByMethod) {
+        *self.written.lock().unwrap() = written;
+    }
 }
 
 impl Rig {

@@ -1,0 +1,122 @@
+//! Copies on a file system with references: no byte moves, holes stay holes, and a snapshot copied while its disk is written is
+//! the snapshot all the same.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use datamover::agent::control::Control;
+use offhost_tests::control::status;
+use offhost_tests::copies::disk_to_disk;
+use offhost_tests::programs::{Target, program};
+use offhost_tests::reflink::{self, Reflinks};
+use offhost_tests::{pattern, skip};
+use protocol::control::SnapshotRequest;
+use protocol::mover::ByMethod;
+use protocol::units::{BlockLength, Lba};
+use sim::client::{Client, Options};
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 96 * MIB;
+
+fn reflinks() -> Reflinks {
+    Reflinks::new(program("offhost-mover").parent().unwrap(), 1 << 30).unwrap()
+}
+
+/// Data, a hole of 32 MiB, data.
+fn source(path: &Path) {
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(SIZE).unwrap();
+    for mib in (0..40).chain(72..96) {
+        file.write_all_at(&pattern::bytes(5, mib, MIB as usize), mib * MIB).unwrap();
+    }
+}
+
+async fn session(target: &Target, luns: u16) -> Client {
+    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named("iqn.2026-01.test:reference")).await.unwrap();
+    for lun in 0..luns {
+        client.lun(lun).test_unit_ready().await.unwrap();
+    }
+    client
+}
+
+fn methods(target: &Target) -> ByMethod {
+    status(&target.control()).unwrap().copies.bytes_by_method
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_copied_by_reference_where_the_blocks_lie_alike_and_else_by_bytes() {
+    if let Some(why) = reflink::obstacle() {
+        skip!("{why}");
+    }
+    let files = reflinks();
+    let [from, to] = ["from.img", "to.img"].map(|name| files.path().join(name));
+    source(&from);
+    std::fs::write(&to, vec![0xDD; SIZE as usize]).unwrap();
+    let target = Target::start(files.path(), &["--disk", "from.img", "--disk", "to.img"]).unwrap();
+    let client = session(&target, 2).await;
+
+    let list = disk_to_disk(&client, (0, Lba(0)), (1, Lba(0)), SIZE).await.unwrap();
+    client.lun(1).extended_copy(list).await.unwrap();
+    assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap());
+    assert_eq!(methods(&target), ByMethod { reference: SIZE, ..ByMethod::default() });
+    let allocated = std::fs::metadata(&to).unwrap().blocks() * 512;
+    assert!(allocated <= 66 * MIB, "{allocated} bytes are allocated: the hole is none");
+
+    // One block of 512 bytes further: no block of the file system lies where another does.
+    let list = disk_to_disk(&client, (0, Lba(1)), (1, Lba(0)), 80 * MIB).await.unwrap();
+    client.lun(1).extended_copy(list).await.unwrap();
+    let (was, is) = (std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
+    assert!(was[512..512 + 80 * MIB as usize] == is[..80 * MIB as usize] && was[80 * MIB as usize..] == is[80 * MIB as usize..]);
+    let after = methods(&target);
+    assert_eq!((after.reference, after.total()), (SIZE, SIZE + 80 * MIB));
+    assert!(after.holes >= 31 * MIB && after.kernel + after.buffers <= 49 * MIB, "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_copied_by_reference_while_its_disk_is_written() {
+    if let Some(why) = reflink::obstacle() {
+        skip!("{why}");
+    }
+    let files = reflinks();
+    let [from, to] = ["from.img", "to.img"].map(|name| files.path().join(name));
+    source(&from);
+    std::fs::File::create(&to).unwrap().set_len(SIZE).unwrap();
+    let before = std::fs::read(&from).unwrap();
+    let target = Target::start(files.path(), &["--disk", "from.img", "--disk", "to.img"]).unwrap();
+    let client = session(&target, 2).await;
+    let control = Control::new(target.control());
+    let request = SnapshotRequest { target: None, luns: vec![0], range: None, quiet_ms: 0, timeout_ms: 5_000, lease: true };
+    let lease = control.snapshot(&request, |_| ()).await.unwrap();
+    let view = lease.snapshots[0].lun;
+    client.lun(view).test_unit_ready().await.unwrap();
+
+    let (stop, disk) = (Arc::new(AtomicBool::new(false)), client.lun(0));
+    let writer = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let mut round = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                // Strides that meet every part of the disk, and edges of chunks.
+                let at = round.wrapping_mul(7_919) % (SIZE / 4096) * 8;
+                disk.write(Lba(at), Bytes::from(vec![0xEE; 4096]), BlockLength::B512).await.unwrap();
+                round += 1;
+            }
+            round
+        }
+    });
+    for _ in 0..6 {
+        let list = disk_to_disk(&client, (view, Lba(0)), (1, Lba(0)), SIZE).await.unwrap();
+        client.lun(1).extended_copy(list).await.unwrap();
+        let copy = std::fs::read(&to).unwrap();
+        let wrong = (0..SIZE as usize / 4096).find(|block| copy[block * 4096..][..4096] != before[block * 4096..][..4096]);
+        assert_eq!(wrong, None, "a block of 4 KiB that the snapshot does not have");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let rounds = writer.await.unwrap();
+    assert!(rounds > 20, "only {rounds} writes ran beside the copies");
+    assert!(methods(&target).reference > SIZE, "{:?}", methods(&target));
+    lease.release(&control).await.unwrap();
+}
