@@ -61,6 +61,7 @@ impl Load {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
         let working = tokio::spawn(async move {
+            client.unit().test_unit_ready().await.expect("the disk is ready");
             let mut told = Vec::new();
             let mut round = 0_u64;
             while !stopped.load(Ordering::Relaxed) {

@@ -130,13 +130,13 @@ impl BlockStore for MemoryStore {
     }
 }
 
-/// A nexus that reaches `devices`, LUN 0 first.
+/// A nexus that reaches `devices`, LUN 0 first, and has been told that their power is on.
 pub(crate) fn nexus(id: u64, devices: &[Device]) -> Arc<Nexus> {
     let luns = LunMap::default();
     for device in devices {
         luns.add(0, device.clone());
     }
-    Arc::new(Nexus {
+    let nexus = Arc::new(Nexus {
         id,
         initiator: format!("iqn.2026-01.org.offhost:test-{id}"),
         isid: [0; 6],
@@ -144,7 +144,15 @@ pub(crate) fn nexus(id: u64, devices: &[Device]) -> Arc<Nexus> {
         luns: Arc::new(luns),
         counters: Arc::new(NexusCounters::default()),
         peers: Weak::<Alone>::new(),
-    })
+    });
+    devices.iter().for_each(|device| tell_of_power(device.common(), &nexus));
+    nexus
+}
+
+/// What a nexus has behind it after its first command to a logical unit.
+pub(crate) fn tell_of_power(unit: &Common, nexus: &Nexus) {
+    unit.attentions.know(nexus);
+    let _ = unit.attentions.take(nexus.id);
 }
 
 /// A command for LUN 0, its CDB as hexadecimal text.

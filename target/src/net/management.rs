@@ -129,7 +129,7 @@ impl Target {
         for (nexus, aborted) in asked {
             // A session that ends meanwhile has ended its tasks.
             if let (Ok(Aborted(1..)), Reset::None, Scope::Unit(unit)) = (aborted.await, reset, &scope) {
-                unit.common().attentions.establish(nexus, COMMANDS_CLEARED);
+                unit.common().attentions.establish(nexus, &COMMANDS_CLEARED);
             }
         }
         match (reset, &scope) {

@@ -289,7 +289,7 @@ impl Target {
 fn tell_inventory_changed(nexuses: &[Arc<Nexus>]) {
     for nexus in nexuses {
         for (_, device) in nexus.luns.all() {
-            device.common().attentions.establish(nexus.id, Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
+            device.common().attentions.establish(nexus.id, &Sense::REPORTED_LUNS_DATA_HAS_CHANGED);
         }
     }
 }

@@ -125,6 +125,10 @@ impl Served {
     async fn client(&self, initiator: &str) -> Client {
         let mut client = Client::dial(self.portal, initiator, Some(NAME)).await;
         assert!(matches!(client.event().await, Some(InitiatorEvent::LoggedIn(_))));
+        if self.target.luns().number(0).is_some() {
+            let told = client.command(0, &[0; 6], 0).await;
+            assert_eq!((told.sense[2], told.sense[12]), (6, 0x29), "of the power, or of a nexus loss");
+        }
         client
     }
 
@@ -612,19 +616,20 @@ async fn a_connection_joins_and_each_answers_what_it_was_asked() {
 async fn a_session_goes_on_without_the_connection_that_was_lost() {
     let (served, gate) = Served::with_disk().await;
     let (mut client, mut joined, tsih) = session_of_two(&served).await;
+    client.command(0, &[0; 6], 0).await;
     client.read(GATED_LBA, 1);
     assert!(client.is_silent().await);
     drop(client);
     let told = joined.receive().await;
     assert!(matches!(told, Some(Header::AsyncMessage(message)) if message.async_event == 2), "{told:?}");
-    joined.inquire(1002, 2).await;
+    joined.inquire(1002, 3).await;
     assert!(joined.answers(1002).await, "others are not held up by what the lost connection left");
     gate.open();
     // The same CID again: the former connection of it is closed.
     let (mut again, status) = Joined::log_in(served.portal, tsih, 1).await;
     assert_eq!(status, (0, 0));
     while joined.receive().await.is_some() {}
-    again.inquire(1003, 3).await;
+    again.inquire(1003, 4).await;
     assert!(again.answers(1003).await);
     served.end().await;
 }

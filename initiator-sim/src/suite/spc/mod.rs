@@ -12,6 +12,7 @@ mod request_sense;
 mod reserved_bits;
 mod sense_format;
 mod target_port_groups;
+mod unit_attention;
 mod vpd_pages;
 
 use super::Case;
@@ -27,6 +28,7 @@ pub const CASES: &[&[Case]] = &[
     reserved_bits::CASES,
     request_sense::CASES,
     sense_format::CASES,
+    unit_attention::CASES,
     mode_pages::CASES,
     log_pages::CASES,
     target_port_groups::CASES,

@@ -189,8 +189,7 @@ impl Common {
     pub fn reset(&self) {
         self.reservation.reset();
         self.removal.reset();
-        self.attentions.clear();
-        self.attentions.establish_for_all(&Sense::BUS_DEVICE_RESET_FUNCTION_OCCURRED, None);
+        self.attentions.reset();
     }
 
     /// Forgets a nexus: to be called once when it ends.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::cartridge::{Cartridge, Metadata};
 use crate::lun::common::Identity;
-use crate::nexus::LunMap;
+use crate::lun::testing;
 
 struct Setup {
     tape: Arc<Tape>,
@@ -24,7 +24,11 @@ impl Setup {
     fn with_capacity(capacity: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Cartridge::create(folder.path(), &Metadata::new("TEST01L8", capacity)).unwrap();
-        Self { tape: open(&folder), nexus: nexus(1), folder }
+        Self::serving(open(&folder), folder)
+    }
+
+    fn serving(tape: Arc<Tape>, folder: TempDir) -> Self {
+        Self { nexus: nexus(1, &tape), tape, folder }
     }
 
     fn send(&self, cdb: &str, data: &[u8]) -> Response {
@@ -73,17 +77,10 @@ fn open(folder: &TempDir) -> Arc<Tape> {
     Tape::open(common, folder.path(), None).unwrap()
 }
 
-fn nexus(id: u64) -> Arc<Nexus> {
-    let luns = Arc::new(LunMap::default());
-    Arc::new(Nexus {
-        id,
-        initiator: format!("iqn.2026-01.org.test:{id}"),
-        isid: [0; 6],
-        portal_group: 1,
-        luns,
-        counters: Arc::default(),
-        peers: std::sync::Weak::<crate::nexus::Alone>::new(),
-    })
+fn nexus(id: u64, tape: &Arc<Tape>) -> Arc<Nexus> {
+    let nexus = testing::nexus(id, &[]);
+    testing::tell_of_power(&tape.common, &nexus);
+    nexus
 }
 
 fn send_as(tape: &Arc<Tape>, nexus: &Arc<Nexus>, cdb: &str, data: &[u8]) -> Response {
@@ -315,11 +312,11 @@ fn early_warning_is_told_with_the_data_written_and_the_end_with_what_was_not() {
 fn a_write_protected_cartridge_is_read_and_never_written() {
     let setup = Setup::new();
     setup.write("abc");
-    let Setup { tape, nexus, folder } = setup;
+    let Setup { tape, folder, .. } = setup;
     drop(tape);
     let metadata = Metadata::load(folder.path()).unwrap();
     Metadata { write_protect: true, ..metadata }.store(folder.path()).unwrap();
-    let setup = Setup { tape: open(&folder), nexus, folder };
+    let setup = Setup::serving(open(&folder), folder);
     for cdb in ["0A 00 000001 00", "10 00 000001 00", "19 00 000000 00"] {
         assert_eq!(setup.check(cdb, b"x").0, SenseKey::DataProtect, "{cdb}");
     }
@@ -345,7 +342,7 @@ fn erase_ends_the_data_where_the_drive_stands() {
 #[test]
 fn unload_takes_the_medium_and_load_tells_the_others() {
     let setup = Setup::new();
-    let other = nexus(2);
+    let other = nexus(2, &setup.tape);
     assert_eq!(send_as(&setup.tape, &other, "00 0000000000", &[]).status, Status::Good);
     setup.write("abc");
     setup.good("1E 000000 01 00", &[]);
@@ -371,7 +368,7 @@ fn a_changer_puts_cartridges_in_and_takes_them_out() {
     let folders = (first.folder, second.folder);
     drop((first.tape, second.tape));
     let common = Common::new(Identity::new("iqn.2026-01.org.offhost:t", "drive", "TAPE"), None);
-    let setup = Setup { tape: Tape::empty(common), nexus: nexus(1), folder: tempfile::tempdir().unwrap() };
+    let setup = Setup::serving(Tape::empty(common), tempfile::tempdir().unwrap());
     assert_eq!((setup.tape.is_loaded(), setup.tape.cartridge(), setup.tape.barcode()), (false, None, None));
     for cdb in ["00 0000000000", "1B 00 0000 01 00", REWIND] {
         assert_eq!(setup.check(cdb, &[]).1, (0x3A, 0x00), "{cdb}");
@@ -398,7 +395,7 @@ fn a_changer_puts_cartridges_in_and_takes_them_out() {
 #[test]
 fn a_prevention_ends_with_its_nexus() {
     let setup = Setup::new();
-    let other = nexus(2);
+    let other = nexus(2, &setup.tape);
     assert_eq!(send_as(&setup.tape, &other, "1E 000000 01 00", &[]).status, Status::Good);
     assert_eq!(setup.check("1B 00 0000 00 00", &[]).1, (0x53, 0x02));
     drop(other);
@@ -457,9 +454,9 @@ fn a_drive_tells_what_it_is() {
 fn what_was_written_is_there_after_a_restart() {
     let setup = Setup::new();
     setup.write("abc|");
-    let Setup { tape, nexus, folder } = setup;
+    let Setup { tape, folder, .. } = setup;
     drop(tape);
-    let setup = Setup { tape: open(&folder), nexus, folder };
+    let setup = Setup::serving(open(&folder), folder);
     assert_eq!(setup.position(), (0, 0));
     assert_eq!(setup.good("08 00 000003 00", &[]), b"abc");
     let (capacity, status) = setup.tape.status();

@@ -11,6 +11,7 @@ use protocol::scsi::{CommandSpec, DataDirection, FieldPointer, Sense, SenseForma
 use protocol::wire::hex;
 
 use super::Disk;
+use crate::lun::Device;
 use crate::lun::common::LogicalUnit;
 use crate::lun::testing::{MemoryStore, disk_on, finish, nexus, task};
 use crate::nexus::Nexus;
@@ -358,7 +359,7 @@ fn third_party_copy_is_no_command_without_a_copy_service() {
 #[test]
 fn mode_select_changes_the_format_of_sense_data_and_tells_the_others() {
     let bench = Bench::new();
-    let other = nexus(2, &[]);
+    let other = nexus(2, &[Device::Disk(Arc::clone(&bench.disk))]);
     finish(bench.disk.start(task(&other, "00 00 0000 00 00", Vec::new())));
     bench.good("15 10 0000 10 00", hex("00000000 0a 0a 04 10 00 00 0000 ffff 0000"));
     let response = bench.run("ff 00 0000 00 00");
@@ -410,7 +411,7 @@ fn log_pages_are_listed_and_answered() {
 #[test]
 fn another_nexus_meets_a_reservation_until_it_is_gone() {
     let bench = Bench::new();
-    let other = nexus(2, &[]);
+    let other = nexus(2, &[Device::Disk(Arc::clone(&bench.disk))]);
     let from_other = |cdb: &str| finish(bench.disk.start(task(&other, cdb, Vec::new()))).status;
     bench.good("16 00 0000 00 00", Vec::new());
     bench.good("28 00 00000000 00 0001 00", Vec::new());

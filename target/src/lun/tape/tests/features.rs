@@ -11,13 +11,12 @@ impl Setup {
         let mut metadata = Metadata::new("TEST01L8", 64 << 20);
         change(&mut metadata);
         Cartridge::create(folder.path(), &metadata).unwrap();
-        Self { tape: open(&folder), nexus: nexus(1), folder }
+        Self::serving(open(&folder), folder)
     }
 
     fn reopened(self) -> Self {
-        let Self { tape, nexus, folder } = self;
-        drop(tape);
-        Self { tape: open(&folder), nexus, folder }
+        drop(self.tape);
+        Self::serving(open(&self.folder), self.folder)
     }
 
     /// MODE SELECT(10) of a page by its bytes, header of the page included.
@@ -299,7 +298,7 @@ fn encrypted_records_need_their_key() {
 #[test]
 fn a_key_belongs_to_its_scope() {
     let setup = Setup::new();
-    let other = nexus(2);
+    let other = nexus(2, &setup.tape);
     let ask =
         |nexus: &Arc<Nexus>| send_as(&setup.tape, nexus, "A2 20 0020 00 00 00000100 00 00", &[]).data_in.concat()[4..7].to_vec();
     setup.good("00 0000000000", &[]);
