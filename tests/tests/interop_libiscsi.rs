@@ -10,6 +10,11 @@ use std::time::Duration;
 use offhost_tests::programs::{Target, wait};
 use offhost_tests::{has, skip};
 
+/// The tool: Debian's, or another version of it by its path in `ISCSI_TEST_CU`.
+fn tool() -> String {
+    std::env::var("ISCSI_TEST_CU").unwrap_or_else(|_| "iscsi-test-cu".to_owned())
+}
+
 /// A test that hangs has failed. Sanitize.Reset sleeps for a minute at its end.
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -67,7 +72,7 @@ enum Verdict {
 }
 
 fn listed() -> Vec<String> {
-    let output = Command::new("iscsi-test-cu").arg("--list").output().expect("iscsi-test-cu starts");
+    let output = Command::new(tool()).arg("--list").output().expect("iscsi-test-cu starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let tests = text.split_whitespace().filter(|name| name.split('.').count() == 3);
     tests.filter(|name| name.starts_with("SCSI.") || name.starts_with("iSCSI.")).map(str::to_owned).collect()
@@ -76,7 +81,7 @@ fn listed() -> Vec<String> {
 fn run(test: &str, url: &str) -> Verdict {
     let log = tempfile::NamedTempFile::new().unwrap();
     let output = log.reopen().unwrap();
-    let mut child = Command::new("iscsi-test-cu")
+    let mut child = Command::new(tool())
         .args(["-d", "-S", "-v", "-t", test, url, url])
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
@@ -136,7 +141,7 @@ fn verdicts(tests: &[String]) -> BTreeMap<String, Verdict> {
 
 #[test]
 fn every_test_of_libiscsi_passes_but_those_that_cannot() {
-    if !has("iscsi-test-cu") {
+    if !has(&tool()) {
         skip!("iscsi-test-cu is missing (Debian: libiscsi-bin)");
     }
     let tests = listed();

@@ -18,6 +18,8 @@ pub struct ModePage {
     pub default: Vec<u8>,
     /// A set bit may be changed by MODE SELECT.
     pub changeable: Vec<u8>,
+    /// PS: MODE SELECT can make the current values outlive a power loss.
+    pub savable: bool,
 }
 
 /// PC: which form of the pages is asked for.
@@ -53,7 +55,7 @@ impl ModePage {
     #[must_use]
     pub fn fixed(code: u8, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { code, subpage: 0, default: body.clone(), changeable: vec![0; body.len()], current: body }
+        Self { code, subpage: 0, default: body.clone(), changeable: vec![0; body.len()], current: body, savable: false }
     }
 
     /// True when MODE SENSE with these codes wants this page.
@@ -63,17 +65,14 @@ impl ModePage {
         page && (subpage == ALL_SUBPAGES || subpage == self.subpage)
     }
 
-    fn emit(&self, control: PageControl, into: &mut Vec<u8>) {
-        let body = match control {
-            PageControl::Current | PageControl::Saved => &self.current,
-            PageControl::Changeable => &self.changeable,
-            PageControl::Default => &self.default,
-        };
+    /// Header and `body`, which is one of the page's forms.
+    fn emit(&self, body: &[u8], into: &mut Vec<u8>) {
         let length = u16::try_from(body.len()).expect("a mode page is short");
         let [high, low] = length.to_be_bytes();
+        let saved = if self.savable { PS } else { 0 };
         match self.subpage {
-            0 => into.extend([self.code, low]),
-            subpage => into.extend([SPF | self.code, subpage, high, low]),
+            0 => into.extend([saved | self.code, low]),
+            subpage => into.extend([saved | SPF | self.code, subpage, high, low]),
         }
         into.extend(body);
     }
@@ -83,6 +82,8 @@ impl ModePage {
     }
 }
 
+/// PS: the page can be saved. Reserved in what MODE SELECT sends.
+const PS: u8 = 0x80;
 /// SPF: the page has the header of a subpage.
 const SPF: u8 = 0x40;
 
@@ -115,18 +116,14 @@ impl ModeForm {
     }
 }
 
-/// The parameter data of MODE SENSE. MODE DATA LENGTH tells the whole, whatever of it the initiator takes.
+/// The parameter data of MODE SENSE, each page with the form of it that is asked for. MODE DATA LENGTH tells the whole, whatever of
+/// it the initiator takes.
 #[must_use]
-pub fn emit<'a>(
-    form: ModeForm,
-    header: &ModeHeader,
-    control: PageControl,
-    pages: impl IntoIterator<Item = &'a ModePage>,
-) -> Vec<u8> {
+pub fn emit<'a>(form: ModeForm, header: &ModeHeader, pages: impl IntoIterator<Item = (&'a ModePage, Vec<u8>)>) -> Vec<u8> {
     let descriptor = &header.block_descriptor;
     let mut data = vec![0; form.header_length()];
     data.extend(descriptor);
-    pages.into_iter().for_each(|page| page.emit(control, &mut data));
+    pages.into_iter().for_each(|(page, body)| page.emit(&body, &mut data));
     match form {
         ModeForm::Six => {
             data[0] = u8::try_from(data.len() - 1).unwrap_or(u8::MAX);
@@ -261,7 +258,7 @@ mod tests {
     fn a_page_with_its_header_reads_and_writes_the_same_bytes() {
         let header = ModeHeader { medium_type: 0, device_specific: 0x10, block_descriptor: hex("00000800 00 000200") };
         let golden = hex("1f 00 10 08  00000800 00 000200  08 12 04 0000000000000000000000000000000000");
-        assert_eq!(emit(ModeForm::Six, &header, PageControl::Current, [&caching()]), golden);
+        assert_eq!(emit(ModeForm::Six, &header, [(&caching(), caching().current)]), golden);
         let selection = ModeSelection::parse(ModeForm::Six, &golden, &[caching()]).unwrap();
         assert_eq!(selection.device_specific, 0x10);
         assert_eq!(selection.block_descriptor, Some((hex("00000800 00 000200"), 4)));
@@ -271,9 +268,9 @@ mod tests {
     #[test]
     fn ten_byte_headers_tell_long_descriptors() {
         let header = ModeHeader { medium_type: 0, device_specific: 0x90, block_descriptor: vec![0; 16] };
-        let data = emit(ModeForm::Ten, &header, PageControl::Changeable, [&caching()]);
+        let data = emit(ModeForm::Ten, &header, [(&ModePage { savable: true, ..caching() }, caching().changeable)]);
         assert_eq!(data[..8], hex("002a 00 90 01 00 0010")[..]);
-        assert_eq!(data[24..27], [0x08, 0x12, 0x04]);
+        assert_eq!(data[24..27], [0x88, 0x12, 0x04], "with PS");
     }
 
     #[test]

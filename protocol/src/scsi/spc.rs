@@ -45,7 +45,7 @@ pub const REQUEST_SENSE: CommandSpec = row("REQUEST SENSE", &[0x03, 0x01, 0, 0, 
 /// INQUIRY: EVPD.
 pub const INQUIRY: CommandSpec = row("INQUIRY", &[0x12, 0x01, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
 /// MODE SELECT(6): PF.
-pub const MODE_SELECT_6: CommandSpec = row("MODE SELECT(6)", &[0x15, 0x10, 0, 0, 0xFF, 0], DataDirection::Out);
+pub const MODE_SELECT_6: CommandSpec = row("MODE SELECT(6)", &[0x15, 0x11, 0, 0, 0xFF, 0], DataDirection::Out);
 /// RESERVE(6).
 pub const RESERVE_6: CommandSpec = row("RESERVE(6)", &[0x16, 0, 0, 0, 0, 0], DataDirection::None);
 /// RELEASE(6).
@@ -62,7 +62,7 @@ pub const LOG_SELECT: CommandSpec = row("LOG SELECT", &[0x4C, 0x02, 0xFF, 0xFF, 
 /// LOG SENSE.
 pub const LOG_SENSE: CommandSpec = row("LOG SENSE", &[0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
 /// MODE SELECT(10): PF.
-pub const MODE_SELECT_10: CommandSpec = row("MODE SELECT(10)", &[0x55, 0x10, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::Out);
+pub const MODE_SELECT_10: CommandSpec = row("MODE SELECT(10)", &[0x55, 0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::Out);
 /// MODE SENSE(10): LLBAA, DBD.
 pub const MODE_SENSE_10: CommandSpec =
     row("MODE SENSE(10)", &[0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0], DataDirection::In);
@@ -220,7 +220,7 @@ pub struct ModeSense10Cdb {
 #[repr(C)]
 pub struct ModeSelect6Cdb {
     opcode: u8,
-    /// PF.
+    /// PF, SP.
     pub flags: u8,
     reserved: [u8; 2],
     /// In bytes.
@@ -233,7 +233,7 @@ pub struct ModeSelect6Cdb {
 #[repr(C)]
 pub struct ModeSelect10Cdb {
     opcode: u8,
-    /// PF.
+    /// PF, SP.
     pub flags: u8,
     reserved: [u8; 5],
     /// In bytes.

@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub copies: Arc<CopyManager>,
     /// Libraries, which a changer and its drives share.
     pub libraries: Arc<Libraries>,
-    /// Where logical units keep what outlives a restart: reservations.
+    /// Where logical units keep what outlives a restart: reservations, mode pages.
     pub state: PathBuf,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
         let service: Arc<dyn CopyService> = shared.copies.clone();
         Common::new(identity(target, path, product, spec), Some(service)).keep_in(&shared.state)
     };
-    Ok(match lun {
+    let device = match lun {
         Lun::Disk(disk) => {
             let store = open_store(&disk).with_context(|| disk.path.display().to_string())?;
             let length = disk.options.block_length;
@@ -75,7 +75,9 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
             library.attach(drive.number, &tape)?;
             Device::Tape(tape)
         }
-    })
+    };
+    device.restore_modes().with_context(|| "its saved mode pages")?;
+    Ok(device)
 }
 
 /// Writes out what a device that is no longer served still holds. Blocks.

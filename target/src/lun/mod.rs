@@ -12,6 +12,8 @@ pub use absent::absent;
 
 use std::sync::Arc;
 
+use protocol::scsi::Sense;
+
 use crate::metrics::usage::{Meter, Op};
 use crate::task::{Execution, Response, Task};
 use common::Common;
@@ -59,6 +61,18 @@ impl Device {
             Self::Disk(disk) => common::LogicalUnit::common(&**disk),
             Self::Tape(tape) => common::LogicalUnit::common(&**tape),
             Self::Changer(changer) => common::LogicalUnit::common(&**changer),
+        }
+    }
+
+    /// Makes the saved mode pages the current ones, as power on does: to be called before the first command.
+    ///
+    /// # Errors
+    /// As [`common::restore_modes`].
+    pub fn restore_modes(&self) -> Result<(), Sense> {
+        match self {
+            Self::Disk(disk) => common::restore_modes(&**disk),
+            Self::Tape(tape) => common::restore_modes(&**tape),
+            Self::Changer(changer) => common::restore_modes(&**changer),
         }
     }
 

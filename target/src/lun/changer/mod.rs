@@ -184,7 +184,7 @@ impl LogicalUnit for Changer {
         ]
     }
 
-    fn select_mode(&self, _task: &Task, selection: &ModeSelection) -> Result<(), Sense> {
+    fn select_mode(&self, selection: &ModeSelection) -> Result<(), Sense> {
         for page in selection.pages.iter().filter(|page| page.code == CONTROL) {
             let descriptor = page.body.first().is_some_and(|byte| byte & D_SENSE != 0);
             self.common.set_sense_format(if descriptor { SenseFormat::Descriptor } else { SenseFormat::Fixed });

@@ -9,6 +9,7 @@ mod identity;
 mod keep;
 mod removal;
 mod reservation;
+mod saved;
 mod shield;
 mod spc;
 mod task_set;
@@ -19,6 +20,7 @@ pub use identity::Identity;
 pub use keep::Kept;
 pub use removal::RemovalPrevention;
 pub use reservation::Reservations;
+pub use saved::{SavedModes, restore_modes};
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
 pub use task_set::{Place, TaskSet};
@@ -80,7 +82,7 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// INVALID FIELD IN PARAMETER LIST for a header or block descriptor that cannot be had. Then nothing has changed.
-    fn select_mode(&self, task: &Task, selection: &ModeSelection) -> Result<(), Sense>;
+    fn select_mode(&self, selection: &ModeSelection) -> Result<(), Sense>;
 
     /// The log parameters of one of [`LogicalUnit::LOG_PAGES`], ascending, without the page's four bytes of header; those before
     /// `parameter_pointer` left out.
@@ -123,6 +125,8 @@ pub struct Common {
     pub reservation: Reservations,
     /// Who wants the medium to stay in.
     pub removal: RemovalPrevention,
+    /// Mode pages that hold after a power loss.
+    pub saved_modes: SavedModes,
     /// Which command may begin.
     pub task_set: Arc<TaskSet>,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
@@ -143,9 +147,10 @@ impl Common {
             attentions: Attentions::default(),
             reservation: Reservations::default(),
             removal: RemovalPrevention::default(),
-            folder: None,
+            saved_modes: SavedModes::default(),
             task_set: Arc::default(),
             copy,
+            folder: None,
             descriptor_sense: AtomicBool::new(false),
         }
     }
@@ -164,6 +169,9 @@ impl Common {
         self.folder = Some(folder.to_owned());
         if let Some(kept) = self.kept("reservations.json") {
             self.reservation.keep_in(kept)?;
+        }
+        if let Some(kept) = self.kept("modes.json") {
+            self.saved_modes.keep_in(kept)?;
         }
         Ok(self)
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use protocol::scsi::alua::{self, TargetPortGroup};
 use protocol::scsi::inquiry::{self, StandardInquiry, page};
-use protocol::scsi::mode::{self, ModeForm, ModeSelection, PageControl};
-use protocol::scsi::{DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
+use protocol::scsi::mode::{self, ModeForm, ModePage, ModeSelection, PageControl};
+use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, LunAddress, Sense, SenseFormat, log, report, spc};
+use tracing::warn;
 
-use super::dispatch::{Command, Reply, Run, commands};
+use super::dispatch::{Command, Reply, Run, answer, commands};
 use super::{CopyService, LogicalUnit, reservation, shield};
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
@@ -25,12 +26,12 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::TEST_UNIT_READY, run: Run::Inline(|_, _| Ok(Response::good())) },
         Command { spec: &spc::REQUEST_SENSE, run: Run::Inline(request_sense) },
         Command { spec: &spc::INQUIRY, run: Run::Inline(inquiry) },
-        Command { spec: &spc::MODE_SELECT_6, run: Run::Inline(mode_select_6) },
+        Command { spec: &spc::MODE_SELECT_6, run: Run::Start(mode_select_6) },
         Command { spec: &spc::RESERVE_6, run: Run::Inline(reservation::reserve) },
         Command { spec: &spc::RELEASE_6, run: Run::Inline(reservation::release) },
         Command { spec: &spc::MODE_SENSE_6, run: Run::Inline(mode_sense_6) },
         Command { spec: &spc::LOG_SENSE, run: Run::Inline(log_sense) },
-        Command { spec: &spc::MODE_SELECT_10, run: Run::Inline(mode_select_10) },
+        Command { spec: &spc::MODE_SELECT_10, run: Run::Start(mode_select_10) },
         Command { spec: &spc::RESERVE_10, run: Run::Inline(reservation::reserve) },
         Command { spec: &spc::RELEASE_10, run: Run::Inline(reservation::release) },
         Command { spec: &spc::MODE_SENSE_10, run: Run::Inline(mode_sense_10) },
@@ -175,12 +176,13 @@ fn mode_sense<D: LogicalUnit>(
     page: u8,
     subpage: u8,
 ) -> Result<Vec<u8>, Sense> {
-    let control = PageControl::from_bits(page >> 6);
-    if control == PageControl::Saved {
+    let (control, saved) = (PageControl::from_bits(page >> 6), &device.common().saved_modes);
+    if control == PageControl::Saved && !saved.is_served() {
         return Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED.at(FieldPointer::cdb_bit(2, 7)));
     }
     let code = page & 0x3F;
-    let pages: Vec<_> = device.mode_pages().into_iter().filter(|page| page.asked_for(code, subpage)).collect();
+    let mut pages: Vec<_> = device.mode_pages().into_iter().filter(|page| page.asked_for(code, subpage)).collect();
+    pages.iter_mut().for_each(|page| page.savable &= saved.is_served());
     if pages.is_empty() && code != mode::ALL_PAGES && !(code == NO_PAGE && D::DEVICE_TYPE == DeviceType::Tape) {
         let known = device.mode_pages().iter().any(|page| page.code == code);
         let field = if known { FieldPointer::cdb(3) } else { FieldPointer::cdb_bit(2, 5) };
@@ -193,20 +195,56 @@ fn mode_sense<D: LogicalUnit>(
     if flags & DISABLE_BLOCK_DESCRIPTORS != 0 {
         header.block_descriptor.clear();
     }
-    Ok(mode::emit(form, &header, control, &pages))
+    let body = |page: &ModePage| match control {
+        PageControl::Current => page.current.clone(),
+        PageControl::Changeable => page.changeable.clone(),
+        PageControl::Default => page.default.clone(),
+        PageControl::Saved => saved.values(page),
+    };
+    Ok(mode::emit(form, &header, pages.iter().map(|page| (page, body(page)))))
 }
 
 /// PF of MODE SELECT: the pages are in the standard's form.
 const PAGE_FORMAT: u8 = 0x10;
+/// SP of MODE SELECT: all pages that can be saved are, once the new values hold.
+const SAVE_PAGES: u8 = 0x01;
 
-fn mode_select_6<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
+fn mode_select_6<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
     let cdb: spc::ModeSelect6Cdb = task.cdb.read();
-    mode_select(device, task, ModeForm::Six, cdb.flags, cdb.parameter_list_length.into())
+    start_mode_select(device, task, &spc::MODE_SELECT_6, ModeForm::Six, cdb.flags, cdb.parameter_list_length.into())
 }
 
-fn mode_select_10<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
+fn mode_select_10<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
     let cdb: spc::ModeSelect10Cdb = task.cdb.read();
-    mode_select(device, task, ModeForm::Ten, cdb.flags, cdb.parameter_list_length.get().into())
+    start_mode_select(device, task, &spc::MODE_SELECT_10, ModeForm::Ten, cdb.flags, cdb.parameter_list_length.get().into())
+}
+
+/// Only one that saves has to wait for anything.
+fn start_mode_select<D: LogicalUnit>(
+    device: &Arc<D>,
+    task: Task,
+    spec: &'static CommandSpec,
+    form: ModeForm,
+    flags: u8,
+    parameter_list_length: usize,
+) -> Execution {
+    if flags & SAVE_PAGES == 0 {
+        return Execution::Done(answer(spec, mode_select(&**device, &task, form, flags, parameter_list_length)));
+    }
+    let device = Arc::clone(device);
+    let run = move || {
+        let saved = &device.common().saved_modes;
+        if !saved.is_served() {
+            return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 0)));
+        }
+        let response = mode_select(&*device, &task, form, flags, parameter_list_length)?;
+        saved.save(&device.mode_pages()).map_err(|error| {
+            warn!(%error, "mode pages could not be saved");
+            Sense::INTERNAL_TARGET_FAILURE
+        })?;
+        Ok(response)
+    };
+    Execution::Blocking(Box::new(move || answer(spec, run())))
 }
 
 fn mode_select<D: LogicalUnit>(device: &D, task: &Task, form: ModeForm, flags: u8, parameter_list_length: usize) -> Reply {
@@ -220,7 +258,7 @@ fn mode_select<D: LogicalUnit>(device: &D, task: &Task, form: ModeForm, flags: u
     if flags & PAGE_FORMAT == 0 && !selection.pages.is_empty() {
         return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 4)));
     }
-    device.select_mode(task, &selection)?;
+    device.select_mode(&selection)?;
     if before != (device.mode_header(false), device.mode_pages()) {
         device.common().attentions.establish_for_all(&Sense::MODE_PARAMETERS_CHANGED, Some(task.nexus.id));
     }

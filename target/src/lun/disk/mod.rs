@@ -355,7 +355,7 @@ impl LogicalUnit for Disk {
         pages::mode_pages(self)
     }
 
-    fn select_mode(&self, _task: &Task, selection: &ModeSelection) -> Result<(), Sense> {
+    fn select_mode(&self, selection: &ModeSelection) -> Result<(), Sense> {
         pages::select_mode(self, selection)
     }
 

@@ -135,6 +135,7 @@ fn caching(write_cache: bool) -> ModePage {
     let mut page = ModePage::fixed(CACHING, [0; 18]);
     page.default[0] = WCE;
     page.changeable[0] = WCE;
+    page.savable = true;
     page.current[0] = if write_cache { WCE } else { 0 };
     page
 }
@@ -145,6 +146,7 @@ fn control(disk: &Disk) -> ModePage {
     let mut page = ModePage::fixed(CONTROL, [0, UNRESTRICTED_REORDERING, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0]);
     page.changeable[0] = D_SENSE;
     page.changeable[2] = SWP;
+    page.savable = true;
     if disk.common.sense_format() == SenseFormat::Descriptor {
         page.current[0] |= D_SENSE;
     }

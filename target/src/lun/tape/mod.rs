@@ -357,7 +357,7 @@ impl LogicalUnit for Tape {
         mode::pages(self)
     }
 
-    fn select_mode(&self, _task: &Task, selection: &ModeSelection) -> Result<(), Sense> {
+    fn select_mode(&self, selection: &ModeSelection) -> Result<(), Sense> {
         mode::select(self, selection)
     }
 

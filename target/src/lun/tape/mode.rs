@@ -1,7 +1,7 @@
 //! Mode parameters: block length, buffered mode, and the pages that programs for tapes ask for.
 //!
-//! What a page offers to be changed is what changes something here; all else is told as it is. Nothing is saved: after a restart the
-//! defaults hold. Follows SSC-4, "Mode parameters", and SPC-4.
+//! What a page offers to be changed is what changes something here; all else is told as it is. Saved can be what is the drive's own:
+//! not how the medium is to be divided, nor the protection of blocks, which a next host would not know of. Follows SSC-4, "Mode parameters", and SPC-4.
 
 use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection, SelectedPage};
 use protocol::scsi::sense::SENSE_LENGTH_MAX;
@@ -145,10 +145,13 @@ pub fn pages(tape: &Tape) -> Vec<ModePage> {
     let default = Settings::default();
     let page = |code, subpage, body: &dyn Fn(&Settings) -> Vec<u8>, changeable: Vec<u8>| {
         let changeable = if changeable.is_empty() { vec![0; body(&default).len()] } else { changeable };
-        ModePage { code, subpage, current: body(&settings), default: body(&default), changeable }
+        let savable =
+            [(DATA_COMPRESSION, 0), (DEVICE_CONFIGURATION, 0), (DEVICE_CONFIGURATION, EXTENSION)].contains(&(code, subpage));
+        ModePage { code, subpage, current: body(&settings), default: body(&default), changeable, savable }
     };
     let mut control = ModePage::fixed(CONTROL, [0; 10]);
     control.changeable[0] = D_SENSE;
+    control.savable = true;
     control.current[0] = if descriptor { D_SENSE } else { 0 };
     vec![
         ModePage::fixed(ERROR_RECOVERY, [0; 10]),
@@ -231,7 +234,7 @@ fn medium_partition(settings: &Settings, sizes: &[u64]) -> ModePage {
     let default = medium_partition_body(on_medium);
     let current = medium_partition_body(if chosen == Partitioning::default() { on_medium } else { chosen });
     let mask = [0, 0xFF, FDP_SDP_IDP | PSUM, 0, 0x0F, 0, 0xFF, 0xFF, 0xFF, 0xFF];
-    ModePage { code: MEDIUM_PARTITION, subpage: 0, current, default, changeable: mask.to_vec() }
+    ModePage { code: MEDIUM_PARTITION, subpage: 0, current, default, changeable: mask.to_vec(), savable: false }
 }
 
 fn medium_partition_body(partitioning: Partitioning) -> Vec<u8> {
