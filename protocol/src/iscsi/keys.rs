@@ -500,6 +500,11 @@ impl Negotiator {
         self.discovery = discovery;
     }
 
+    /// Takes so many connections of the session from now on, and not what was wished for. For the target, before it answers.
+    pub fn limit_connections(&mut self, most: u16) {
+        self.wishes = Wishes { max_connections: most.into(), ..self.wishes }.clamped();
+    }
+
     /// Offers all that differs from the defaults or has to be said. For the initiator, once, in the operational stage.
     pub fn offer_all(&mut self, writer: &mut Writer) {
         let relevant = KEYS.iter().filter(|spec| spec.phase == Phase::Operational && spec.sender == Sender::Both);

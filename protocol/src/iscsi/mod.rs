@@ -4,8 +4,8 @@
 //! timeout out (`poll_*`, [`Session::transmit`]); the target, the client library and the simulation tests run the same machine.
 //! It opens no socket, executes no SCSI command and keeps no more than its limits say.
 //!
-//! Not served: several connections a session (every call names its connection already), ErrorRecoveryLevel above 0,
-//! markers, authentication other than CHAP.
+//! Not served: ErrorRecoveryLevel 2, several connections a session on the initiator's side, markers, authentication other than
+//! CHAP.
 //!
 //! Follows RFC 7143.
 
@@ -21,8 +21,8 @@ pub mod text;
 pub use keys::Parameters;
 pub use pdu::{Header, Pdu, Transmit};
 pub use session::{
-    Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, Joining, ProtocolError, Reply,
-    Residual, Session, Submission, Target, TargetConfig, TargetEntry, TargetEvent, TaskManagementFunction,
+    Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, Joining, ProtocolError,
+    Reply, Residual, Session, Submission, Target, TargetConfig, TargetEntry, TargetEvent, TaskManagementFunction,
     TaskManagementResponse,
 };
 

@@ -28,6 +28,8 @@ pub struct Admission {
     pub target_name: Option<String>,
     /// What has to be proved, and the challenge for it, which must not have been used before. `None` asks for nothing.
     pub chap: Option<(TargetPolicy, Nonce)>,
+    /// Connections that a session of this visitor may have; what the target wishes for when absent.
+    pub max_connections: Option<u16>,
 }
 
 /// A target as discovery tells it.
@@ -62,7 +64,7 @@ impl Gate for Vec<TargetEntry> {
     fn admit(&self, visitor: &Visitor) -> Result<Admission, LoginStatus> {
         let Some(asked) = &visitor.target_name else { return Ok(Admission::default()) };
         let served = self.iter().find(|entry| entry.name.eq_ignore_ascii_case(asked)).ok_or(LoginStatus::NOT_FOUND)?;
-        Ok(Admission { target_name: Some(served.name.clone()), chap: None })
+        Ok(Admission { target_name: Some(served.name.clone()), ..Admission::default() })
     }
 
     fn authorize(&self, _: &Visitor, _: Option<&str>) -> Result<(), LoginStatus> {

@@ -244,6 +244,9 @@ impl TargetLogin {
         let visitor = Visitor { initiator_name: initiator_name.to_owned(), target_name, isid: first.isid, tsih: first.tsih };
         let admission = self.names.gate.admit(&visitor).map_err(LoginError::Refused)?;
         self.visitor = Some(Visitor { target_name: admission.target_name, ..visitor });
+        if let Some(most) = admission.max_connections {
+            self.negotiator.limit_connections(most);
+        }
         if let Some((policy, nonce)) = admission.chap {
             if stage != Stage::Security {
                 // It wants to go past the authentication.

@@ -97,6 +97,26 @@ impl Pair {
         }
     }
 
+    /// Carries what the initiator has to say, and lets the target act on it.
+    fn to_target_only(&mut self) {
+        carry(self.initiator.transmit(CID).unwrap(), &mut self.to_target, usize::MAX);
+        self.target.handle_input(CID, self.now, &mut self.to_target).unwrap();
+        while let Some(event) = self.target.poll_event() {
+            self.act(event);
+        }
+    }
+
+    /// Carries up to so many bytes of what the target has to say.
+    fn to_initiator_only(&mut self, bytes: usize) {
+        carry(self.target.transmit(CID).unwrap(), &mut self.to_initiator, bytes);
+        self.initiator.handle_input(CID, self.now, &mut self.to_initiator).unwrap();
+        while let Some(event) = self.initiator.poll_event() {
+            if let InitiatorEvent::Completed { tag, completion } = event {
+                self.completions.insert(tag, completion);
+            }
+        }
+    }
+
     fn act(&mut self, event: TargetEvent) {
         match event {
             TargetEvent::Command(command) if self.hold => self.held.push(command),
@@ -207,6 +227,30 @@ fn the_window_holds_commands_back_until_there_is_room() {
         }
         assert!(round < 20);
     }
+    assert!(tags.iter().all(|tag| pair.completions.contains_key(tag)));
+}
+
+/// Replies that the initiator does not take close the window; when they are taken and nothing else is due, a NOP-In opens it.
+#[test]
+fn a_window_closed_by_replies_that_are_not_taken_opens_again_when_they_are() {
+    let config = TargetConfig { reply_backlog: 10_000, queue_depth: 4, ..Pair::config() };
+    let mut pair = Pair::with(wishes(), config, Some(NAME));
+    let write = pair.write(20_000);
+    pair.drive().unwrap();
+    assert_eq!(pair.completions.remove(&write).unwrap().status, 0);
+    let tags: Vec<u32> = (0..12).map(|_| pair.submit(0x28, Data::In(20_000))).collect();
+    pair.to_target_only();
+    assert_eq!(pair.target.backlog(), 4 * 20_048, "as many as the window let in");
+    // One reply tells of room for a fifth command, which finds the others still there.
+    pair.to_initiator_only(20_048);
+    pair.to_target_only();
+    pair.to_initiator_only(usize::MAX);
+    assert!(pair.initiator.transmit(CID).unwrap().is_empty(), "all is answered, and the window is closed");
+    pair.target.handle_drained(CID);
+    let transmit = pair.target.transmit(CID).unwrap();
+    let said = transmit.chunk();
+    assert_eq!((said[0], &said[20..24]), (0x20, &[0xFF; 4][..]), "a NOP-In that asks for nothing");
+    pair.drive().unwrap();
     assert!(tags.iter().all(|tag| pair.completions.contains_key(tag)));
 }
 
@@ -422,7 +466,7 @@ mod hostile {
         assert!(matches!(answers[..], [Header::Reject(_)]));
         let (outcome, answers, _) = provoke(bhs::SnackRequest::default(), &[]);
         assert_eq!(outcome, Ok(()));
-        assert!(matches!(answers[..], [Header::Reject(reject)] if reject.reason == RejectReason::SnackReject as u8));
+        assert!(matches!(answers[..], [Header::Reject(reject)] if reject.reason == RejectReason::ProtocolError as u8));
     }
 
     #[test]
@@ -459,6 +503,24 @@ mod hostile {
         let outcome = pair.target.handle_input(CID, pair.now, &mut input);
         assert!(matches!(outcome, Err(ProtocolError::Frame(FrameError::DataDigest { .. }))));
         assert_eq!(pair.target.transmit(CID).unwrap().chunk()[..3], [0x3F, 0x80, 0x02]);
+    }
+
+    /// RFC 7143 (7.8): nothing in it can be trusted, so that no Reject can name it, and where the next PDU begins is not known.
+    #[test]
+    fn a_damaged_header_digest_ends_the_connection_on_either_level() {
+        for error_recovery_level in [0, 1] {
+            let digest = Wishes { header_digest: DigestWish::Require, error_recovery_level, ..wishes() };
+            let mut pair = Pair::new(digest, Wishes { error_recovery_level, ..wishes() });
+            assert_eq!(u32::from(pair.target.parameters().error_recovery_level), error_recovery_level);
+            pair.submit(0x28, Data::In(512));
+            let transmit = pair.initiator.transmit(CID).unwrap();
+            let mut input = BytesMut::from(&transmit.copy_to_bytes(transmit.len())[..]);
+            input[20] ^= 0x10;
+            let outcome = pair.target.handle_input(CID, pair.now, &mut input);
+            assert!(matches!(outcome, Err(ProtocolError::Frame(FrameError::HeaderDigest(_)))), "{outcome:?}");
+            assert!(pair.target.is_closing(CID) && pair.target.transmit(CID).unwrap().is_empty());
+            assert!(pair.target.poll_event().is_none());
+        }
     }
 
     proptest! {

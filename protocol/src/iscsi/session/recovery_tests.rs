@@ -12,6 +12,7 @@ use super::super::bhs;
 use super::super::keys::{DigestWish, Wishes};
 use super::*;
 use crate::scsi::{Cdb, LunAddress, Status};
+use crate::wire::U32;
 
 const CID: ConnectionId = ConnectionId(0);
 const NAME: &str = "iqn.2026-11.example:disk";
@@ -305,20 +306,130 @@ fn an_initiator_that_acknowledges_nothing_is_pinged_and_not_kept_for() {
         line.submit(0x28, Data::In(4000));
     }
     // The initiator's PDUs stop after its commands: only what the target has of them counts.
-    let commands = line.spoiled(|line| line.initiator.transmit(CID).unwrap());
-    line.target.handle_input(CID, line.now, &mut BytesMut::from(&commands[..])).unwrap();
-    while let Some(event) = line.target.poll_event() {
-        if let TargetEvent::Command(command) = event {
-            line.execute(&command);
+    let said = line.only_to_target();
+    let is_ping = |pdu: &&Pdu| matches!(pdu.header, Header::NopIn(nop) if nop.target_transfer_tag.get() != bhs::NO_TAG);
+    assert_eq!((said.iter().filter(is_ping).count(), line.target.kept()), (1, 8 * 4000));
+}
+
+impl Line {
+    /// Carries what the initiator has said, and keeps what the target says to it from the initiator.
+    fn only_to_target(&mut self) -> Vec<Pdu> {
+        let said = self.spoiled(|line| line.initiator.transmit(CID).unwrap());
+        self.target.handle_input(CID, self.now, &mut BytesMut::from(&said[..])).unwrap();
+        while let Some(event) = self.target.poll_event() {
+            if let TargetEvent::Command(command) = event {
+                self.execute(&command);
+            }
         }
+        self.said()
     }
-    let mut said = BytesMut::from(&line.spoiled(|line| line.target.transmit(CID).unwrap())[..]);
-    let decoder = Decoder { digests: line.target.parameters().digests, max_data_segment_length: 1 << 20 };
-    let mut pings = 0;
-    while let Some(pdu) = decoder.decode(&mut said).unwrap() {
-        pings += usize::from(matches!(pdu.header, Header::NopIn(nop) if nop.target_transfer_tag.get() != bhs::NO_TAG));
+
+    /// What the target says to one PDU, which did not come from the initiator.
+    fn says_to<H: bhs::Bhs>(&mut self, header: H, data: &'static str) -> Vec<Pdu> {
+        let mut raw = Transmit::default();
+        raw.set_digests(self.target.parameters().digests);
+        raw.push(header, &[Bytes::from_static(data.as_bytes())]);
+        self.target.handle_input(CID, self.now, &mut BytesMut::from(&raw.copy_to_bytes(raw.len())[..])).unwrap();
+        self.said()
     }
-    assert_eq!((line.target.kept(), pings), (8 * 4000, 1));
+
+    fn said(&mut self) -> Vec<Pdu> {
+        let mut said = BytesMut::from(&self.spoiled(|line| line.target.transmit(CID).unwrap())[..]);
+        let decoder = Decoder { digests: self.target.parameters().digests, max_data_segment_length: 1 << 20 };
+        std::iter::from_fn(|| decoder.decode(&mut said).unwrap()).collect()
+    }
+
+    /// Lets the initiator take data segments of at most 1000 bytes from now on.
+    fn shrink(&mut self) {
+        let header = bhs::TextRequest {
+            opcode: bhs::IMMEDIATE,
+            flags: bhs::FINAL,
+            initiator_task_tag: 0x77.into(),
+            target_transfer_tag: bhs::NO_TAG.into(),
+            ..Default::default()
+        };
+        let answer = self.says_to(header, "MaxRecvDataSegmentLength=1000\0");
+        assert!(matches!(answer[..], [Pdu { header: Header::TextResponse(_), .. }]), "{answer:?}");
+    }
+}
+
+fn r_data(tag: u32, snack_tag: u32) -> bhs::SnackRequest {
+    let (initiator_task_tag, target_transfer_tag) = (tag.into(), snack_tag.into());
+    bhs::SnackRequest { flags: bhs::FINAL | 3, initiator_task_tag, target_transfer_tag, ..Default::default() }
+}
+
+/// Data-In PDUs with DataSNs from `data_sn` on, which bring `wanted`, and a SCSI Response with the tag behind them.
+fn assert_cut_anew(said: &[Pdu], mut data_sn: u32, mut offset: usize, wanted: &[u8], snack_tag: u32) -> bhs::ScsiResponse {
+    let (last, pieces) = said.split_last().unwrap();
+    for piece in pieces {
+        let Header::DataIn(header) = piece.header else { panic!("{:?}", piece.header) };
+        assert_eq!((header.data_sn.get(), header.buffer_offset.get() as usize), (data_sn, offset));
+        assert!(header.flags & bhs::STATUS == 0 && piece.data.len() <= 1000);
+        assert_eq!(piece.data, wanted[offset..offset + piece.data.len()]);
+        (data_sn, offset) = (data_sn + 1, offset + piece.data.len());
+    }
+    assert_eq!(offset, wanted.len());
+    let Header::ScsiResponse(response) = last.header else { panic!("{:?}", last.header) };
+    assert_eq!((response.snack_tag.get(), response.exp_data_sn.get()), (snack_tag, data_sn));
+    response
+}
+
+#[test]
+fn an_r_data_snack_brings_data_as_the_initiator_takes_it_now_and_a_tagged_response() {
+    let mut line = Line::new(wishes(), Box::new(|_, _| Fault::None));
+    let write = line.write(40_000);
+    line.finished(write);
+    let read = line.submit(0x28, Data::In(50_000));
+    let first = line.only_to_target();
+    let Header::DataIn(with_status) = first.last().unwrap().header else { panic!() };
+    line.shrink();
+    let (whole, kept) = (line.memory.clone(), line.target.kept());
+    let said = line.says_to(r_data(read, 5), "");
+    let response = assert_cut_anew(&said, 0, 0, &whole, 5);
+    assert_eq!((response.stat_sn, response.residual_count.get()), (with_status.stat_sn, 10_000));
+    assert_eq!(response.flags, bhs::FINAL | bhs::UNDERFLOW);
+
+    // The first burst, and half of the second, have arrived: 17 pieces, and 8 of the next 17.
+    let ack = bhs::SnackRequest {
+        flags: bhs::FINAL | 2,
+        initiator_task_tag: bhs::NO_TAG.into(),
+        target_transfer_tag: with_acknowledgement(&first),
+        beg_run: 25.into(),
+        ..Default::default()
+    };
+    assert_eq!(line.says_to(ack, ""), []);
+    assert_eq!(line.target.kept(), kept - 16_384);
+    let said = line.says_to(r_data(read, 6), "");
+    assert_cut_anew(&said, 25, 16_384 + 8000, &whole, 6);
+    assert_eq!(line.target.kept(), kept - 16_384 - 8000);
+    // A Status SNACK brings the latest of the responses.
+    let again = line.says_to(bhs::SnackRequest { flags: bhs::FINAL | 1, beg_run: response.stat_sn, ..Default::default() }, "");
+    assert!(matches!(again[0].header, Header::ScsiResponse(one) if one.snack_tag.get() == 6), "{again:?}");
+}
+
+/// The transfer tag by which the first burst asks for a DataACK.
+fn with_acknowledgement(said: &[Pdu]) -> U32 {
+    let asks = |pdu: &Pdu| match pdu.header {
+        Header::DataIn(header) if header.flags & bhs::ACKNOWLEDGE != 0 => Some(header.target_transfer_tag),
+        _ => None,
+    };
+    said.iter().find_map(asks).expect("a burst asks for a DataACK")
+}
+
+#[test]
+fn an_r_data_snack_before_the_answer_tags_the_answer() {
+    let mut line = Line::new(wishes(), Box::new(|_, _| Fault::None));
+    let write = line.write(3000);
+    line.finished(write);
+    let read = line.submit(0x28, Data::In(3000));
+    let said = line.spoiled(|line| line.initiator.transmit(CID).unwrap());
+    line.target.handle_input(CID, line.now, &mut BytesMut::from(&said[..])).unwrap();
+    line.shrink();
+    assert_eq!(line.says_to(r_data(read, 9), ""), []);
+    let Some(TargetEvent::Command(command)) = line.target.poll_event() else { panic!() };
+    line.execute(&command);
+    let (said, whole) = (line.said(), line.memory.clone());
+    assert_cut_anew(&said, 0, 0, &whole, 9);
 }
 
 #[test]
@@ -327,17 +438,12 @@ fn a_snack_for_what_is_not_kept_is_rejected() {
     line.writes_and_reads(5000);
     line.initiator.ping(Bytes::new());
     line.drive();
-    for (kind, reason) in [(1, 0), (0, 0x03), (3, 0x03)] {
-        let snack = bhs::SnackRequest { flags: 0x80 | kind, initiator_task_tag: 2.into(), ..Default::default() };
-        let mut raw = Transmit::default();
-        raw.set_digests(line.target.parameters().digests);
-        raw.push(snack, &[]);
-        line.target.handle_input(CID, line.now, &mut BytesMut::from(&raw.copy_to_bytes(raw.len())[..])).unwrap();
-        let said = line.target.transmit(CID).unwrap();
-        let bytes = said.copy_to_bytes(said.len());
-        match reason {
-            0 => assert_eq!((bytes[0], bytes.len()), (0x20, 52), "only the last pong is not acknowledged"),
-            _ => assert_eq!((bytes[0], bytes[2]), (0x3F, reason)),
+    for (kind, reason) in [(1, 0), (0, 0x04), (3, 0x09), (7, 0x09)] {
+        let snack = bhs::SnackRequest { flags: bhs::FINAL | kind, initiator_task_tag: 2.into(), ..Default::default() };
+        match (&line.says_to(snack, "")[..], reason) {
+            ([Pdu { header: Header::NopIn(_), .. }], 0) => {} // only the last pong is not acknowledged
+            ([Pdu { header: Header::Reject(reject), .. }], reason) => assert_eq!(reject.reason, reason, "type {kind}"),
+            other => panic!("type {kind}: {other:?}"),
         }
     }
 }

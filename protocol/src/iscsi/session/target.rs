@@ -208,6 +208,8 @@ struct Task {
     immediate: bool,
     /// Of the write budget, in bytes.
     reserved: u64,
+    /// Of the R-Data SNACK that came before the answer; zero for none.
+    snack_tag: u32,
     state: TaskState,
 }
 

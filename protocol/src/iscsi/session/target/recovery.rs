@@ -2,19 +2,19 @@
 //!
 //! Only on ErrorRecoveryLevel 1. Answers are kept until ExpStatSN has passed them, Data-In until its answer is or a DataACK has
 //! released a burst; while much is kept the CmdSN window does not move on, and the initiator is pinged for an acknowledgement.
-//! An R-Data SNACK is refused: MaxRecvDataSegmentLength as it was when the data was cut is kept with it, so a plain one works.
+//! A plain SNACK brings Data-In again as it was cut, an R-Data SNACK as the initiator takes it now.
 //!
-//! RFC 7143 (7.2), (7.8), (11.16).
+//! RFC 7143 (7.2), (7.8), (11.16): where there is recovery at all, every type of SNACK is served.
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::super::super::bhs::{self, Bhs, RejectReason};
-use super::super::super::pdu::Header;
+use super::super::super::bhs::{self, Bhs, NO_TAG, RejectReason};
+use super::super::super::pdu::{Header, Transmit};
 use super::super::super::serial_less;
-use super::super::transfer::Pieces;
-use super::super::{ConnectionId, Links};
+use super::super::transfer::{Piece, Pieces};
+use super::super::{ConnectionId, Link, Links};
 use super::tasks::DataInShape;
 use super::{Target, U32};
 
@@ -27,6 +27,7 @@ const MAX_KEPT_BYTES: usize = 1024 * 1024;
 const DATA_OR_R2T: u8 = 0;
 const STATUS: u8 = 1;
 const DATA_ACK: u8 = 2;
+const R_DATA: u8 = 3;
 
 /// Answers of one connection that are not acknowledged.
 #[derive(Debug, Default)]
@@ -50,6 +51,35 @@ struct KeptPdu {
 impl KeptPdu {
     fn bytes(&self) -> usize {
         if self.header[0] == bhs::DataIn::OPCODE { 0 } else { self.data.iter().map(Bytes::len).sum() }
+    }
+
+    /// Makes it a SCSI Response with a SNACK Tag, also where it was status in the last Data-In. RFC 7143 (11.16.3).
+    fn tag(&mut self, snack_tag: u32, exp_data_sn: u32) {
+        let response = match Header::parse(&self.header) {
+            Header::ScsiResponse(response) => response,
+            Header::DataIn(last) => {
+                self.data.clear();
+                bhs::ScsiResponse {
+                    flags: bhs::FINAL | last.flags & (bhs::UNDERFLOW | bhs::OVERFLOW),
+                    status: last.status,
+                    initiator_task_tag: last.initiator_task_tag,
+                    stat_sn: last.stat_sn,
+                    residual_count: last.residual_count,
+                    ..Default::default()
+                }
+            }
+            _ => return,
+        };
+        let (snack_tag, exp_data_sn) = (U32::new(snack_tag), U32::new(exp_data_sn));
+        let opcode = bhs::ScsiResponse::OPCODE;
+        self.header = Header::ScsiResponse(bhs::ScsiResponse { opcode, snack_tag, exp_data_sn, ..response }).to_bytes();
+    }
+
+    fn send(&self, transmit: &mut Transmit, (exp_cmd_sn, max_cmd_sn): (U32, U32)) {
+        let mut header = self.header;
+        header[28..32].copy_from_slice(&exp_cmd_sn.get().to_be_bytes());
+        header[32..36].copy_from_slice(&max_cmd_sn.get().to_be_bytes());
+        transmit.push_bytes(header, &[], &self.data);
     }
 }
 
@@ -97,42 +127,69 @@ pub(super) struct Answered {
     shape: DataInShape,
     /// From `released` on.
     parts: Vec<Bytes>,
-    /// Bytes that a DataACK has released: whole bursts.
+    /// Bytes that are not kept any more: whole bursts, and all that had arrived when it was cut anew.
     released: u32,
+    /// DataSN of the first PDU that is kept.
+    first_data_sn: u32,
+    /// DataSN before which all has arrived, as the last DataACK said.
+    arrived: u32,
 }
 
 impl Answered {
     pub fn new(connection: ConnectionId, shape: DataInShape, parts: &[Bytes]) -> Self {
-        Self { connection, shape, parts: parts.to_vec(), released: 0 }
+        Self { connection, shape, parts: parts.to_vec(), released: 0, first_data_sn: 0, arrived: 0 }
     }
 
     fn bytes(&self) -> usize {
         (self.shape.send - self.released) as usize
     }
 
+    /// What is kept, with DataSNs.
+    fn pieces(&self) -> impl Iterator<Item = (u32, Piece)> {
+        let DataInShape { send, segment, burst, .. } = self.shape;
+        let pieces = Pieces::new(&self.parts, 0, send - self.released, segment, burst);
+        let shifted = pieces.map(|piece| Piece { offset: piece.offset + self.released, ..piece });
+        (self.first_data_sn..).zip(shifted)
+    }
+
     fn pieces_of_a_burst(&self) -> u32 {
         self.shape.burst.div_ceil(self.shape.segment)
     }
 
-    /// DataSN of the first PDU that is still kept.
-    fn first_data_sn(&self) -> u32 {
-        self.released / self.shape.burst * self.pieces_of_a_burst()
+    /// Notes that all before a DataSN has arrived, and releases the bursts that lie wholly before it.
+    fn arrived_before(&mut self, data_sn: u32) {
+        if serial_less(data_sn, self.arrived) {
+            return;
+        }
+        let (each, left) = (self.pieces_of_a_burst(), self.shape.send - self.released);
+        let last_burst = (left % self.shape.burst).div_ceil(self.shape.segment);
+        let bursts = left / self.shape.burst;
+        let count = (data_sn - self.first_data_sn).min(bursts * each + last_burst);
+        self.arrived = self.first_data_sn + count;
+        let bursts = bursts.min(count / each);
+        self.release(bursts * self.shape.burst);
+        self.first_data_sn += bursts * each;
     }
 
-    /// Releases the bursts that lie wholly before a DataSN.
-    fn release_before(&mut self, data_sn: u32) {
-        let bursts = data_sn / self.pieces_of_a_burst();
-        let to = bursts.saturating_mul(self.shape.burst).min(self.shape.send / self.shape.burst * self.shape.burst);
-        if to > self.released {
-            let mut drop = (to - self.released) as usize;
-            self.parts.retain_mut(|part| {
-                let here = drop.min(part.len());
-                drop -= here;
-                let _ = part.split_to(here);
-                !part.is_empty()
-            });
-            self.released = to;
-        }
+    /// Releases all that has arrived, and cuts the rest to another length.
+    fn cut_to(&mut self, segment: u32) {
+        let count = self.arrived - self.first_data_sn;
+        let whole = count / self.pieces_of_a_burst() * self.shape.burst;
+        let begun = (count % self.pieces_of_a_burst()).saturating_mul(self.shape.segment).min(self.shape.burst);
+        self.release(whole.saturating_add(begun).min(self.shape.send - self.released));
+        self.first_data_sn = self.arrived;
+        self.shape = DataInShape { segment, collapsed: None, ..self.shape };
+    }
+
+    fn release(&mut self, bytes: u32) {
+        let mut drop = bytes as usize;
+        self.parts.retain_mut(|part| {
+            let here = drop.min(part.len());
+            drop -= here;
+            let _ = part.split_to(here);
+            !part.is_empty()
+        });
+        self.released += bytes;
     }
 }
 
@@ -189,12 +246,14 @@ impl Target {
         let crowded = links[on].transmit.len() > self.config.reply_backlog;
         let run = Run { from: header.beg_run.get(), length: header.run_length.get() };
         let done = match header.flags & 0x0F {
+            _ if !self.recovers() => Err(RejectReason::ProtocolError),
             // What is asked for again and again while nothing is read would grow without bound.
-            _ if !self.recovers() || crowded => Err(RejectReason::SnackReject),
+            _ if crowded => Err(RejectReason::SnackReject),
             DATA_OR_R2T => self.send_again(links, on, header.initiator_task_tag.get(), run),
             STATUS => self.answer_again(links, on, run),
             DATA_ACK => self.data_arrived(on, header),
-            _ => Err(RejectReason::SnackReject),
+            R_DATA => self.cut_again(links, on, header),
+            _ => Err(RejectReason::InvalidPduField),
         };
         if let Err(reason) = done {
             self.reject(links, on, reason, &Header::SnackRequest(*header).to_bytes());
@@ -208,30 +267,52 @@ impl Target {
             return Ok(());
         }
         let window = self.window(links);
-        let Some(answered) = self.recovery.answered.get(&tag).filter(|answered| answered.connection == on) else {
-            return Err(RejectReason::SnackReject);
-        };
-        let first = answered.first_data_sn();
-        if serial_less(run.from, first) {
-            // It was acknowledged before. RFC 7143 (11.16).
-            return Err(RejectReason::ProtocolError);
-        }
-        let DataInShape { send, segment, burst, .. } = answered.shape;
+        // What never was sent or has arrived. RFC 7143 (11.16).
+        let answered = self.recovery.answered.get(&tag).filter(|answered| answered.connection == on);
+        let answered = answered.filter(|answered| !serial_less(run.from, answered.first_data_sn));
+        let answered = answered.ok_or(RejectReason::ProtocolError)?;
         let link = &mut links[on];
         let mut found = false;
-        for (data_sn, mut piece) in (first..).zip(Pieces::new(&answered.parts, 0, send - answered.released, segment, burst)) {
-            piece.offset += answered.released;
-            if run.holds(data_sn) {
-                found = true;
-                link.transmit.push(answered.shape.header(&piece, data_sn, window), &piece.data);
-            }
+        for (data_sn, piece) in answered.pieces().filter(|(data_sn, _)| run.holds(*data_sn)) {
+            found = true;
+            link.transmit.push(answered.shape.header(&piece, data_sn, window), &piece.data);
         }
         if found { Ok(()) } else { Err(RejectReason::ProtocolError) }
     }
 
+    /// All Data-In of a command that has not arrived, cut anew, and its status with the tag of the SNACK. RFC 7143 (11.16.3).
+    fn cut_again(&mut self, links: &mut Links<Self>, on: ConnectionId, header: &bhs::SnackRequest) -> Result<(), RejectReason> {
+        let (tag, snack_tag) = (header.initiator_task_tag.get(), header.target_transfer_tag.get());
+        if [0, NO_TAG].contains(&snack_tag) || (header.beg_run.get(), header.run_length.get()) != (0, 0) {
+            return Err(RejectReason::InvalidPduField);
+        }
+        if let Some(task) = self.tasks.get_mut(&tag).filter(|task| task.connection == on && task.read) {
+            // Nothing of it has been sent; its status will bear the tag.
+            task.snack_tag = snack_tag;
+            return Ok(());
+        }
+        let window = self.window(links);
+        let Link { lane, transmit, .. } = &mut links[on];
+        let kept = lane.kept.sent.iter_mut().rfind(|kept| kept.task == Some(tag)).ok_or(RejectReason::ProtocolError)?;
+        let mut next_data_sn = 0;
+        if let Some(answered) = self.recovery.answered.get_mut(&tag).filter(|answered| answered.connection == on) {
+            let before = answered.bytes();
+            answered.cut_to(lane.parameters.max_send_data_segment_length);
+            self.recovery.bytes -= before - answered.bytes();
+            next_data_sn = answered.first_data_sn;
+            for (data_sn, piece) in answered.pieces() {
+                transmit.push(answered.shape.header(&piece, data_sn, window), &piece.data);
+                next_data_sn = data_sn + 1;
+            }
+        }
+        kept.tag(snack_tag, next_data_sn);
+        kept.send(transmit, window);
+        Ok(())
+    }
+
     /// Answers, by StatSN.
     fn answer_again(&mut self, links: &mut Links<Self>, on: ConnectionId, run: Run) -> Result<(), RejectReason> {
-        let (exp_cmd_sn, max_cmd_sn) = self.window(links);
+        let window = self.window(links);
         let link = &mut links[on];
         if link.lane.kept.sent.front().is_some_and(|oldest| serial_less(run.from, oldest.stat_sn)) && run.from != 0 {
             return Err(RejectReason::ProtocolError);
@@ -239,10 +320,7 @@ impl Target {
         // Both zero: all that is not acknowledged.
         let all = run.from == 0 && run.length == 0;
         for kept in link.lane.kept.sent.iter().filter(|kept| all || run.holds(kept.stat_sn)) {
-            let mut header = kept.header;
-            header[28..32].copy_from_slice(&exp_cmd_sn.get().to_be_bytes());
-            header[32..36].copy_from_slice(&max_cmd_sn.get().to_be_bytes());
-            link.transmit.push_bytes(header, &[], &kept.data);
+            kept.send(&mut link.transmit, window);
         }
         Ok(())
     }
@@ -256,7 +334,7 @@ impl Target {
             return Ok(());
         };
         let before = answered.bytes();
-        answered.release_before(header.beg_run.get());
+        answered.arrived_before(header.beg_run.get());
         self.recovery.bytes -= before - answered.bytes();
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Target {
     ) {
         let (tag, referenced) = (header.initiator_task_tag.get(), header.referenced_task_tag.get());
         let function = TaskManagementFunction::from_code(header.flags);
-        let refusal = if self.managing.len() >= MAX_OPEN_REQUESTS {
+        let refusal = if self.managing.len() + self.parked.answers.len() >= MAX_OPEN_REQUESTS {
             Some(RejectReason::TooManyImmediateCommands)
         } else if self.managing.contains_key(&tag) || self.tasks.contains_key(&tag) {
             Some(RejectReason::TaskInProgress)

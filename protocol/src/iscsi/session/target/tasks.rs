@@ -41,6 +41,7 @@ impl Target {
             write: header.flags & bhs::WRITE != 0,
             immediate,
             reserved: 0,
+            snack_tag: 0,
             state: TaskState::Running,
         };
         self.arrivals += 1;
@@ -239,7 +240,7 @@ impl Target {
         let actual = reply.transfer_length.unwrap_or(if task.write { u64::from(task.expected) } else { available });
         let residual = residual(task.expected, actual);
         let send = if task.read { available.min(u64::from(task.expected)) as u32 } else { 0 };
-        let collapse = send > 0 && reply.status == Status::Good && reply.sense.is_empty();
+        let collapse = send > 0 && reply.status == Status::Good && reply.sense.is_empty() && task.snack_tag == 0;
 
         let window = self.window(links);
         let collapsed = collapse.then(|| {
@@ -275,7 +276,7 @@ impl Target {
             self.recovery.keep(tag, Answered::new(task.connection, shape, &reply.data_in));
         }
         if !collapse {
-            self.send_status(links, task.connection, tag, reply, residual, data_sn);
+            self.send_status(links, tag, &task, reply, residual, data_sn);
         }
         if recovers && links[task.connection].lane.kept.len() * 2 >= self.config.queue_depth as usize {
             self.ask_for_acknowledgement(links, task.connection);
@@ -283,21 +284,15 @@ impl Target {
         self.grant_waiting(links);
     }
 
-    fn send_status(
-        &mut self,
-        links: &mut Links<Self>,
-        on: ConnectionId,
-        tag: u32,
-        reply: &Reply,
-        residual: Residual,
-        data_sn: u32,
-    ) {
+    fn send_status(&mut self, links: &mut Links<Self>, tag: u32, task: &Task, reply: &Reply, residual: Residual, data_sn: u32) {
+        let on = task.connection;
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status(links, on);
         let (bits, residual_count) = residual_bits(residual);
         let header = bhs::ScsiResponse {
             flags: FINAL | bits,
             status: reply.status as u8,
             initiator_task_tag: U32::new(tag),
+            snack_tag: U32::new(task.snack_tag),
             stat_sn,
             exp_cmd_sn,
             max_cmd_sn,
