@@ -27,7 +27,7 @@ pub struct Access {
     pub rules: Vec<Rule>,
     /// Sessions at a time, of all initiators together.
     pub max_sessions: Option<u32>,
-    /// Connections of one session that are agreed to; one when nothing is said.
+    /// Connections of one session that are agreed to; the server's own choice when nothing is said.
     pub max_connections: Option<u16>,
 }
 

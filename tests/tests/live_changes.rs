@@ -9,10 +9,13 @@ use bytes::Bytes;
 use datamover::agent::control::{Control, ControlError};
 use nix::sys::signal::Signal;
 use offhost_tests::pattern;
+use offhost_tests::pdus::{self, Names};
 use offhost_tests::programs::{Target, program, run};
 use protocol::control::spec::{AccessSpec, Change, Effect, LunSpec, PortalSpec, TargetSpec, Verb};
 use protocol::scsi::Status;
 use sim::client::{Client, Data, Options};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const HOST: &str = "iqn.2026-01.test:host";
 const A: &str = "iqn.2026-01.test:a";
@@ -310,6 +313,39 @@ async fn a_reload_touches_only_what_differs() {
     load.goes_on().await;
     assert_eq!(load.end().await, [(0x3F, 0x0E); 2]);
     assert_eq!(target.log().matches("logged in").count(), 1, "the session was never dropped");
+}
+
+/// What a login is answered that offers MaxConnections=8.
+async fn agreed_connections(target: &Target) -> String {
+    let mut stream = TcpStream::connect(&target.portal).await.unwrap();
+    let names = Names { initiator: HOST, target: A };
+    stream.write_all(&pdus::login(names, 1, &[("MaxConnections", "8")])).await.unwrap();
+    let mut header = [0; 48];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut text = vec![0; u32::from_be_bytes([0, header[5], header[6], header[7]]) as usize];
+    stream.read_exact(&mut text).await.unwrap();
+    let text = String::from_utf8(text).unwrap();
+    text.split('\0').find_map(|pair| pair.strip_prefix("MaxConnections=")).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_connections_holds_for_sessions_that_begin_after_it_was_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, control) = served(folder.path());
+    let load = Load::on(login(&target.portal, A, 0).await.unwrap());
+    assert_eq!(agreed_connections(&target).await, "4", "unless configured otherwise");
+    let path = folder.path().join("offhost.toml");
+    for (limits, effects, agreed) in [
+        ("connections_per_session = 1", &["changed limits"][..], "1"),
+        ("connections_per_session = 6\nlogin_seconds = 9", &["changed limits", "at the next start: limits"], "6"),
+        ("sessions = 99\nlogin_seconds = 9", &["changed limits"], "4"),
+    ] {
+        std::fs::write(&path, format!("{FILE}[limits]\n{limits}\n")).unwrap();
+        assert_eq!(shown(&control.reload().await.unwrap()), effects, "{limits}");
+        assert_eq!(agreed_connections(&target).await, agreed, "{limits}");
+    }
+    load.goes_on().await;
+    load.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -381,9 +381,20 @@ impl Plan {
                 plan.effects.push(target_effect(Verb::Removed, &target.name));
             }
         }
+        let for_sessions = |limits: &LimitsSpec| (limits.sessions, limits.connections_per_session);
+        let for_server = |limits: &LimitsSpec| (limits.connections, limits.login_seconds);
+        let new_limits = for_sessions(&old.limits) != for_sessions(&new.limits);
+        if new_limits {
+            plan.effects.push(effect(Verb::Changed, "limits"));
+        }
         for target in &new.targets {
             match old.target(&target.name) {
-                Some(before) => plan.compare(before, target),
+                Some(before) => {
+                    plan.compare(before, target);
+                    if new_limits && before.access == target.access {
+                        plan.accesses.push(target.clone());
+                    }
+                }
                 None => {
                     plan.come.extend(places(target));
                     plan.accesses.push(target.clone());
@@ -399,7 +410,7 @@ impl Plan {
             ("control", old.control_path() == new.control_path()),
             ("mover", old.mover == new.mover),
             ("metrics", old.metrics == new.metrics),
-            ("limits", old.limits == new.limits),
+            ("limits", for_server(&old.limits) == for_server(&new.limits)),
         ] {
             if !same {
                 plan.effects.push(effect(Verb::AtNextStart, key));

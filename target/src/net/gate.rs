@@ -36,12 +36,17 @@ impl PortalGate {
 impl Gate for PortalGate {
     fn admit(&self, visitor: &Visitor) -> Result<Admission, LoginStatus> {
         let Some(asked) = &visitor.target_name else {
-            return Ok(Admission { target_name: None, chap: challenge(self.server.discovery().authentication.as_ref()) });
+            let chap = challenge(self.server.discovery().authentication.as_ref());
+            return Ok(Admission { chap, ..Admission::default() });
         };
         let target = self.target(asked).ok_or(LoginStatus::NOT_FOUND)?;
         let access = target.access();
         access.admit(&visitor.initiator_name)?;
-        Ok(Admission { target_name: Some(target.name().to_owned()), chap: challenge(access.authentication.as_ref()) })
+        Ok(Admission {
+            target_name: Some(target.name().to_owned()),
+            chap: challenge(access.authentication.as_ref()),
+            max_connections: access.max_connections,
+        })
     }
 
     fn authorize(&self, visitor: &Visitor, user: Option<&str>) -> Result<(), LoginStatus> {

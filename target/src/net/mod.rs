@@ -66,21 +66,13 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
 const MAX_COUNTERS: usize = 4096;
 
-/// Connections of one session, unless configured otherwise.
-const CONNECTIONS_OF_A_SESSION: u32 = 4;
-
-/// What every session is negotiated for. Nothing of it outlives its last connection.
-const WISHES: Wishes = Wishes {
-    max_connections: CONNECTIONS_OF_A_SESSION,
-    error_recovery_level: 1,
-    default_time2retain: 0,
-    ..Wishes::DEFAULT
-};
+/// What sessions are negotiated for; their target may allow other numbers of connections ([`crate::access::Access`]). Nothing of a
+/// session outlives its last connection.
+const WISHES: Wishes = Wishes { max_connections: 4, error_recovery_level: 1, default_time2retain: 0, ..Wishes::DEFAULT };
 
 /// All that is reached over the network: portals, targets, and how much of it at a time.
 #[derive(Debug)]
 pub struct Server {
-    wishes: Wishes,
     room: Arc<Semaphore>,
     logins: Logins,
     half_open: Arc<HalfOpen>,
@@ -105,7 +97,6 @@ impl Server {
     pub fn new(limits: &LimitsSpec) -> Arc<Self> {
         let max_connections = limits.connections.unwrap_or(MAX_CONNECTIONS);
         Arc::new(Self {
-            wishes: WISHES,
             half_open: Arc::default(),
             logins: Logins::default(),
             room: Arc::new(Semaphore::new(max_connections as usize)),
@@ -136,11 +127,12 @@ impl Server {
     ///
     /// # Errors
     /// The target that has this name already.
-    pub fn add_target(&self, target: Arc<Target>) -> Result<(), Arc<Target>> {
+    pub fn add_target(self: &Arc<Self>, target: Arc<Target>) -> Result<(), Arc<Target>> {
         let mut targets = self.targets.write().expect("no holder panics");
         match targets.get(&key(target.name())) {
             Some(there) => Err(Arc::clone(there)),
             None => {
+                target.belongs_to(self);
                 targets.insert(key(target.name()), target);
                 Ok(())
             }
@@ -206,7 +198,7 @@ impl Server {
             gate: Arc::new(PortalGate::new(Arc::clone(&self), portal, stream.local_addr()?)),
             // Zero is no TSIH. A session is named by initiator, ISID and TSIH, so that one number for two does no harm.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
-            wishes: self.wishes,
+            wishes: WISHES,
             login_timeout: self.login_timeout,
             // What VPD page B0h promises.
             max_write_length: TRANSFER_MAX as u32,
