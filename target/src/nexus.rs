@@ -124,11 +124,12 @@ impl NexusName {
 
 /// What a logical unit can ask of the target that a nexus belongs to.
 pub trait Peers: fmt::Debug + Send + Sync {
-    /// Relative target port identifiers of all target ports, ascending: the tags of the portal groups.
+    /// Relative target port identifiers of all target ports, ascending: the tags of the portal groups that it is reached through.
     fn target_ports(&self) -> Vec<u16>;
 
-    /// Ends the commands that some nexuses have at a logical unit, without an answer to them; done when none runs any more.
-    fn abort(self: Arc<Self>, nexuses: Vec<u64>, lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// Ends the commands that some nexuses have at a logical unit, whatever number each knows it by, without an answer to them;
+    /// done when none runs any more.
+    fn abort(self: Arc<Self>, nexuses: Vec<u64>, unit: Device) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// A nexus without others beside it, and with one target port: for tests, `Weak::<Alone>::new()`.
@@ -140,7 +141,7 @@ impl Peers for Alone {
         Vec::new()
     }
 
-    fn abort(self: Arc<Self>, _nexuses: Vec<u64>, _lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn abort(self: Arc<Self>, _nexuses: Vec<u64>, _unit: Device) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(std::future::ready(()))
     }
 }

@@ -40,7 +40,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// A command that a device carries out.
 pub(super) struct Running {
     tag: u32,
-    lun: LunAddress,
+    unit: Option<Device>,
     data_in_limit: u64,
     abort: CancellationToken,
     extended_copy: bool,
@@ -142,11 +142,11 @@ impl Connection {
         let data_out: u64 = command.data_out.iter().map(|part| part.len() as u64).sum();
         counters.data_out.fetch_add(data_out, Ordering::Relaxed);
 
-        let (tag, lun, data_in_limit) = (command.tag, command.lun, command.data_in_limit);
+        let (tag, data_in_limit) = (command.tag, command.data_in_limit);
         let abort = CancellationToken::new();
         let task = Task {
             nexus,
-            lun,
+            lun: command.lun,
             tag,
             attribute: attribute(command.attribute),
             cdb: command.cdb,
@@ -169,8 +169,9 @@ impl Connection {
         let run = self.next_run;
         self.next_run += 1;
         self.data_in_running += data_in_limit;
-        self.running
-            .insert(run, Running { tag, lun, data_in_limit, abort: abort.clone(), extended_copy, aborted: false, _place: place });
+        let running =
+            Running { tag, unit: device, data_in_limit, abort: abort.clone(), extended_copy, aborted: false, _place: place };
+        self.running.insert(run, running);
         match execution {
             Execution::Done(_) => unreachable!("answered above"),
             Execution::Blocking(work) => batch.push(Job { run, abort, work }),
@@ -248,16 +249,21 @@ impl Connection {
         }
     }
 
-    /// Aborts tasks; `then` follows when none of them runs any more.
+    /// Aborts tasks; `then` follows when none of them runs any more. What the session has forgotten is hit as well: a copy that
+    /// outlives its nexus, and what was aborted before and has not ended.
     fn abort(&mut self, scope: &Scope, then: Then) {
         let nexus = self.handle.as_ref().map(|handle| Arc::clone(&handle.nexus));
         let unit = |lun| nexus.as_ref().and_then(|nexus| nexus.luns.get(lun));
         let tags = self.session.abort_tasks(|tag, lun| scope.hits(tag, || unit(lun)));
-        self.abort_tags(&tags, then);
+        self.abort_those(&tags, |running| scope.hits(running.tag, || running.unit.clone()), then);
     }
 
     /// Ends commands that the session has forgotten.
     pub(super) fn abort_tags(&mut self, tags: &[u32], then: Then) {
+        self.abort_those(tags, |_| false, then);
+    }
+
+    fn abort_those(&mut self, tags: &[u32], also: impl Fn(&Running) -> bool, then: Then) {
         let tags: HashSet<u32> = tags.iter().copied().collect();
         // By now, since a tag may come again before there is room.
         self.deferred.retain(|placed| !tags.contains(&placed.command.tag));
@@ -265,7 +271,7 @@ impl Connection {
         let mut runs = HashSet::new();
         for (run, running) in &mut self.running {
             // A task of the same tag that was aborted before is waited for as well.
-            if tags.contains(&running.tag) {
+            if tags.contains(&running.tag) || also(running) {
                 running.aborted = true;
                 running.abort.cancel();
                 runs.insert(*run);
@@ -351,26 +357,12 @@ impl Connection {
         {
             match message {
                 Message::Finished(finished) => finished.into_iter().for_each(|one| self.finish(one)),
-                Message::Abort(scope, done) => self.abort_survivors(&scope, done),
+                // The nexus is gone: nobody is to be told.
+                Message::Abort(scope, done) => self.abort(&scope, Then::Tell(done)),
                 _ => {}
             }
         }
         handle.target.forget(handle.nexus.id);
-    }
-
-    /// As [`Connection::abort`], of commands that no session knows any more.
-    fn abort_survivors(&mut self, scope: &Scope, done: oneshot::Sender<Aborted>) {
-        let Some(handle) = &self.handle else { return };
-        let mut runs = HashSet::new();
-        for (run, running) in &self.running {
-            if scope.hits(running.tag, || handle.nexus.luns.get(running.lun)) {
-                running.abort.cancel();
-                runs.insert(*run);
-            }
-        }
-        // The nexus is gone: nobody is to be told.
-        self.waits.push(Wait { hit: 0, runs, then: Then::Tell(done) });
-        self.settle_waits();
     }
 }
 

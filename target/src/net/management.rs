@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use protocol::iscsi::{TaskManagementFunction as Function, TaskManagementResponse as Outcome};
 use protocol::scsi::{LunAddress, Sense, SenseKey};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Target;
 use super::wire::Guest;
@@ -117,14 +117,7 @@ impl Target {
     /// Aborts in all sessions but `own`, which has done so itself, waits for all, and resets what is to be reset.
     pub(super) async fn clear(self: Arc<Self>, own: u64, scope: Scope, reset: Reset, own_done: oneshot::Receiver<Aborted>) {
         let others: Vec<_> = self.reachable().into_iter().filter(|(nexus, _)| *nexus != own).collect();
-        let asked: Vec<_> = others
-            .iter()
-            .map(|(nexus, messages)| {
-                let (done, aborted) = oneshot::channel();
-                let _ = messages.send(Message::Abort(scope.clone(), done));
-                (*nexus, aborted)
-            })
-            .collect();
+        let asked: Vec<_> = others.iter().map(|(nexus, messages)| (*nexus, ask_to_abort(messages, &scope))).collect();
         let _ = own_done.await;
         for (nexus, aborted) in asked {
             // A session that ends meanwhile has ended its tasks.
@@ -145,20 +138,12 @@ impl Target {
 
 impl Peers for Target {
     fn target_ports(&self) -> Vec<u16> {
-        self.portal_groups()
+        self.ports()
     }
 
-    fn abort(self: Arc<Self>, nexuses: Vec<u64>, lun: LunAddress) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let unit = self.luns().get(lun);
-        let hit = self.handles().into_iter().filter(|session| nexuses.contains(&session.nexus.id));
-        let asked: Vec<_> = hit
-            .zip(std::iter::repeat_with(|| unit.clone()).map_while(|unit| unit))
-            .map(|(session, unit)| {
-                let (done, aborted) = oneshot::channel();
-                let _ = session.messages.send(Message::Abort(Scope::Unit(unit), done));
-                aborted
-            })
-            .collect();
+    fn abort(self: Arc<Self>, nexuses: Vec<u64>, unit: Device) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let hit = self.reachable().into_iter().filter(|(nexus, _)| nexuses.contains(nexus));
+        let asked: Vec<_> = hit.map(|(_, messages)| ask_to_abort(&messages, &Scope::Unit(unit.clone()))).collect();
         Box::pin(async move {
             for aborted in asked {
                 // A session that ends meanwhile has ended its tasks.
@@ -166,4 +151,10 @@ impl Peers for Target {
             }
         })
     }
+}
+
+fn ask_to_abort(messages: &mpsc::UnboundedSender<Message>, scope: &Scope) -> oneshot::Receiver<Aborted> {
+    let (done, aborted) = oneshot::channel();
+    let _ = messages.send(Message::Abort(scope.clone(), done));
+    aborted
 }

@@ -3,6 +3,7 @@
 //! A portal listens on one address and belongs to one portal group; what is said on its connections is not its business.
 //! Follows RFC 7143 (4.1), "network portal" and "portal groups", and appendix C for TargetAddress.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,6 +81,11 @@ impl Server {
     #[must_use]
     pub fn open_portals(&self) -> Vec<(SocketAddr, Portal)> {
         self.portals().iter().map(|(address, open)| (*address, open.portal.clone())).collect()
+    }
+
+    /// Tags of the portal groups, ascending.
+    pub(super) fn portal_groups(&self) -> BTreeSet<u16> {
+        self.portals().values().map(|open| open.portal.tag).collect()
     }
 
     /// Room for one more connection, at the cost of one that has not logged in where there is none.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use protocol::iscsi::login::LoggedIn;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Server;
 use super::management::Message;
 use crate::access::{Access, LunMask};
 use crate::lun::Device;
@@ -26,6 +27,8 @@ const REINSTATEMENT: Duration = Duration::from_secs(10);
 pub struct Target {
     name: String,
     luns: Arc<LunMap>,
+    /// Whose portals it is reached through.
+    served_by: OnceLock<Weak<Server>>,
     /// Tags of the portal groups it is reached through; empty for all.
     portal_groups: RwLock<Vec<u16>>,
     access: RwLock<Arc<Access>>,
@@ -60,8 +63,14 @@ impl Target {
     /// A target nobody is logged in to, reached through all portals.
     #[must_use]
     pub fn new(name: impl Into<String>, luns: Arc<LunMap>) -> Arc<Self> {
-        let (portal_groups, access, sessions) = (RwLock::default(), RwLock::default(), Mutex::default());
-        Arc::new(Self { name: name.into(), luns, portal_groups, access, sessions })
+        Arc::new(Self {
+            name: name.into(),
+            luns,
+            served_by: OnceLock::new(),
+            portal_groups: RwLock::default(),
+            access: RwLock::default(),
+            sessions: Mutex::default(),
+        })
     }
 
     /// iSCSI name.
@@ -148,6 +157,18 @@ impl Target {
     pub fn is_in_group(&self, tag: u16) -> bool {
         let groups = self.portal_groups.read().expect("no holder panics");
         groups.is_empty() || groups.contains(&tag)
+    }
+
+    /// Tags of the portal groups that it is reached through, ascending.
+    #[must_use]
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let groups = self.served_by.get().and_then(Weak::upgrade).map(|server| server.portal_groups()).unwrap_or_default();
+        groups.into_iter().filter(|tag| self.is_in_group(*tag)).collect()
+    }
+
+    /// Notes who serves it.
+    pub(super) fn belongs_to(&self, server: &Arc<Server>) {
+        let _ = self.served_by.set(Arc::downgrade(server));
     }
 
     /// Tags of the portal groups it was restricted to; empty for all.

@@ -60,9 +60,9 @@ pub fn persistent_reserve_out<D: LogicalUnit>(device: &D, task: &Task) -> Reply 
 /// PREEMPT AND ABORT: the commands of the preempted nexuses have ended when it answers.
 pub fn persistent_reserve_out_and_abort<D: LogicalUnit>(device: Arc<D>, task: Task) -> ReplyFuture {
     Box::pin(async move {
-        let (nexus, lun) = (Arc::clone(&task.nexus), task.lun);
-        let unit = Arc::clone(&device);
-        let changed = spawn_blocking(move || change(&*unit, &task)).await.map_err(|_| Sense::INTERNAL_TARGET_FAILURE)?;
+        let (nexus, unit) = (Arc::clone(&task.nexus), task.nexus.luns.get(task.lun));
+        let changing = Arc::clone(&device);
+        let changed = spawn_blocking(move || change(&*changing, &task)).await.map_err(|_| Sense::INTERNAL_TARGET_FAILURE)?;
         let effects = match changed? {
             Ok(effects) => effects,
             Err(refusal) => return Ok(refusal),
@@ -71,8 +71,8 @@ pub fn persistent_reserve_out_and_abort<D: LogicalUnit>(device: Arc<D>, task: Ta
             device.common().attentions.known_nexuses().into_iter().filter(|(_, name)| effects.preempted.contains(name));
         let preempted: Vec<u64> = preempted.map(|(id, _)| id).collect();
         preempted.iter().for_each(|id| device.common().removal.allow(*id));
-        if let Some(peers) = nexus.peers.upgrade() {
-            peers.abort(preempted, lun).await;
+        if let (Some(peers), Some(unit)) = (nexus.peers.upgrade(), unit) {
+            peers.abort(preempted, unit).await;
         }
         Ok(Response::good())
     })
