@@ -11,9 +11,12 @@ pub mod guest;
 pub mod judges;
 pub mod ntfs;
 pub mod pattern;
+pub mod pdus;
 pub mod programs;
 pub mod reflink;
 pub mod small;
+pub mod witness;
+pub mod wrong;
 
 use std::io::Write;
 

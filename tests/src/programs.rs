@@ -114,6 +114,16 @@ impl Target {
         self.child.id() as i32
     }
 
+    /// Resident memory, in KiB.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("a process has memory")?;
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).with_context(|| line.to_owned())
+    }
+
     /// `kill -9`, and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
