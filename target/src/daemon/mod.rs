@@ -31,12 +31,12 @@ use std::time::Duration;
 use anyhow::Context;
 use protocol::control::spec::PortalSpec;
 use protocol::control::{ErrorKind, Failure};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{Config, Source};
 use crate::library::Libraries;
 use crate::mover::Movers;
-use crate::net::Server;
+use crate::net::{self, Server};
 use crate::snapshot::SnapshotService;
 use crate::xcopy::CopyManager;
 use snapshots::ServedView;
@@ -87,6 +87,12 @@ impl Daemon {
             changing: tokio::sync::Mutex::default(),
         });
         daemon.apply(config, &[]).await.map_err(|failure| anyhow::anyhow!(failure.error))?;
+        info!(
+            connections = daemon.server.most_connections(),
+            connection_mib = net::most_held_by_connection() >> 20,
+            session_mib = net::most_held_by_session() >> 20,
+            "memory of connections and sessions is bounded, each by"
+        );
         Ok(daemon)
     }
 

@@ -16,6 +16,7 @@ use protocol::control::Status;
 use protocol::iscsi::ProtocolError;
 use protocol::iscsi::pdu::FrameError;
 
+use crate::net;
 use usage::{BUCKETS_US, Op, Outcome, Total};
 
 /// Media type of [`text`].
@@ -95,6 +96,10 @@ fn server(out: &mut Out, facts: &Facts<'_>) {
     }
     out.family("iscsi_target_connections", "gauge", "Connections that are open, logged in or not.");
     out.sample("iscsi_target_connections", &[], facts.connections);
+    out.family("iscsi_target_connection_memory_max_bytes", "gauge", "What one connection can make the target hold at most.");
+    out.sample("iscsi_target_connection_memory_max_bytes", &[], net::most_held_by_connection());
+    out.family("iscsi_target_session_memory_max_bytes", "gauge", "What one session can, beside its connections.");
+    out.sample("iscsi_target_session_memory_max_bytes", &[], net::most_held_by_session());
     out.family("iscsi_target_logins_total", "counter", "Logins by their result.");
     for (result, count) in [("accepted", &facts.logins.accepted), ("refused", &facts.logins.refused)] {
         out.sample("iscsi_target_logins_total", &[("result", &result)], count.load(Ordering::Relaxed));

@@ -22,6 +22,7 @@ use super::management::{Aborted, Finished, Message, Plan, Reset, Scope};
 use super::target::{SessionHandle, Target};
 use super::wire::Guest;
 use crate::lun::common::Place;
+use crate::lun::disk::TRANSFER_MAX;
 use crate::lun::{Device, absent};
 use crate::task::{Attribute, Execution, Response, Task};
 
@@ -34,6 +35,8 @@ const WORTH_SENDING: usize = 128 * 1024;
 const MAX_DATA_IN_RUNNING: u64 = 64 * 1024 * 1024;
 /// Bytes sent that may have to be sent again, above which no further command is started.
 const MAX_KEPT: usize = 16 * 1024 * 1024;
+/// Bytes of Data-In that a session holds at most: of commands that run, and of one that always may; sent and to be sent again.
+pub(super) const MOST_HELD: u64 = MAX_DATA_IN_RUNNING + TRANSFER_MAX + MAX_KEPT as u64;
 /// How often it is said that commands still run though their session has ended.
 const DRAIN: Duration = Duration::from_secs(30);
 

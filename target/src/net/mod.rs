@@ -164,6 +164,12 @@ impl Server {
         &self.logins
     }
 
+    /// Connections that may be open at a time, logged in or not.
+    #[must_use]
+    pub fn most_connections(&self) -> u32 {
+        self.max_connections
+    }
+
     /// Connections that are open, logged in or not.
     #[must_use]
     pub fn connection_count(&self) -> u64 {
@@ -198,11 +204,8 @@ impl Server {
             gate: Arc::new(PortalGate::new(Arc::clone(&self), portal, stream.local_addr()?)),
             // Zero is no TSIH. A session is named by initiator, ISID and TSIH, so that one number for two does no harm.
             tsih: self.next_tsih.fetch_add(1, Ordering::Relaxed).max(1),
-            wishes: WISHES,
             login_timeout: self.login_timeout,
-            // What VPD page B0h promises.
-            max_write_length: TRANSFER_MAX as u32,
-            ..Default::default()
+            ..session_config()
         };
         let shutdown = self.shutdown.clone();
         let place = self.half_open.enter(stream.peer_addr()?.ip());
@@ -287,6 +290,25 @@ impl Server {
     fn portals(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, OpenPortal>> {
         self.portals.lock().expect("no holder panics")
     }
+}
+
+/// What all sessions have alike.
+fn session_config() -> TargetConfig {
+    // What VPD page B0h promises.
+    TargetConfig { wishes: WISHES, max_write_length: TRANSFER_MAX as u32, ..Default::default() }
+}
+
+/// Bytes that one connection can make the target hold at most, in its buffers of both directions.
+#[must_use]
+pub const fn most_held_by_connection() -> u64 {
+    wire::MOST_HELD
+}
+
+/// Bytes that one session can make the target hold at most, beside those of its connections: data on its way to logical units and
+/// from them, and what may have to be sent again.
+#[must_use]
+pub fn most_held_by_session() -> u64 {
+    session_config().most_held() + commands::MOST_HELD
 }
 
 /// How names are compared.

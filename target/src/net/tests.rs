@@ -1,5 +1,6 @@
 //! The target on a real socket, against the session machine of the other side.
 
+mod bounds;
 mod commands;
 mod joining;
 mod management;

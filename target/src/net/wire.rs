@@ -22,6 +22,8 @@ const USED_BUFFERS: usize = 8;
 const READS_PER_WAKE_UP: usize = 4;
 /// Bytes waiting to be sent above which nothing more is read.
 const MAX_BACKLOG: usize = 16 * 1024 * 1024;
+/// Bytes that a connection holds at most: what is read and not done, and what waits to be sent. One PDU may come on top of either.
+pub(super) const MOST_HELD: u64 = ((1 + USED_BUFFERS) * LONG_READ_ROOM + MAX_BACKLOG) as u64;
 /// Parts of one vectored write.
 const WRITE_PARTS: usize = 64;
 

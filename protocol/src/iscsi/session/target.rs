@@ -81,6 +81,19 @@ impl Default for TargetConfig {
     }
 }
 
+impl TargetConfig {
+    /// Bytes that a session holds at most of what its initiator sends and has not acknowledged; what its caller hands it to send
+    /// comes on top.
+    #[must_use]
+    pub fn most_held(&self) -> u64 {
+        let asked_for = self.write_budget.max(self.max_write_length.into());
+        // Commands in the window, and as many immediate ones.
+        let unsolicited = 2 * u64::from(self.queue_depth) * u64::from(self.wishes.first_burst_length);
+        let last_early = u64::from(self.wishes.max_recv_data_segment_length);
+        asked_for + unsolicited + order::MAX_EARLY_BYTES as u64 + last_early + recovery::MAX_KEPT_BYTES as u64
+    }
+}
+
 /// A SCSI command with all its Data-Out.
 #[derive(Debug)]
 pub struct Command {

@@ -110,7 +110,7 @@ async fn preempt_and_abort_ends_the_commands_at_the_unit_whatever_its_numbers_ar
     let (register, reserve, preempt_and_abort) = (0, 1, 5);
     let (served, gate) = Served::with_disk().await;
     show_as(&served, "iqn.2026-11.example:host", 5);
-    let mut host = served.client("iqn.2026-11.example:host").await;
+    let mut host = served.client_at("iqn.2026-11.example:host", 5).await;
     let mut other = served.client("iqn.2026-11.example:other").await;
     for (client, lun, key) in [(&mut host, 5, 1), (&mut other, 0, 2)] {
         reserve_out(client, lun, register, 0, key);

@@ -15,7 +15,7 @@ use super::{RejectReason, Target};
 
 /// Bytes of data segments that early requests may hold. Each is at most a MaxRecvDataSegmentLength long, and there are no more than
 /// the window lets in.
-const MAX_EARLY_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_EARLY_BYTES: usize = 16 * 1024 * 1024;
 
 /// ExpCmdSN, MaxCmdSN and the requests that came before their turn.
 #[derive(Debug, Default)]

@@ -21,7 +21,7 @@ use super::{Target, U32};
 /// Answers kept of one connection. More than an initiator leaves unacknowledged that answers pings; beyond it the oldest goes.
 const MAX_KEPT: usize = 1024;
 /// Bytes of their data segments, likewise; those of Data-In are counted elsewhere.
-const MAX_KEPT_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
 /// Types of SNACK. RFC 7143 (11.16.1).
 const DATA_OR_R2T: u8 = 0;
