@@ -115,9 +115,27 @@ pub enum Execution {
     /// Done already.
     Done(Response),
     /// Has to wait for a file: run it on a thread that may block. All of one wake-up share one hop.
-    Blocking(Box<dyn FnOnce() -> Response + Send>),
+    Blocking(Job),
+    /// As [`Execution::Blocking`], but for so long that no other command may wait behind it: a thread of its own.
+    Alone(Job),
     /// Has to wait for something else: a hold to end, a mover.
     Async(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+/// What a thread that may block carries out.
+pub type Job = Box<dyn FnOnce() -> Response + Send>;
+
+impl Execution {
+    /// The same, with something done to its response.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(Response) -> Response + Send + 'static) -> Self {
+        match self {
+            Self::Done(response) => Self::Done(change(response)),
+            Self::Blocking(run) => Self::Blocking(Box::new(move || change(run()))),
+            Self::Alone(run) => Self::Alone(Box::new(move || change(run()))),
+            Self::Async(run) => Self::Async(Box::pin(async move { change(run.await) })),
+        }
+    }
 }
 
 impl fmt::Debug for Execution {
@@ -125,6 +143,7 @@ impl fmt::Debug for Execution {
         match self {
             Self::Done(response) => f.debug_tuple("Done").field(response).finish(),
             Self::Blocking(_) => f.write_str("Blocking"),
+            Self::Alone(_) => f.write_str("Alone"),
             Self::Async(_) => f.write_str("Async"),
         }
     }

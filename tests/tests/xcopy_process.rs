@@ -178,7 +178,7 @@ fn designator(device: &Device) -> Designator {
 async fn finish(execution: Execution) -> Response {
     match execution {
         Execution::Done(response) => response,
-        Execution::Blocking(run) => spawn_blocking(run).await.unwrap(),
+        Execution::Blocking(run) | Execution::Alone(run) => spawn_blocking(run).await.unwrap(),
         Execution::Async(work) => work.await,
     }
 }

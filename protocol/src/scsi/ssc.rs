@@ -44,8 +44,8 @@ pub const WRITE_6: CommandSpec = writes("WRITE(6)", &[0x0A, 0x01, 0xFF, 0xFF, 0x
 pub const SET_CAPACITY: CommandSpec = writes("SET CAPACITY", &[0x0B, 0x01, 0, 0xFF, 0xFF, 0], DataDirection::None);
 /// READ REVERSE(6): BYTORD, SILI, FIXED.
 pub const READ_REVERSE_6: CommandSpec = row("READ REVERSE(6)", &[0x0F, 0x07, 0xFF, 0xFF, 0xFF, 0], DataDirection::In);
-/// VERIFY(6): IMMED, BYTCMP, FIXED.
-pub const VERIFY_6: CommandSpec = row("VERIFY(6)", &[0x13, 0x07, 0xFF, 0xFF, 0xFF, 0], DataDirection::Out);
+/// VERIFY(6): VTE, VLBPM, VBF, IMMED, BYTCMP, FIXED.
+pub const VERIFY_6: CommandSpec = row("VERIFY(6)", &[0x13, 0x3F, 0xFF, 0xFF, 0xFF, 0], DataDirection::Out);
 /// WRITE FILEMARKS(6): IMMED.
 pub const WRITE_FILEMARKS_6: CommandSpec = writes("WRITE FILEMARKS(6)", &[0x10, 0x01, 0xFF, 0xFF, 0xFF, 0], DataDirection::None);
 /// SPACE(6): CODE.
@@ -143,6 +143,30 @@ impl Transfer6Cdb {
     /// BYTORD of READ REVERSE(6): the bytes of each block come first byte first; else the last comes first.
     #[must_use]
     pub const fn byte_order(&self) -> bool {
+        self.flags & 0x04 != 0
+    }
+
+    /// VTE of VERIFY(6): to the end of data.
+    #[must_use]
+    pub const fn verify_to_end_of_data(&self) -> bool {
+        self.flags & 0x20 != 0
+    }
+
+    /// VLBPM of VERIFY(6): every block has to be protected on the medium, by the method that the mode page names.
+    #[must_use]
+    pub const fn verify_protection_method(&self) -> bool {
+        self.flags & 0x10 != 0
+    }
+
+    /// VBF of VERIFY(6): the length counts filemarks.
+    #[must_use]
+    pub const fn verify_by_filemarks(&self) -> bool {
+        self.flags & 0x08 != 0
+    }
+
+    /// IMMED of VERIFY(6).
+    #[must_use]
+    pub const fn verify_immediate(&self) -> bool {
         self.flags & 0x04 != 0
     }
 

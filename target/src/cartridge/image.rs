@@ -135,6 +135,11 @@ impl Image {
     /// Ends the image at `at`.
     pub fn cut(&self, at: u64) -> io::Result<()> {
         self.file.set_len(at)?;
+        self.end_at(at)
+    }
+
+    /// Ends the image at `at`, and leaves what lies behind.
+    pub fn end_at(&self, at: u64) -> io::Result<()> {
         self.write_word(at, END_OF_MEDIUM.to_le_bytes())
     }
 

@@ -9,6 +9,7 @@
 //!
 //! Knows no SCSI. Follows the rules of [`protocol::cartridge`].
 
+mod erase;
 mod image;
 mod index;
 pub mod memory;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use protocol::cartridge::TapePosition;
 use tracing::warn;
 
+pub use self::erase::Erasure;
 pub use self::metadata::Metadata;
 pub use self::open::OpenError;
 pub use self::partition::{Partition, ReadError, Stored, WriteError, Written};

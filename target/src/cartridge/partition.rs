@@ -339,7 +339,7 @@ impl Partition {
         Ok(())
     }
 
-    fn in_doubt(&mut self, error: io::Error) -> io::Error {
+    pub(super) fn in_doubt(&mut self, error: io::Error) -> io::Error {
         self.writable = false;
         self.notes.push(format!("the image is in doubt after an error ({error}): protected until loaded again"));
         error

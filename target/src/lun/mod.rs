@@ -15,7 +15,7 @@ use std::sync::Arc;
 use protocol::scsi::Sense;
 
 use crate::metrics::usage::{Meter, Op};
-use crate::task::{Execution, Response, Task};
+use crate::task::{Execution, Task};
 use common::Common;
 
 /// A logical unit of any type; cheap to clone.
@@ -42,16 +42,11 @@ impl Device {
             Self::Tape(tape) => tape.start(task),
             Self::Changer(changer) => changer.start(task),
         };
-        let count = move |response: Response| {
+        execution.map(move |response| {
             let data_in: u64 = response.data_in.iter().map(|part| part.len() as u64).sum();
             meter.end(session, response.status, data_in.min(limit));
             response
-        };
-        match execution {
-            Execution::Done(response) => Execution::Done(count(response)),
-            Execution::Blocking(run) => Execution::Blocking(Box::new(move || count(run()))),
-            Execution::Async(run) => Execution::Async(Box::pin(async move { count(run.await) })),
-        }
+        })
     }
 
     /// What every logical unit has.

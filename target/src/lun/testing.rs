@@ -174,7 +174,7 @@ pub(crate) fn task(nexus: &Arc<Nexus>, cdb: &str, data_out: impl Into<Bytes>) ->
 pub(crate) fn finish(execution: Execution) -> Response {
     match execution {
         Execution::Done(response) => response,
-        Execution::Blocking(run) => run(),
+        Execution::Blocking(run) | Execution::Alone(run) => run(),
         Execution::Async(_) => panic!("the command is parked"),
     }
 }

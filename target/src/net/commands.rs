@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::iscsi::{Attribute as WireAttribute, Command, ConnectionId, Reply, TaskManagementFunction, TaskManagementResponse};
-use protocol::scsi::{LunAddress, Sense};
+use protocol::scsi::{LunAddress, Sense, Status};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -178,6 +178,13 @@ impl Connection {
         match execution {
             Execution::Done(_) => unreachable!("answered above"),
             Execution::Blocking(work) => batch.push(Job { run, abort, work }),
+            Execution::Alone(work) => {
+                let promise = Promise { run, sender: Some(self.sender.clone()) };
+                tokio::task::spawn_blocking(move || {
+                    let aborted = || Response::status(Status::TaskAborted);
+                    promise.keep(if abort.is_cancelled() { aborted() } else { work() });
+                });
+            }
             Execution::Async(future) => {
                 let promise = Promise { run, sender: Some(self.sender.clone()) };
                 tokio::spawn(async move { promise.keep(future.await) });

@@ -182,7 +182,7 @@ fn finish(execution: Execution) -> Response {
     RUNTIME.block_on(async {
         match execution {
             Execution::Done(response) => response,
-            Execution::Blocking(run) => run(),
+            Execution::Blocking(run) | Execution::Alone(run) => run(),
             Execution::Async(future) => tokio::time::timeout(PATIENCE, future).await.expect("a command ends"),
         }
     })

@@ -1,11 +1,11 @@
 //! Media changer: the arm of a library as a logical unit.
 //!
 //! ```text
-//! start → turns → dispatch → movement → crate::library → drives (lun::tape), library.json
-//!                            status   ┘
+//! start → dispatch → movement → crate::library → drives (lun::tape), library.json
+//!                    status   ┘
 //! ```
 //!
-//! What moves or looks runs on a thread that may block, in the order in which it came; what is told of the elements is answered at once.
+//! What moves or looks runs on a thread of its own, in the order in which it came; what is told of the elements is answered at once.
 //! Reads and writes no medium: those are the drives' LUNs. No log pages of its own. Follows SMC-3.
 
 mod elements;
@@ -16,7 +16,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use protocol::control::{CartridgeStatus, LibraryStatus};
 use protocol::scsi::inquiry::version;
@@ -25,10 +25,8 @@ use protocol::scsi::{DeviceType, Sense, SenseFormat, smc, smc_data, spc};
 
 use self::status::Search;
 use super::Device;
-use super::common::{Command, Common, LogicalUnit, Run, dispatch};
-use super::tape::turns::Turns;
+use super::common::{Command, Common, LogicalUnit, Run, Turns, dispatch, prevent_allow};
 use crate::library::{ExportError, ImportError, Layout, Library, Place};
-use crate::nexus::Nexus;
 use crate::task::{Execution, Task};
 
 /// A changer LUN.
@@ -38,8 +36,6 @@ pub struct Changer {
     library: Arc<Library>,
     /// The door of the import/export elements stands open.
     open: AtomicBool,
-    /// Who wants the media to stay.
-    prevented: Mutex<Vec<Weak<Nexus>>>,
     /// What each nexus is looking for; never held across anything that waits.
     searches: Mutex<Vec<Search>>,
     turns: Turns,
@@ -49,14 +45,7 @@ impl Changer {
     /// The changer of a library.
     #[must_use]
     pub fn new(common: Common, library: Arc<Library>) -> Arc<Self> {
-        Arc::new(Self {
-            common,
-            library,
-            open: AtomicBool::new(false),
-            prevented: Mutex::default(),
-            searches: Mutex::default(),
-            turns: Turns::default(),
-        })
+        Arc::new(Self { common, library, open: AtomicBool::new(false), searches: Mutex::default(), turns: Turns::default() })
     }
 
     /// What it moves media in.
@@ -81,13 +70,7 @@ impl Changer {
     /// Begins a command; never blocks.
     #[must_use]
     pub fn start(self: &Arc<Self>, task: Task) -> Execution {
-        // Taken before anything is decided, so that commands meet the arm in the order in which they came.
-        let turn = self.turns.take();
-        let abort = task.abort.clone();
-        match dispatch(self, task) {
-            Execution::Blocking(run) => turn.run(abort, run),
-            other => other,
-        }
+        dispatch(self, task)
     }
 
     /// An operator puts a cartridge's folder into an import/export element. Every nexus is told. Blocks.
@@ -124,10 +107,10 @@ impl Changer {
         done
     }
 
-    /// PREVENT ALLOW MEDIUM REMOVAL holds.
+    /// PREVENT ALLOW MEDIUM REMOVAL holds: an operator can neither open the door nor export.
     #[must_use]
     pub fn removal_prevented(&self) -> bool {
-        self.prevented.lock().expect("no holder panics").iter().any(|nexus: &Weak<_>| nexus.strong_count() > 0)
+        self.common.removal.is_prevented()
     }
 
     fn is_open(&self) -> bool {
@@ -147,16 +130,16 @@ impl LogicalUnit for Changer {
 
     #[rustfmt::skip]
     const COMMANDS: &'static [Command<Self>] = &[
-        Command { spec: &smc::INITIALIZE_ELEMENT_STATUS, run: Run::Blocking(movement::initialize_element_status) },
-        Command { spec: &smc::OPEN_CLOSE_IMPORT_EXPORT_ELEMENT, run: Run::Blocking(movement::open_close) },
-        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(movement::prevent_allow) },
+        Command { spec: &smc::INITIALIZE_ELEMENT_STATUS, run: Run::Alone(movement::initialize_element_status) },
+        Command { spec: &smc::OPEN_CLOSE_IMPORT_EXPORT_ELEMENT, run: Run::Alone(movement::open_close) },
+        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(prevent_allow) },
         Command { spec: &smc::POSITION_TO_ELEMENT, run: Run::Blocking(movement::position_to_element) },
         Command {
             spec: &smc::INITIALIZE_ELEMENT_STATUS_WITH_RANGE,
-            run: Run::Blocking(movement::initialize_element_status_with_range),
+            run: Run::Alone(movement::initialize_element_status_with_range),
         },
-        Command { spec: &smc::MOVE_MEDIUM, run: Run::Blocking(movement::move_medium) },
-        Command { spec: &smc::EXCHANGE_MEDIUM, run: Run::Blocking(movement::exchange_medium) },
+        Command { spec: &smc::MOVE_MEDIUM, run: Run::Alone(movement::move_medium) },
+        Command { spec: &smc::EXCHANGE_MEDIUM, run: Run::Alone(movement::exchange_medium) },
         Command { spec: &smc::REQUEST_VOLUME_ELEMENT_ADDRESS, run: Run::Inline(status::request_volume_element_address) },
         Command { spec: &smc::SEND_VOLUME_TAG, run: Run::Inline(status::send_volume_tag) },
         Command { spec: &smc::READ_ELEMENT_STATUS, run: Run::Inline(status::read_element_status) },
@@ -168,6 +151,10 @@ impl LogicalUnit for Changer {
 
     fn device(self: &Arc<Self>) -> Device {
         Device::Changer(Arc::clone(self))
+    }
+
+    fn turns(&self) -> Option<&Turns> {
+        Some(&self.turns)
     }
 
     /// No medium is mounted in a changer, so there is neither a block descriptor nor anything device specific.

@@ -1,8 +1,6 @@
 //! What moves media or keeps them where they are: MOVE MEDIUM, EXCHANGE MEDIUM, POSITION TO ELEMENT, INITIALIZE ELEMENT STATUS, and
 //! the import/export door. Follows SMC-3.
 
-use std::sync::Arc;
-
 use protocol::scsi::smc::{ExchangeMediumCdb, InitializeRangeCdb, MoveMediumCdb, OpenCloseCdb, PositionToElementCdb};
 use protocol::scsi::{FieldPointer, Sense};
 use tracing::{error, info};
@@ -106,19 +104,6 @@ pub fn open_close(changer: &Changer, task: &Task) -> Reply {
     }
 }
 
-/// PREVENT ALLOW MEDIUM REMOVAL: an operator can neither open the door nor export. A prevention ends with its nexus.
-pub fn prevent_allow(changer: &Changer, task: &Task) -> Reply {
-    let [_, _, _, _, prevent, ..] = *task.cdb.basic();
-    let mut prevented = changer.prevented.lock().expect("no holder panics");
-    prevented.retain(|nexus| nexus.upgrade().is_some_and(|nexus| nexus.id != task.nexus.id));
-    match prevent & 0x03 {
-        0 => {}
-        1 => prevented.push(Arc::downgrade(&task.nexus)),
-        _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1))),
-    }
-    Ok(Response::good())
-}
-
 /// MEDIUM TRANSPORT ELEMENT ADDRESS: the one there is, or zero for the default.
 fn default_transport(address: u16) -> Result<(), Sense> {
     match address {
@@ -162,7 +147,7 @@ fn answer(moved: Result<(), MoveError>, fields: &[(Place, u16)]) -> Reply {
         MoveError::Refused(MoveRefused::NoSuchPlace(place)) | MoveError::NoDrive(place) => {
             at(place, Sense::INVALID_ELEMENT_ADDRESS)
         }
-        MoveError::Held { place, source: UnloadError::Prevented | UnloadError::Copying } => {
+        MoveError::Held { place, source: UnloadError::Prevented | UnloadError::Copying | UnloadError::InProgress } => {
             at(place, Sense::MEDIUM_REMOVAL_PREVENTED_BY_DATA_TRANSFER_ELEMENT)
         }
         MoveError::Held { .. } | MoveError::Drive { .. } => Sense::MEDIA_LOAD_OR_EJECT_FAILED,

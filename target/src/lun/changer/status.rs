@@ -128,7 +128,7 @@ fn fill(element: &mut Element, held: &Held) {
 
 /// A drive gives its cartridge away unless somebody prevents it or a copy runs. One that could not load what lies in it says so.
 fn drive_element(element: &mut Element, drive: &Tape) {
-    element.accessible = !drive.removal_prevented() && !drive.is_copying();
+    element.accessible = !drive.removal_prevented() && !drive.is_busy();
     element.device = Some(device_identifier(drive));
     if element.full && drive.cartridge().is_none() {
         element.exception = Some(MEDIA_LOAD_OR_EJECT_FAILED);

@@ -9,6 +9,7 @@ use crate::library::Wanted;
 use crate::lun::common::Identity;
 use crate::lun::tape::Tape;
 use crate::lun::testing::{finish, nexus, task};
+use crate::nexus::Nexus;
 use crate::task::Response;
 
 struct Bench {

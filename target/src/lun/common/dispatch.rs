@@ -11,10 +11,10 @@ use protocol::scsi::conflict::Rule;
 use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, SenseFormat, Status};
 use tracing::debug;
 
-use super::LogicalUnit;
-use super::shield;
 use super::spc::{Shared, is_third_party_copy};
-use crate::task::{Execution, Response, Task};
+use super::turns::{Turn, Turns};
+use super::{Lasting, LogicalUnit, background, shield};
+use crate::task::{Execution, Job, Response, Task};
 
 /// What a handler comes to: a response, or the sense data of a CHECK CONDITION.
 pub type Reply = Result<Response, Sense>;
@@ -38,6 +38,10 @@ pub enum Run<D> {
     Inline(fn(&D, &Task) -> Reply),
     /// On a thread that may block.
     Blocking(fn(&D, &Task) -> Reply),
+    /// On a thread of its own, since it may block for long: it moves or synchronizes a medium.
+    Alone(fn(&D, &Task) -> Reply),
+    /// As [`Run::Alone`], and on after its status where IMMED says so.
+    Lasting(fn(&D, &Task) -> Result<Lasting<D>, Sense>),
     /// Waits for something other than a file: a hold, a mover. Has to watch [`Task::abort`].
     Async(fn(Arc<D>, Task) -> ReplyFuture),
     /// Decides by itself, without blocking.
@@ -47,8 +51,10 @@ pub enum Run<D> {
 /// Begins a command on `device`; never blocks.
 #[must_use]
 pub fn dispatch<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
+    // Taken before anything is decided, so that commands meet the medium in the order in which they came.
+    let turn = device.turns().map(Turns::take);
     let execution = match choose(&**device, &task) {
-        Ok(command) => start(command, device, task),
+        Ok(command) => start(command, device, task, turn),
         Err(refusal) => Execution::Done(refusal),
     };
     match device.common().sense_format() {
@@ -99,13 +105,30 @@ fn same(a: &CommandSpec, b: &CommandSpec) -> bool {
     (a.opcode, a.service_action) == (b.opcode, b.service_action)
 }
 
-fn start<D: LogicalUnit>(command: &'static Command<D>, device: &Arc<D>, task: Task) -> Execution {
+fn start<D: LogicalUnit>(command: &'static Command<D>, device: &Arc<D>, task: Task, turn: Option<Turn>) -> Execution {
+    let abort = task.abort.clone();
+    let thread = |how: fn(Job) -> Execution, job: Job| match turn {
+        Some(turn) => turn.run(abort, how, job),
+        None => how(job),
+    };
     match command.run {
         Run::Inline(run) => Execution::Done(answer(command.spec, run(device, &task))),
         Run::Blocking(run) => {
             let device = Arc::clone(device);
-            Execution::Blocking(Box::new(move || answer(command.spec, run(&device, &task))))
+            thread(Execution::Blocking, Box::new(move || answer(command.spec, run(&device, &task))))
         }
+        Run::Alone(run) => {
+            let device = Arc::clone(device);
+            thread(Execution::Alone, Box::new(move || answer(command.spec, run(&device, &task))))
+        }
+        Run::Lasting(plan) => match plan(device, &task) {
+            Ok(work) => {
+                let (device, nexus) = (Arc::clone(device), task.nexus.id);
+                let job = move || answer(command.spec, background::carry_out(&device, nexus, command.spec, work));
+                thread(Execution::Alone, Box::new(job))
+            }
+            Err(sense) => Execution::Done(answer(command.spec, Err(sense))),
+        },
         Run::Async(run) => {
             let reply = run(Arc::clone(device), task);
             Execution::Async(Box::pin(async move { answer(command.spec, reply.await) }))
@@ -130,13 +153,8 @@ const fn passes_attentions(opcode: u8) -> bool {
 
 /// Sense data that comes later is written as the logical unit was told when the command began.
 fn formatted(execution: Execution, format: SenseFormat) -> Execution {
-    let set = move |response: Response| match response.status {
+    execution.map(move |response| match response.status {
         Status::CheckCondition => Response { sense_format: format, ..response },
         _ => response,
-    };
-    match execution {
-        Execution::Done(response) => Execution::Done(set(response)),
-        Execution::Blocking(run) => Execution::Blocking(Box::new(move || set(run()))),
-        Execution::Async(run) => Execution::Async(Box::pin(async move { set(run.await) })),
-    }
+    })
 }

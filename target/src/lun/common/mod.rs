@@ -4,6 +4,7 @@
 //! have alike are added here. No medium is touched in this module. Follows SPC-4 and SAM-5.
 
 mod attention;
+pub(in crate::lun) mod background;
 mod dispatch;
 mod identity;
 mod keep;
@@ -13,17 +14,20 @@ mod saved;
 mod shield;
 mod spc;
 mod task_set;
+mod turns;
 
 pub use attention::Attentions;
+pub use background::{Background, Lasting, Operation, Told};
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
 pub use identity::Identity;
 pub use keep::Kept;
-pub use removal::RemovalPrevention;
+pub use removal::{RemovalPrevention, prevent_allow};
 pub use reservation::Reservations;
 pub use saved::{SavedModes, restore_modes};
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
 pub use task_set::{Place, TaskSet};
+pub use turns::Turns;
 
 use std::fmt;
 use std::io;
@@ -72,6 +76,11 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
         None
     }
 
+    /// The order of commands that block, where the device does one thing after the other; `None` where they run side by side.
+    fn turns(&self) -> Option<&Turns> {
+        None
+    }
+
     /// What MODE SENSE puts before the pages; `long_lba` asks for the block descriptor of sixteen bytes, where there is one.
     fn mode_header(&self, long_lba: bool) -> ModeHeader;
 
@@ -97,7 +106,7 @@ pub trait LogicalUnit: fmt::Debug + Send + Sync + Sized + 'static {
         true
     }
 
-    /// What REQUEST SENSE tells when no unit attention is waiting; `None` when all is well.
+    /// What REQUEST SENSE tells when no unit attention is waiting and nothing goes on in the background; `None` when all is well.
     fn condition(&self) -> Option<Sense> {
         None
     }
@@ -127,6 +136,8 @@ pub struct Common {
     pub removal: RemovalPrevention,
     /// Mode pages that hold after a power loss.
     pub saved_modes: SavedModes,
+    /// What goes on after the status of its command.
+    pub background: Background,
     /// Which command may begin.
     pub task_set: Arc<TaskSet>,
     /// Who carries out third-party copies; `None` where none are served: then 3PC is clear and 83h and 84h are no commands.
@@ -148,6 +159,7 @@ impl Common {
             reservation: Reservations::default(),
             removal: RemovalPrevention::default(),
             saved_modes: SavedModes::default(),
+            background: Background::default(),
             task_set: Arc::default(),
             copy,
             folder: None,
@@ -193,10 +205,12 @@ impl Common {
         self.descriptor_sense.store(format == SenseFormat::Descriptor, Ordering::Relaxed);
     }
 
-    /// LOGICAL UNIT RESET: the reservation ends, and every nexus is told. Commands are aborted by the session that was asked for it.
+    /// LOGICAL UNIT RESET: the reservation ends, what goes on in the background is to stop, and every nexus is told. Commands are
+    /// aborted by the session that was asked for it.
     pub fn reset(&self) {
         self.reservation.reset();
         self.removal.reset();
+        self.background.stop();
         self.attentions.reset();
     }
 

@@ -1,10 +1,15 @@
 //! PREVENT ALLOW MEDIUM REMOVAL: who wants the medium to stay in.
 //!
-//! Each nexus for itself; a nexus that is lost or preempted, and a reset, want nothing any more. Follows SBC-4, SSC-4 and SMC-3,
-//! "PREVENT ALLOW MEDIUM REMOVAL command".
+//! Each nexus for itself; a nexus that is lost or preempted, and a reset, want nothing any more. What is refused while somebody
+//! prevents removal is the device's business. Follows SBC-4, SSC-4 and SMC-3, "PREVENT ALLOW MEDIUM REMOVAL command".
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
+
+use protocol::scsi::{FieldPointer, Sense};
+
+use super::{LogicalUnit, Reply};
+use crate::task::{Response, Task};
 
 /// The nexuses that prevent removal.
 #[derive(Debug, Default)]
@@ -37,4 +42,16 @@ impl RemovalPrevention {
     fn preventing(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.preventing.lock().expect("no holder panics")
     }
+}
+
+/// PREVENT ALLOW MEDIUM REMOVAL, the same for all device types.
+pub fn prevent_allow<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
+    let removal = &device.common().removal;
+    match task.cdb.basic()[4] & 0x03 {
+        0 => removal.allow(task.nexus.id),
+        1 => removal.prevent(task.nexus.id),
+        // Obsolete: prevention that outlives the nexus.
+        _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1))),
+    }
+    Ok(Response::good())
 }

@@ -87,7 +87,8 @@ pub fn parameter_list(task: &Task, parameter_list_length: usize) -> Result<Bytes
 fn request_sense<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::RequestSenseCdb = task.cdb.read();
     let attention = device.common().attentions.take(task.nexus.id);
-    let sense = attention.or_else(|| device.condition()).unwrap_or(Sense::NO_ADDITIONAL_SENSE_INFORMATION);
+    let under_way = || device.common().background.condition();
+    let sense = attention.or_else(under_way).or_else(|| device.condition()).unwrap_or(Sense::NO_ADDITIONAL_SENSE_INFORMATION);
     Ok(data_in(sense.emit(if cdb.descriptor() { SenseFormat::Descriptor } else { SenseFormat::Fixed }), cdb.allocation_length))
 }
 

@@ -14,18 +14,6 @@ use super::{Disk, fault};
 use crate::lun::common::{Reply, answer};
 use crate::task::{Execution, Response, Task};
 
-/// PREVENT: the medium stays in while any nexus wants it.
-pub(super) fn prevent_allow(disk: &Disk, task: &Task) -> Reply {
-    let removal = &disk.common.removal;
-    match task.cdb.basic()[4] & 0x03 {
-        0 => removal.allow(task.nexus.id),
-        1 => removal.prevent(task.nexus.id),
-        // Obsolete: prevention that outlives the nexus.
-        _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1))),
-    }
-    Ok(Response::good())
-}
-
 pub(super) fn start_stop_unit(disk: &Arc<Disk>, task: Task) -> Execution {
     let cdb: StartStopUnitCdb = task.cdb.read();
     match (cdb.power_condition(), cdb.load_or_eject(), cdb.start()) {

@@ -46,7 +46,7 @@ use sanitize::Sanitizing;
 use threshold::Threshold;
 
 use super::Device;
-use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch};
+use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch, prevent_allow};
 use crate::task::{Execution, Response, Task};
 use crate::volume::{Admission, Volume};
 
@@ -325,7 +325,7 @@ impl LogicalUnit for Disk {
         Command { spec: &sbc::SANITIZE_BLOCK_ERASE, run: Run::Start(sanitize::block_erase) },
         Command { spec: &sbc::SANITIZE_EXIT_FAILURE_MODE, run: Run::Blocking(sanitize::exit_failure_mode) },
         Command { spec: &spc::START_STOP_UNIT, run: Run::Start(medium::start_stop_unit) },
-        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(medium::prevent_allow) },
+        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(prevent_allow) },
     ];
     const VERSION_DESCRIPTORS: &'static [u16] = &[version::SAM_5, version::SPC_4, version::ISCSI, version::SBC_3];
     const VPD_PAGES: &'static [u8] = &[page::BLOCK_LIMITS, page::BLOCK_DEVICE_CHARACTERISTICS, page::LOGICAL_BLOCK_PROVISIONING];

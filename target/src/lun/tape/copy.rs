@@ -35,6 +35,9 @@ impl TapeCopy {
             if drive.copying {
                 return Err(Response::status(Status::Busy));
             }
+            if let Some(in_progress) = tape.common.background.not_ready() {
+                return Err(in_progress.into());
+            }
             drive.synchronize()?;
             drive.copying = true;
             Ok(Self { tape: Arc::clone(tape), in_doubt: false, ended: false })

@@ -220,7 +220,7 @@ impl Drive {
 
     /// Appending is always permitted; overwriting not on WORM media, but for the filemarks that end the data, nor in append-only
     /// mode, but where ALLOW OVERWRITE was given.
-    fn permit_write(&mut self, append_only: bool) -> Result<(), Sense> {
+    pub fn permit_write(&mut self, append_only: bool) -> Result<(), Sense> {
         let (end, worm) = (self.medium()?.end(), self.cartridge()?.metadata().worm);
         if self.position.object >= end.object {
             return Ok(());

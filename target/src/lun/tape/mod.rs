@@ -1,13 +1,13 @@
 //! Sequential access device: a drive with one cartridge.
 //!
 //! ```text
-//! start → turns → dispatch → transfer, positioning, report → drive → crate::cartridge
-//!                                              copy::TapeCopy ┘   (a mover has the drive)
+//! start → dispatch → transfer, positioning, format, report → drive → crate::cartridge
+//!                                           copy::TapeCopy ┘   (a mover has the drive)
 //! ```
 //!
-//! What touches the medium runs on a thread that may block, one command at a time and in the order in which they came ([`turns`]);
-//! what does not touch it is answered at once from what the drive last showed. Implicit addressing. A media changer is another
-//! logical unit. Follows SSC-4.
+//! What touches the medium runs on a thread that may block, one command at a time and in the order in which they came; what does not
+//! touch it is answered at once from what the drive last showed. With IMMED the work goes on after the status, and who wants the
+//! medium meanwhile is told how far it is. Implicit addressing. A media changer is another logical unit. Follows SSC-4.
 
 mod attributes;
 mod codec;
@@ -18,19 +18,20 @@ mod encryption;
 mod format;
 mod log;
 mod mode;
+mod operation;
 mod positioning;
 mod protection;
 mod report;
 #[cfg(test)]
 mod tests;
 mod transfer;
-pub(in crate::lun) mod turns;
+mod verify;
 
 pub use copy::TapeCopy;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,12 +42,10 @@ use protocol::scsi::{CommandSpec, DeviceType, Sense, Status, spc, ssc};
 
 use self::drive::{Drive, Seated};
 use self::mode::Settings;
-use self::turns::Turns;
 use super::Device;
-use super::common::{Command, Common, LogicalUnit, Reply, Run, dispatch};
+use super::common::{Command, Common, LogicalUnit, Reply, Run, Turns, dispatch, prevent_allow};
 use crate::cartridge::metadata::DEFAULT_DENSITY;
 use crate::cartridge::{OpenError, shelf};
-use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
 
 /// A tape LUN.
@@ -61,8 +60,6 @@ pub struct Tape {
     encryption: Mutex<encryption::Parameters>,
     /// What can be told without waiting for the drive; never held across anything that waits.
     shown: Mutex<Shown>,
-    /// Who wants the medium to stay.
-    prevented: Mutex<Vec<Weak<Nexus>>>,
     turns: Turns,
 }
 
@@ -102,6 +99,9 @@ pub enum UnloadError {
     /// A copy has the drive.
     #[error("a copy has the drive")]
     Copying,
+    /// An operation goes on in the background.
+    #[error("an operation of the drive is in progress")]
+    InProgress,
     /// What was written could not be synchronized.
     #[error("the medium could not be unloaded: {0}")]
     Failed(Sense),
@@ -135,7 +135,6 @@ impl Tape {
             drive: Mutex::new(drive),
             settings: Mutex::default(),
             encryption: Mutex::default(),
-            prevented: Mutex::default(),
             turns: Turns::default(),
         })
     }
@@ -169,6 +168,9 @@ impl Tape {
             if drive.copying {
                 return Err(UnloadError::Copying);
             }
+            if self.common.background.not_ready().is_some() {
+                return Err(UnloadError::InProgress);
+            }
             let removed = drive.remove().map_err(UnloadError::Failed)?;
             self.demounted();
             Ok(removed)
@@ -196,25 +198,19 @@ impl Tape {
     /// Somebody wants the medium to stay: PREVENT ALLOW MEDIUM REMOVAL. Does not wait for the drive.
     #[must_use]
     pub fn removal_prevented(&self) -> bool {
-        self.prevented.lock().expect("no holder panics").iter().any(|nexus: &Weak<_>| nexus.strong_count() > 0)
+        self.common.removal.is_prevented()
     }
 
-    /// A copy has the drive. Does not wait for it.
+    /// A copy has the drive, or an operation in the background. Does not wait for it.
     #[must_use]
-    pub fn is_copying(&self) -> bool {
-        self.shown().copying
+    pub fn is_busy(&self) -> bool {
+        self.shown().copying || self.common.background.not_ready().is_some()
     }
 
     /// Begins a command; never blocks.
     #[must_use]
     pub fn start(self: &Arc<Self>, task: Task) -> Execution {
-        // Taken before anything is decided, so that commands meet the medium in the order in which they came.
-        let turn = self.turns.take();
-        let abort = task.abort.clone();
-        match dispatch(self, task) {
-            Execution::Blocking(run) => turn.run(abort, run),
-            other => other,
-        }
+        dispatch(self, task)
     }
 
     /// Capacity in bytes, and what is known of the cartridge. Does not wait for the drive.
@@ -240,8 +236,13 @@ impl Tape {
         result
     }
 
-    /// Runs a command that needs the medium. A copy may have begun after the command was admitted: then it has to come again.
+    /// Runs a command that needs the medium, unless an operation in the background has it.
     fn with_medium(&self, run: impl FnOnce(&mut Drive) -> Reply) -> Reply {
+        self.common.background.not_ready().map_or_else(|| self.work(run), Err)
+    }
+
+    /// A part of a command that has the medium. A copy may have begun after the command was admitted: then it has to come again.
+    fn work(&self, run: impl FnOnce(&mut Drive) -> Reply) -> Reply {
         self.with_drive(|drive| if drive.copying { Ok(Response::status(Status::Busy)) } else { run(drive) })
     }
 
@@ -301,29 +302,29 @@ impl LogicalUnit for Tape {
     #[rustfmt::skip]
     const COMMANDS: &'static [Command<Self>] = &[
         Command { spec: &spc::TEST_UNIT_READY, run: Run::Inline(report::test_unit_ready) },
-        Command { spec: &ssc::REWIND, run: Run::Blocking(positioning::rewind) },
-        Command { spec: &ssc::FORMAT_MEDIUM, run: Run::Blocking(format::format_medium) },
+        Command { spec: &ssc::REWIND, run: Run::Lasting(positioning::rewind) },
+        Command { spec: &ssc::FORMAT_MEDIUM, run: Run::Lasting(format::format_medium) },
         Command { spec: &ssc::READ_BLOCK_LIMITS, run: Run::Inline(report::read_block_limits) },
         Command { spec: &ssc::READ_6, run: Run::Blocking(transfer::read) },
         Command { spec: &ssc::WRITE_6, run: Run::Blocking(transfer::write) },
-        Command { spec: &ssc::SET_CAPACITY, run: Run::Blocking(format::set_capacity) },
+        Command { spec: &ssc::SET_CAPACITY, run: Run::Lasting(format::set_capacity) },
         Command { spec: &ssc::READ_REVERSE_6, run: Run::Blocking(transfer::read_reverse) },
-        Command { spec: &ssc::WRITE_FILEMARKS_6, run: Run::Blocking(transfer::write_filemarks_6) },
-        Command { spec: &ssc::SPACE_6, run: Run::Blocking(positioning::space_6) },
-        Command { spec: &ssc::VERIFY_6, run: Run::Blocking(transfer::verify) },
-        Command { spec: &ssc::ERASE_6, run: Run::Blocking(format::erase) },
-        Command { spec: &ssc::LOAD_UNLOAD, run: Run::Blocking(positioning::load_unload) },
-        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(positioning::prevent_allow) },
-        Command { spec: &ssc::LOCATE_10, run: Run::Blocking(positioning::locate_10) },
+        Command { spec: &ssc::WRITE_FILEMARKS_6, run: Run::Alone(transfer::write_filemarks_6) },
+        Command { spec: &ssc::SPACE_6, run: Run::Alone(positioning::space_6) },
+        Command { spec: &ssc::VERIFY_6, run: Run::Lasting(verify::verify) },
+        Command { spec: &ssc::ERASE_6, run: Run::Lasting(format::erase) },
+        Command { spec: &ssc::LOAD_UNLOAD, run: Run::Lasting(positioning::load_unload) },
+        Command { spec: &spc::PREVENT_ALLOW_MEDIUM_REMOVAL, run: Run::Inline(prevent_allow) },
+        Command { spec: &ssc::LOCATE_10, run: Run::Lasting(positioning::locate_10) },
         Command { spec: &ssc::READ_POSITION_SHORT, run: Run::Blocking(positioning::read_position_short) },
         Command { spec: &ssc::READ_POSITION_SHORT_VENDOR, run: Run::Blocking(positioning::read_position_short) },
         Command { spec: &ssc::READ_POSITION_LONG, run: Run::Blocking(positioning::read_position_long) },
         Command { spec: &ssc::READ_POSITION_EXTENDED, run: Run::Blocking(positioning::read_position_extended) },
         Command { spec: &ssc::REPORT_DENSITY_SUPPORT, run: Run::Inline(report::report_density_support) },
-        Command { spec: &spc::LOG_SELECT, run: Run::Blocking(log::log_select) },
-        // Adding up the sums of a tape file reads the index.
-        Command { spec: &spc::LOG_SENSE, run: Run::Blocking(log::log_sense) },
-        Command { spec: &ssc::WRITE_FILEMARKS_16, run: Run::Blocking(transfer::write_filemarks_16) },
+        Command { spec: &spc::LOG_SELECT, run: Run::Alone(log::log_select) },
+        // Waits for what goes on in the background, and adding up the sums of a tape file reads the index.
+        Command { spec: &spc::LOG_SENSE, run: Run::Alone(log::log_sense) },
+        Command { spec: &ssc::WRITE_FILEMARKS_16, run: Run::Alone(transfer::write_filemarks_16) },
         Command { spec: &ssc::ALLOW_OVERWRITE, run: Run::Blocking(format::allow_overwrite) },
         Command { spec: &ssc::READ_ATTRIBUTE_VALUES, run: Run::Blocking(attributes::values) },
         Command { spec: &ssc::READ_ATTRIBUTE_LIST, run: Run::Blocking(attributes::list) },
@@ -331,8 +332,8 @@ impl LogicalUnit for Tape {
         Command { spec: &ssc::READ_ATTRIBUTE_PARTITIONS, run: Run::Blocking(attributes::partitions) },
         Command { spec: &ssc::READ_ATTRIBUTE_SUPPORTED, run: Run::Blocking(attributes::supported) },
         Command { spec: &ssc::WRITE_ATTRIBUTE, run: Run::Blocking(attributes::write) },
-        Command { spec: &ssc::SPACE_16, run: Run::Blocking(positioning::space_16) },
-        Command { spec: &ssc::LOCATE_16, run: Run::Blocking(positioning::locate_16) },
+        Command { spec: &ssc::SPACE_16, run: Run::Alone(positioning::space_16) },
+        Command { spec: &ssc::LOCATE_16, run: Run::Lasting(positioning::locate_16) },
         Command { spec: &ssc::SECURITY_PROTOCOL_IN, run: Run::Blocking(encryption::protocol_in) },
         Command { spec: &ssc::SECURITY_PROTOCOL_OUT, run: Run::Blocking(encryption::protocol_out) },
     ];
@@ -343,6 +344,10 @@ impl LogicalUnit for Tape {
 
     fn device(self: &Arc<Self>) -> Device {
         Device::Tape(Arc::clone(self))
+    }
+
+    fn turns(&self) -> Option<&Turns> {
+        Some(&self.turns)
     }
 
     fn vpd_page(&self, page: u8) -> Option<Vec<u8>> {

@@ -1,23 +1,22 @@
-//! REWIND, SPACE, LOCATE, READ POSITION, LOAD UNLOAD and PREVENT ALLOW MEDIUM REMOVAL. SSC-4.
+//! REWIND, SPACE, LOCATE, READ POSITION and LOAD UNLOAD. SSC-4.
 //!
-//! All positioning is a sync point, and is done when the status comes: of a file nothing has to be wound, so IMMED changes nothing.
-
-use std::sync::Arc;
+//! All positioning is a sync point. With IMMED, what was written is on the medium when the status comes, and the rest follows.
 
 use protocol::scsi::ssc::{
-    LoadUnloadCdb, Locate10Cdb, Locate16Cdb, LocateDestination, Report10Cdb, Space6Cdb, Space16Cdb, SpaceCode,
+    Immediate6Cdb, LoadUnloadCdb, Locate10Cdb, Locate16Cdb, LocateDestination, Report10Cdb, Space6Cdb, Space16Cdb, SpaceCode,
 };
 use protocol::scsi::ssc_data::Position;
 use protocol::scsi::{FieldPointer, Sense};
 
-use super::Tape;
 use super::drive::Drive;
-use crate::lun::common::{Reply, data_in};
+use super::{Tape, operation};
+use crate::lun::common::{Lasting, Reply, Told, data_in};
 use crate::task::{Response, Task};
 
 /// REWIND.
-pub fn rewind(tape: &Tape, _task: &Task) -> Reply {
-    tape.with_medium(|drive| drive.rewind().map(|()| Response::good()))
+pub fn rewind(_tape: &Tape, task: &Task) -> Result<Lasting<Tape>, Sense> {
+    let cdb: Immediate6Cdb = task.cdb.read();
+    Ok(lasting(operation::REWIND, cdb.immediate(), Drive::synchronize, Drive::rewind))
 }
 
 /// SPACE(6).
@@ -38,39 +37,59 @@ fn space(tape: &Tape, code: u8, count: i64) -> Reply {
 }
 
 /// LOCATE(10).
-pub fn locate_10(tape: &Tape, task: &Task) -> Reply {
+pub fn locate_10(_tape: &Tape, task: &Task) -> Result<Lasting<Tape>, Sense> {
     let cdb: Locate10Cdb = task.cdb.read();
     let partition = cdb.change_partition().then_some((cdb.partition, FieldPointer::cdb(8)));
-    tape.with_medium(|drive| {
-        change_partition(drive, partition)?;
-        drive.locate_object(cdb.logical_object.get().into()).map(|()| Response::good())
-    })
+    let object = cdb.logical_object.get().into();
+    Ok(locate(cdb.immediate(), partition, move |drive| drive.locate_object(object)))
 }
 
 /// LOCATE(16).
-pub fn locate_16(tape: &Tape, task: &Task) -> Reply {
+pub fn locate_16(_tape: &Tape, task: &Task) -> Result<Lasting<Tape>, Sense> {
     let cdb: Locate16Cdb = task.cdb.read();
     let partition = cdb.change_partition().then_some((cdb.partition, FieldPointer::cdb(3)));
     let destination = cdb.destination().ok_or(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 5)))?;
     let identifier = cdb.logical_identifier.get();
-    tape.with_medium(|drive| {
-        change_partition(drive, partition)?;
-        match destination {
-            LocateDestination::Object => drive.locate_object(identifier),
-            LocateDestination::File => drive.locate_file(identifier),
-            LocateDestination::EndOfData => drive.space(SpaceCode::EndOfData, 0),
-        }
-        .map(|()| Response::good())
-    })
+    Ok(locate(cdb.immediate(), partition, move |drive| match destination {
+        LocateDestination::Object => drive.locate_object(identifier),
+        LocateDestination::File => drive.locate_file(identifier),
+        LocateDestination::EndOfData => drive.space(SpaceCode::EndOfData, 0),
+    }))
 }
 
-/// CP with its PARTITION, and where that stands.
-fn change_partition(drive: &mut Drive, partition: Option<(u8, FieldPointer)>) -> Result<(), Sense> {
-    let Some((partition, field)) = partition else { return Ok(()) };
-    if usize::from(partition) >= drive.cartridge()?.partitions().len() {
-        return Err(Sense::INVALID_FIELD_IN_CDB.at(field));
+/// `partition` is that of CP, and where that stands.
+fn locate(
+    immediate: bool,
+    partition: Option<(u8, FieldPointer)>,
+    go: impl FnOnce(&mut Drive) -> Result<(), Sense> + Send + 'static,
+) -> Lasting<Tape> {
+    let check = move |drive: &mut Drive| {
+        let there = drive.cartridge()?.partitions().len();
+        match partition {
+            Some((partition, field)) if usize::from(partition) >= there => Err(Sense::INVALID_FIELD_IN_CDB.at(field)),
+            _ => drive.synchronize(),
+        }
+    };
+    let run = move |drive: &mut Drive| {
+        partition.map_or(Ok(()), |(partition, _)| drive.change_partition(partition))?;
+        go(drive)
+    };
+    lasting(operation::LOCATE, immediate, check, run)
+}
+
+/// A command of a check and some work on the drive.
+pub(super) fn lasting(
+    told: Told,
+    immediate: bool,
+    check: impl FnOnce(&mut Drive) -> Result<(), Sense> + Send + 'static,
+    run: impl FnOnce(&mut Drive) -> Result<(), Sense> + Send + 'static,
+) -> Lasting<Tape> {
+    Lasting {
+        told,
+        immediate,
+        check: Box::new(|tape| tape.work(|drive| check(drive).map(|()| Response::good()))),
+        run: Box::new(|tape, _| tape.work(|drive| run(drive).map(|()| Response::good()))),
     }
-    drive.change_partition(partition)
 }
 
 /// READ POSITION, short forms. Both tell object numbers.
@@ -105,7 +124,7 @@ fn position(tape: &Tape, form: impl FnOnce(Position) -> Response) -> Reply {
 }
 
 /// LOAD UNLOAD. Every other nexus is told of a medium that was not there before. RETEN has no tape to retension, EOT none to wind.
-pub fn load_unload(tape: &Tape, task: &Task) -> Reply {
+pub fn load_unload(tape: &Tape, task: &Task) -> Result<Lasting<Tape>, Sense> {
     let cdb: LoadUnloadCdb = task.cdb.read();
     if cdb.load() && cdb.end_of_tape() {
         return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 2)));
@@ -113,30 +132,48 @@ pub fn load_unload(tape: &Tape, task: &Task) -> Reply {
     if !cdb.load() && !cdb.hold() && tape.removal_prevented() {
         return Err(Sense::MEDIUM_REMOVAL_PREVENTED);
     }
-    tape.with_medium(|drive| {
-        if !cdb.load() {
-            drive.unload(cdb.hold())?;
-            tape.demounted();
-        } else if cdb.hold() {
-            // In the drive, where it can be loaded from; the medium is not mounted by this.
-            drive.hold()?;
-        } else if drive.load()? {
-            let condition = Sense::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED;
-            tape.common.attentions.establish_for_all(&condition, Some(task.nexus.id));
-        }
-        Ok(Response::good())
-    })
+    Ok(if cdb.load() { load(&cdb, task.nexus.id) } else { unload(&cdb) })
 }
 
-/// PREVENT ALLOW MEDIUM REMOVAL. A prevention ends with its nexus.
-pub fn prevent_allow(tape: &Tape, task: &Task) -> Reply {
-    let [_, _, _, _, prevent, ..] = *task.cdb.basic();
-    let mut prevented = tape.prevented.lock().expect("no holder panics");
-    prevented.retain(|nexus| nexus.upgrade().is_some_and(|nexus| nexus.id != task.nexus.id));
-    match prevent & 0x03 {
-        0 => {}
-        1 => prevented.push(Arc::downgrade(&task.nexus)),
-        _ => return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(4, 1))),
+fn load(cdb: &LoadUnloadCdb, nexus: u64) -> Lasting<Tape> {
+    let hold = cdb.hold();
+    let run = move |tape: &Tape| {
+        tape.work(|drive| {
+            if hold {
+                // In the drive, where it can be loaded from; the medium is not mounted by this.
+                drive.hold()?;
+            } else if drive.load()? {
+                let condition = Sense::NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED;
+                tape.common.attentions.establish_for_all(&condition, Some(nexus));
+            }
+            Ok(Response::good())
+        })
+    };
+    Lasting {
+        told: operation::LOAD,
+        immediate: cdb.immediate(),
+        check: Box::new(|tape| tape.work(|drive| drive.seated().map(|_| Response::good()).ok_or(Sense::MEDIUM_NOT_PRESENT))),
+        run: Box::new(move |tape, _| run(tape)),
     }
-    Ok(Response::good())
+}
+
+fn unload(cdb: &LoadUnloadCdb) -> Lasting<Tape> {
+    let hold = cdb.hold();
+    Lasting {
+        told: operation::UNLOAD,
+        immediate: cdb.immediate(),
+        check: Box::new(|tape| {
+            tape.work(|drive| match drive.cartridge() {
+                Ok(_) => drive.synchronize().map(|()| Response::good()),
+                Err(_) => Ok(Response::good()),
+            })
+        }),
+        run: Box::new(move |tape, _| {
+            tape.work(|drive| {
+                drive.unload(hold)?;
+                tape.demounted();
+                Ok(Response::good())
+            })
+        }),
+    }
 }

@@ -23,7 +23,9 @@ const MAX_IDENTIFIER: u64 = i64::MAX as u64 / 4;
 
 /// TEST UNIT READY.
 pub fn test_unit_ready(tape: &Tape, _task: &Task) -> Reply {
-    match readiness(&tape.shown()) {
+    // Asked first: what is shown may be that of before the operation.
+    let in_progress = tape.common().background.not_ready();
+    match in_progress.or_else(|| readiness(&tape.shown())) {
         Some(sense) => Err(sense),
         None => Ok(Response::good()),
     }

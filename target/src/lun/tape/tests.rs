@@ -9,6 +9,7 @@ use super::*;
 use crate::cartridge::{Cartridge, Metadata};
 use crate::lun::common::Identity;
 use crate::lun::testing;
+use crate::nexus::Nexus;
 
 struct Setup {
     tape: Arc<Tape>,
@@ -96,7 +97,7 @@ fn send_as(tape: &Arc<Tape>, nexus: &Arc<Nexus>, cdb: &str, data: &[u8]) -> Resp
     };
     match tape.start(task) {
         Execution::Done(response) => response,
-        Execution::Blocking(run) => run(),
+        Execution::Blocking(run) | Execution::Alone(run) => run(),
         Execution::Async(_) => panic!("no command of a tape waits without a thread"),
     }
 }
@@ -398,7 +399,7 @@ fn a_prevention_ends_with_its_nexus() {
     let other = nexus(2, &setup.tape);
     assert_eq!(send_as(&setup.tape, &other, "1E 000000 01 00", &[]).status, Status::Good);
     assert_eq!(setup.check("1B 00 0000 00 00", &[]).1, (0x53, 0x02));
-    drop(other);
+    setup.tape.common().nexus_lost(other.id);
     setup.good("1B 00 0000 00 00", &[]);
 }
 
@@ -463,7 +464,9 @@ fn what_was_written_is_there_after_a_restart() {
     assert_eq!((capacity, status.objects, status.object, status.barcode.as_str()), (64 << 20, 2, 1, "TEST01L8"));
 }
 
+mod background;
 mod features;
+mod verify;
 
 mod copies {
     use std::fs::File;

@@ -1,4 +1,4 @@
-//! READ, READ REVERSE, VERIFY, WRITE and WRITE FILEMARKS. SSC-4.
+//! READ, READ REVERSE, WRITE and WRITE FILEMARKS. SSC-4.
 
 use bytes::{Bytes, BytesMut};
 use protocol::cartridge::TapePosition;
@@ -33,10 +33,12 @@ pub fn read_reverse(tape: &Tape, task: &Task) -> Reply {
 
 /// Which of the neighbours of the position is read, and how its bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
+    /// As they were written.
     Forward,
-    /// BYTORD: the bytes of a block come in the order in which they were written.
+    /// The block in front of the position; without BYTORD its last byte comes first.
     Reverse {
+        /// BYTORD.
         forward_bytes: bool,
     },
 }
@@ -57,42 +59,8 @@ fn read_either_way(tape: &Tape, task: &Task, direction: Direction) -> Reply {
     tape.with_medium(|drive| reader.fixed(drive, length, settings.block_length))
 }
 
-/// VERIFY(6): the blocks are read and held against their sums, and with BYTCMP against Data-Out.
-pub fn verify(tape: &Tape, task: &Task) -> Reply {
-    let cdb: Transfer6Cdb = task.cdb.read();
-    let length = cdb.transfer_length.get();
-    let settings = *tape.settings();
-    let (blocks, block_length) = if cdb.fixed() { (length, settings.block_length) } else { (u32::from(length > 0), length) };
-    let total = if cdb.fixed() { fixed_total(length, block_length)? } else { length.into() };
-    let compare = cdb.byte_compare();
-    if compare && cdb.immediate() {
-        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 2)));
-    }
-    if compare && task.data_out_len() < total {
-        return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(2)));
-    }
-    let reader = Reader { decoder: tape.decoder(task), protection: None, direction: Direction::Forward };
-    let mut parts = Parts::of(task);
-    tape.with_medium(|drive| {
-        drive.medium()?;
-        for done in 0..blocks {
-            let residual = if cdb.fixed() { i64::from(blocks - done) } else { length.into() };
-            let (data, _) = reader.next(drive, residual)?;
-            if data.len() as u32 != block_length {
-                let left = if cdb.fixed() { residual } else { i64::from(length) - data.len() as i64 };
-                return Err(incorrect_length(left));
-            }
-            let expected = if compare { parts.take(block_length).concat() } else { Vec::new() };
-            if compare && data != expected {
-                return Err(Sense::MISCOMPARE_DURING_VERIFY_OPERATION.with_information(residual as u64));
-            }
-        }
-        Ok(Response::good())
-    })
-}
-
 /// Bytes of so many blocks.
-fn fixed_total(blocks: u32, block_length: u32) -> Result<u64, Sense> {
+pub(super) fn fixed_total(blocks: u32, block_length: u32) -> Result<u64, Sense> {
     if block_length == 0 {
         return Err(Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 0)));
     }
@@ -102,11 +70,13 @@ fn fixed_total(blocks: u32, block_length: u32) -> Result<u64, Sense> {
 
 /// How records come off the medium.
 #[derive(Debug)]
-struct Reader {
-    decoder: Decoder,
+pub(super) struct Reader {
+    /// What makes of a stored record what the initiator wrote.
+    pub decoder: Decoder,
     /// Protection information behind each block.
-    protection: Option<Method>,
-    direction: Direction,
+    pub protection: Option<Method>,
+    /// Which way.
+    pub direction: Direction,
 }
 
 impl Reader {
@@ -142,7 +112,7 @@ impl Reader {
 
     /// The next record as the initiator is to see it, and its length. The position is on the far side of it, and of a filemark; it
     /// stays in front of a record that cannot be decrypted.
-    fn next(&self, drive: &mut Drive, residual: i64) -> Result<(Bytes, u64), Sense> {
+    pub fn next(&self, drive: &mut Drive, residual: i64) -> Result<(Bytes, u64), Sense> {
         let before = drive.position();
         let forward = self.direction == Direction::Forward;
         let entry = if forward { drive.next_object()? } else { drive.previous_object()? };
@@ -264,17 +234,19 @@ struct Wrote {
 }
 
 /// Data-Out, cut into records without a copy.
-struct Parts {
+pub(super) struct Parts {
     parts: std::vec::IntoIter<Bytes>,
     rest: Bytes,
 }
 
 impl Parts {
-    fn of(task: &Task) -> Self {
+    /// All that came.
+    pub fn of(task: &Task) -> Self {
         Self { parts: task.data_out.clone().into_iter(), rest: Bytes::new() }
     }
 
-    fn take(&mut self, length: u32) -> Vec<Bytes> {
+    /// The next so many bytes, or what is left.
+    pub fn take(&mut self, length: u32) -> Vec<Bytes> {
         let mut wanted = length as usize;
         let mut record = Vec::with_capacity(1);
         while wanted > 0 {

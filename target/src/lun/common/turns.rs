@@ -1,4 +1,4 @@
-//! The order of commands on one drive: each waits for those that came before it.
+//! The order of commands on one device that does one thing after the other: each waits for those that came before it.
 //!
 //! No thread waits: a command whose turn has come is given one, so that any number of connections hold up no other logical unit. A
 //! turn is given back when it is dropped, also of a command that was aborted before it began, so nobody waits for one that never
@@ -11,7 +11,7 @@ use protocol::scsi::{Sense, Status};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::task::{Execution, Response};
+use crate::task::{Execution, Job, Response};
 
 /// Gives out turns.
 #[derive(Debug, Default)]
@@ -51,14 +51,16 @@ impl Turns {
 
 impl Turn {
     /// Runs a command that may block when all before it are done, unless it is aborted first.
-    pub fn run(self, abort: CancellationToken, run: Box<dyn FnOnce() -> Response + Send>) -> Execution {
+    ///
+    /// `now` says how it is run when its turn has come already.
+    pub fn run(self, abort: CancellationToken, now: fn(Job) -> Execution, run: Job) -> Execution {
         let run = |turn: Self| {
             Box::new(move || {
                 let _turn = turn;
                 run()
             })
         };
-        let Some(come) = self.when_come() else { return Execution::Blocking(run(self)) };
+        let Some(come) = self.when_come() else { return now(run(self)) };
         Execution::Async(Box::pin(async move {
             let aborted = tokio::select! {
                 biased;
@@ -108,7 +110,7 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn noted(log: &Arc<Mutex<Vec<u8>>>, name: u8) -> Box<dyn FnOnce() -> Response + Send> {
+    fn noted(log: &Arc<Mutex<Vec<u8>>>, name: u8) -> Job {
         let log = Arc::clone(log);
         Box::new(move || {
             log.lock().unwrap().push(name);
@@ -119,7 +121,7 @@ mod tests {
     async fn finish(execution: Execution) -> Response {
         match execution {
             Execution::Done(response) => response,
-            Execution::Blocking(run) => run(),
+            Execution::Blocking(run) | Execution::Alone(run) => run(),
             Execution::Async(future) => future.await,
         }
     }
@@ -129,8 +131,8 @@ mod tests {
         let (turns, log) = (Turns::default(), Arc::default());
         let (first, second, third) = (turns.take(), turns.take(), turns.take());
         let free = CancellationToken::new;
-        let late = tokio::spawn(finish(third.run(free(), noted(&log, 3))));
-        let first = first.run(free(), noted(&log, 1));
+        let late = tokio::spawn(finish(third.run(free(), Execution::Blocking, noted(&log, 3))));
+        let first = first.run(free(), Execution::Blocking, noted(&log, 1));
         assert!(matches!(first, Execution::Blocking(_)), "its turn has come");
         drop(second);
         finish(first).await;
@@ -143,10 +145,10 @@ mod tests {
         let (turns, log) = (Turns::default(), Arc::default());
         let (first, second) = (turns.take(), turns.take());
         let abort = CancellationToken::new();
-        let second = tokio::spawn(finish(second.run(abort.clone(), noted(&log, 2))));
+        let second = tokio::spawn(finish(second.run(abort.clone(), Execution::Blocking, noted(&log, 2))));
         abort.cancel();
         assert_eq!(second.await.unwrap().status, Status::TaskAborted);
-        finish(first.run(CancellationToken::new(), noted(&log, 1))).await;
+        finish(first.run(CancellationToken::new(), Execution::Blocking, noted(&log, 1))).await;
         assert_eq!(*log.lock().unwrap(), [1]);
     }
 }
