@@ -103,6 +103,21 @@ pub fn clone_range(from: BorrowedFd<'_>, from_at: u64, to: BorrowedFd<'_>, to_at
     Ok(())
 }
 
+/// Sets the priority of this thread's input and output among others: best effort, 0 first to 7 last; 4 is what others have.
+///
+/// # Errors
+/// What the system gives.
+pub fn set_io_priority(level: u8) -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const THIS_THREAD: libc::c_int = 0;
+    const CLASS_BEST_EFFORT: libc::c_int = 2;
+    const CLASS_SHIFT: libc::c_int = 13;
+    let priority = CLASS_BEST_EFFORT << CLASS_SHIFT | libc::c_int::from(level.min(7));
+    // SAFETY: takes three numbers, no memory.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, THIS_THREAD, priority) })?;
+    Ok(())
+}
+
 /// The socket that the parent process left open under a number.
 ///
 /// # Errors

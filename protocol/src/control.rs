@@ -15,6 +15,7 @@
 //! | `POST /changes` | a list of [`spec::Change`] | a list of [`spec::Effect`]; all steps are carried out or none |
 //! | `POST /reload` | | a list of [`spec::Effect`]: what differed from the file |
 //! | `POST /save` | | [`Saved`] |
+//! | `GET /movers`, `PUT /movers` | [`MoverSettings`] | [`MoverSettings`], which hold at once |
 //! | `GET /metrics` | | counters as text for Prometheus |
 
 pub mod spec;
@@ -370,6 +371,37 @@ pub struct MoverStatus {
     pub bytes_moved: u64,
     /// Bytes read by it, on-demand copies included.
     pub bytes_read: u64,
+    /// Bytes of memory that it has at this moment.
+    #[serde(default)]
+    pub memory: u64,
+    /// Bytes of memory that it takes at most.
+    #[serde(default)]
+    pub memory_limit: u64,
+}
+
+/// How many movers, and how fast: `GET` and `PUT /movers`. Holds from the moment it is set, for copies that run too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MoverSettings {
+    /// Processes, 1 to [`MoverSettings::MOST`].
+    pub movers: u8,
+    /// Bytes a second that each of them writes at most; as many as go when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Bytes a second that each job writes at most; as many as go when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_bytes_per_second: Option<u64>,
+}
+
+impl MoverSettings {
+    /// More processes than this help nobody.
+    pub const MOST: u8 = 16;
+}
+
+impl Default for MoverSettings {
+    fn default() -> Self {
+        Self { movers: 1, bytes_per_second: None, job_bytes_per_second: None }
+    }
 }
 
 /// What runs. Names the files in which secrets lie, and none of the secrets.

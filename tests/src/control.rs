@@ -5,7 +5,21 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use protocol::control::Status;
+use protocol::control::{MoverSettings, Status};
+
+/// `PUT /movers`.
+///
+/// # Errors
+/// When the target does not take it.
+pub fn set_movers(socket: &Path, settings: &MoverSettings) -> Result<()> {
+    let (mut stream, body) = (UnixStream::connect(socket)?, serde_json::to_string(settings)?);
+    let head = "PUT /movers HTTP/1.1\r\nHost: target\r\nConnection: close\r\nContent-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    Ok(())
+}
 
 /// `GET /status`, by hand: a test that used our own client could not see that both are wrong.
 ///

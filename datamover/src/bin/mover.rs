@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use offhost_datamover::sys;
-use offhost_datamover::worker::process;
+use offhost_datamover::worker::{cage, process};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let served = socket.and_then(|socket| {
-        process::confine();
+        cage::confine();
         process::serve(socket)
     });
     match served {

@@ -299,7 +299,7 @@ impl<'a> Engine<'a> {
 
     /// Adds to the source data: one buffer full at most, and no more than the segment needs.
     fn read(&mut self, input: &mut Input, needed: u64) -> Run {
-        if self.shared.cancelled.load(Ordering::Relaxed) {
+        if self.shared.control.cancelled.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
         match input.from {
@@ -425,7 +425,7 @@ impl<'a> Engine<'a> {
     }
 
     fn send(&mut self, op: Op) -> Run {
-        if self.shared.stopped.load(Ordering::Relaxed) || self.shared.cancelled.load(Ordering::Relaxed) {
+        if self.shared.stopped.load(Ordering::Relaxed) || self.shared.control.cancelled.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
         self.operations.send(op).map_err(|_| Halt::Stopped)

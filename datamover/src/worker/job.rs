@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::mover::{Action, CopyJob, Destination, Fault, Outcome, Source};
+use tracing::debug;
 
 use super::buffers::{BUFFER, Pool};
 use super::ends::OpenEnd;
 use super::engine::Engine;
 use super::link::Link;
+use super::throttle::Throttle;
 use super::writer::Writer;
+use crate::sys;
 
 /// Most bytes of buffers a job takes, whatever it asks for: room for four transfers of the longest record and some to spare.
 pub const BUFFER_LIMIT: u64 = 80 << 20;
@@ -22,11 +26,44 @@ const BUFFER_LEAST: u64 = 8 << 20;
 /// Operations under way between the threads; their data is bounded by the pool.
 const OPERATIONS: usize = 256;
 
+/// How a job is held back while it runs.
+#[derive(Debug)]
+pub struct Control {
+    /// Asked to stop.
+    pub cancelled: AtomicBool,
+    /// This job's own limit.
+    pub throttle: Throttle,
+    /// The limit of all jobs of the process together.
+    pub process: Arc<Throttle>,
+}
+
+impl Control {
+    /// Not asked to stop; as fast as `bytes_per_second` and `process` let it be.
+    #[must_use]
+    pub fn new(bytes_per_second: Option<u64>, process: &Arc<Throttle>) -> Arc<Self> {
+        let throttle = Throttle::new(bytes_per_second, Instant::now());
+        Arc::new(Self { cancelled: AtomicBool::new(false), throttle, process: Arc::clone(process) })
+    }
+
+    /// Bytes were written.
+    pub fn book(&self, bytes: u64) {
+        let now = Instant::now();
+        [&self.throttle, &self.process].into_iter().for_each(|throttle| throttle.book(bytes, now));
+    }
+
+    /// How long nothing should be written.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        let now = Instant::now();
+        self.throttle.wait(now).max(self.process.wait(now))
+    }
+}
+
 /// What the threads of a job share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
-    /// Asked to stop: by the target.
-    pub cancelled: Arc<AtomicBool>,
+    /// What the target wants.
+    pub control: Arc<Control>,
     /// Nothing more will be written: read no further.
     pub stopped: AtomicBool,
     /// Bytes read from copy sources.
@@ -37,17 +74,23 @@ pub struct Shared {
 
 /// Carries out a job and returns when nothing of it moves any more.
 #[must_use]
-pub fn run(job: CopyJob, files: &[File], link: &dyn Link, cancelled: Arc<AtomicBool>) -> Outcome {
+pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>) -> Outcome {
     let opened = job.ends.iter().map(|end| OpenEnd::open(end, files)).collect::<Result<Vec<_>, _>>();
     let ends = match opened {
         Ok(ends) => ends,
         Err(kind) => return Outcome::Fault(Fault { segment: 0, side: None, kind, expected: 0, written: 0 }),
     };
-    let shared = Shared { cancelled, ..Shared::default() };
+    let (stopped, read, fault) = Default::default();
+    let shared = Shared { control, stopped, read, fault };
+    let priority = io_priority(job.priority);
     let pool = Pool::new(buffers(&job));
     let (operations, queue) = sync_channel(OPERATIONS);
     let (dropped, cancelled) = thread::scope(|scope| {
-        let writer = scope.spawn(|| Writer::new(&ends, link, &shared).run(queue));
+        let writer = scope.spawn(|| {
+            set_priority(priority);
+            Writer::new(&ends, link, &shared).run(queue)
+        });
+        set_priority(priority);
         let engine = Engine::new(&ends, Bytes::from(job.inline), pool, operations, &shared);
         let dropped = engine.run(&job.steps);
         // The engine is gone, and its end of the queue with it: the writer finishes.
@@ -57,6 +100,18 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, cancelled: Arc<AtomicB
         Some(fault) => Outcome::Fault(fault),
         None if cancelled => Outcome::Cancelled,
         None => Outcome::Copied { dropped },
+    }
+}
+
+/// PRIORITY 1 is that of other commands, and level 4 that of processes that chose none. SPC-4, "PRIORITY field".
+const fn io_priority(priority: u8) -> u8 {
+    let level = priority.saturating_add(3);
+    if level > 7 { 7 } else { level }
+}
+
+fn set_priority(level: u8) {
+    if let Err(error) = sys::set_io_priority(level) {
+        debug!(%error, level, "the priority of input and output stays as it was");
     }
 }
 

@@ -8,10 +8,12 @@
 //! One job has two threads. The engine walks the segments, reads ahead of the writer as far as its buffers reach, and takes the
 //! records' sums; the writer writes in order and asks the target before it does. Memory is a fixed pool of buffers a job.
 //!
-//! It has no code that opens a file by name: all files come from the target, beside the job. It speaks no SCSI: faults go back as
+//! It has no code that opens a file by name, and its process could not ([`cage`]): all files come from the target, beside the job.
+//! How fast it may be is said with the job and may change ([`throttle`]). It speaks no SCSI: faults go back as
 //! data. Residue follows SPC-4, "EXTENDED COPY command processing".
 
 mod buffers;
+pub mod cage;
 mod direct;
 mod ends;
 mod engine;
@@ -19,10 +21,11 @@ mod fifo;
 mod job;
 pub mod link;
 pub mod process;
+mod throttle;
 pub mod view;
 mod writer;
 
-pub use job::run;
+pub use job::{Control, run};
 pub use link::Link;
 
 #[cfg(test)]

@@ -8,25 +8,27 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
-use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::{
     Answer, ByMethod, CopyJob, EndIndex, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover, VERSION, frame,
 };
 use tracing::{debug, info, warn};
 
-use super::job::BUFFER_LIMIT;
+use super::cage::MEMORY_LIMIT;
+use super::job::{BUFFER_LIMIT, Control};
 use super::link::Link;
 use super::run;
+use super::throttle::Throttle;
 use crate::sys;
 
-/// A target never has more jobs run at once.
-const MAX_JOBS: usize = 64;
+/// A target never has more jobs run at once on one mover.
+pub const MAX_JOBS: usize = 8;
 
 /// Serves a target until it closes the socket.
 ///
@@ -41,21 +43,27 @@ pub fn serve(socket: UnixStream) -> io::Result<()> {
         Some(_) => return Err(broken("the target did not begin with Hello")),
         None => return Ok(()),
     }
-    send(&sender, &FromMover::Hello { version: VERSION, buffer_limit: BUFFER_LIMIT })?;
+    send(&sender, &FromMover::Hello { version: VERSION, buffer_limit: BUFFER_LIMIT, memory_limit: MEMORY_LIMIT })?;
+    let throttle = Arc::new(Throttle::new(None, Instant::now()));
     let jobs = Arc::new(Mutex::new(BTreeMap::new()));
     while let Some(message) = incoming.next()? {
         match message {
             ToMover::Hello { .. } => return Err(broken("a second Hello")),
             ToMover::Job { job, files } => {
                 let files = incoming.take(files)?;
-                begin(job, files, &jobs, &sender)?;
+                let control = Control::new(job.bytes_per_second, &throttle);
+                begin(job, files, control, &jobs, &sender)?;
             }
             // A job that has just ended is not missed.
             ToMover::Answer { job, answer } => with(&jobs, job, |running| {
                 let _ = running.answers.send(answer);
             }),
+            ToMover::Throttle { job: None, bytes_per_second } => throttle.set(bytes_per_second, Instant::now()),
+            ToMover::Throttle { job: Some(job), bytes_per_second } => with(&jobs, job, |running| {
+                running.control.throttle.set(bytes_per_second, Instant::now());
+            }),
             ToMover::Cancel { job } => with(&jobs, job, |running| {
-                running.cancelled.store(true, Ordering::Relaxed);
+                running.control.cancelled.store(true, Ordering::Relaxed);
                 // Wakes one that waits for an answer.
                 let _ = running.answers.send(Answer::Refused { errno: libc::ECANCELED });
             }),
@@ -64,20 +72,9 @@ pub fn serve(socket: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the right to open anything by name from this process, as far as the kernel can. Files that it was given stay open.
-pub fn confine() {
-    let rights = AccessFs::from_all(ABI::V5);
-    let confined = Ruleset::default().handle_access(rights).and_then(Ruleset::create).and_then(|rules| rules.restrict_self());
-    match confined {
-        Ok(status) if status.ruleset == RulesetStatus::FullyEnforced => debug!("no file can be opened by name"),
-        Ok(status) => info!(status = ?status.ruleset, "this kernel confines the mover in part"),
-        Err(error) => warn!(%error, "this kernel does not confine the mover"),
-    }
-}
-
 struct Running {
     answers: Sender<Answer>,
-    cancelled: Arc<AtomicBool>,
+    control: Arc<Control>,
 }
 
 type Jobs = Arc<Mutex<BTreeMap<JobId, Running>>>;
@@ -88,16 +85,15 @@ fn with(jobs: &Jobs, job: JobId, act: impl FnOnce(&Running)) {
     }
 }
 
-fn begin(job: CopyJob, files: Vec<File>, jobs: &Jobs, sender: &Arc<Mutex<UnixStream>>) -> io::Result<()> {
+fn begin(job: CopyJob, files: Vec<File>, control: Arc<Control>, jobs: &Jobs, sender: &Arc<Mutex<UnixStream>>) -> io::Result<()> {
     let (answers, answered) = channel();
-    let cancelled = Arc::new(AtomicBool::new(false));
     let id = job.id;
     {
         let mut jobs = jobs.lock().expect("no holder panics");
         if jobs.len() >= MAX_JOBS {
             return Err(broken("too many jobs at once"));
         }
-        if jobs.insert(id, Running { answers, cancelled: Arc::clone(&cancelled) }).is_some() {
+        if jobs.insert(id, Running { answers, control: Arc::clone(&control) }).is_some() {
             return Err(broken("two jobs with one name"));
         }
     }
@@ -106,7 +102,7 @@ fn begin(job: CopyJob, files: Vec<File>, jobs: &Jobs, sender: &Arc<Mutex<UnixStr
     thread::Builder::new().name(format!("job-{}", id.0)).spawn(move || {
         let guard = EndWithMe;
         let link = SocketLink { job: id, sender: Arc::clone(&sender), answers: Mutex::new(answered) };
-        let outcome = run(job, &files, &link, cancelled);
+        let outcome = run(job, &files, &link, control);
         // A destination's file must be closed before the target hears that nothing is touched any more.
         drop(files);
         info!(job = id.0, ?outcome, "job ends");

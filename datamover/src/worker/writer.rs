@@ -9,6 +9,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,6 +35,9 @@ const BATCH: u64 = 8 << 20;
 const PROGRESS: Duration = Duration::from_millis(20);
 /// Bytes of a disk copied between two looks whether the job was cancelled.
 const STRETCH: u64 = 8 << 20;
+
+/// A wait for a throttle is broken off after so long, to look whether the job was cancelled.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the engine hands over.
 #[derive(Debug)]
@@ -172,7 +176,7 @@ impl<'a> Writer<'a> {
                     }
                 }
             };
-            if self.shared.cancelled.load(Ordering::Relaxed) && !self.stopped() {
+            if self.shared.control.cancelled.load(Ordering::Relaxed) && !self.stopped() {
                 cancelled = true;
                 self.stop();
             }
@@ -182,7 +186,7 @@ impl<'a> Writer<'a> {
             self.attempt(|writer| writer.carry_out(op));
         }
         self.finish();
-        cancelled || (self.shared.cancelled.load(Ordering::Relaxed) && !self.faulted())
+        cancelled || (self.shared.control.cancelled.load(Ordering::Relaxed) && !self.faulted())
     }
 
     fn faulted(&self) -> bool {
@@ -201,7 +205,7 @@ impl<'a> Writer<'a> {
     fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Wrote) {
         if let Err((side, kind)) = work(self) {
             // What fails because it was told to stop is no fault.
-            if !self.shared.cancelled.load(Ordering::Relaxed) {
+            if !self.shared.control.cancelled.load(Ordering::Relaxed) {
                 let Account { segment, expected, written } = self.current;
                 let fault = Fault { segment, side, kind, expected, written };
                 self.shared.fault.lock().expect("no holder panics").get_or_insert(fault);
@@ -233,6 +237,7 @@ impl<'a> Writer<'a> {
                 let mut data = super::fifo::Fifo::from(data);
                 let (mut at, end_at) = (at, at + len);
                 while at < end_at {
+                    self.keep_pace();
                     let len = self.allowed(end, at, end_at - at)?;
                     raw.write_at(at, &data.take(len)).map_err(|error| destination(at_end(&error)))?;
                     at += len;
@@ -271,7 +276,8 @@ impl<'a> Writer<'a> {
         let backwards = same_blocks && at > from_at && at - from_at < len;
         let mut done = 0;
         while done < len {
-            if self.shared.cancelled.load(Ordering::Relaxed) {
+            self.keep_pace();
+            if self.shared.control.cancelled.load(Ordering::Relaxed) {
                 return Ok(());
             }
             // Data that overlaps what it is copied to is copied from its end, so that nothing is written before it is read.
@@ -313,6 +319,7 @@ impl<'a> Writer<'a> {
     }
 
     fn append_records(&mut self, end: EndIndex, records: Vec<(Vec<Bytes>, RecordSum)>) -> Wrote {
+        self.keep_pace();
         let tape = self.begin_append(end)?;
         let (mut bytes, mut warned) = (0, false);
         let count = records.len() as i64;
@@ -430,6 +437,24 @@ impl<'a> Writer<'a> {
         self.current.written += moved.total();
         self.total += moved;
         self.tell(false);
+        self.shared.control.book(moved.total());
+    }
+
+    /// Waits as long as the throttles want it, and holds no disk meanwhile: a grant counts as a write in flight.
+    fn keep_pace(&mut self) {
+        loop {
+            let wait = self.shared.control.wait();
+            if wait.is_zero() || self.shared.control.cancelled.load(Ordering::Relaxed) {
+                return;
+            }
+            if wait >= LOOK
+                && let Some((end, _)) = self.grant.take()
+            {
+                self.link.give_back(end);
+            }
+            self.tell(false);
+            thread::sleep(wait.min(LOOK));
+        }
     }
 
     fn tell(&mut self, now: bool) {

@@ -84,6 +84,8 @@ mod tests {
             steps: vec![Step { segment: 0, cat: true, action: Action::Move(copy) }],
             inline: vec![1, 2, 3],
             buffer_bytes: 32 << 20,
+            priority: 1,
+            bytes_per_second: Some(7),
         };
         ToMover::Job { job, files: 1 }
     }
@@ -103,7 +105,15 @@ mod tests {
         bytes.push(0);
         assert!(decode::<ToMover>(&bytes[PREFIX..]).is_err());
         let large = ToMover::Job {
-            job: CopyJob { id: JobId(1), ends: vec![], steps: vec![], inline: vec![0; MAX_MESSAGE], buffer_bytes: 0 },
+            job: CopyJob {
+                id: JobId(1),
+                ends: vec![],
+                steps: vec![],
+                inline: vec![0; MAX_MESSAGE],
+                buffer_bytes: 0,
+                priority: 1,
+                bytes_per_second: None,
+            },
             files: 0,
         };
         assert!(encode(&large).is_err());

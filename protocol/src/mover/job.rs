@@ -20,6 +20,10 @@ pub struct CopyJob {
     pub inline: Vec<u8>,
     /// Bytes of buffers the job may use; a mover takes more only where one transfer needs it.
     pub buffer_bytes: u64,
+    /// PRIORITY of the list, 0 to 7: 1 is as important as other commands, a higher number less.
+    pub priority: u8,
+    /// Bytes written a second; absent: as many as go.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Index into [`CopyJob::ends`].

@@ -35,6 +35,13 @@ pub enum ToMover {
         /// What it is told.
         answer: Answer,
     },
+    /// From now on so many bytes are written a second, by one job or by all of them together; absent: as many as go.
+    Throttle {
+        /// The job; absent: the mover.
+        job: Option<JobId>,
+        /// Bytes a second.
+        bytes_per_second: Option<u64>,
+    },
     /// Stop at the next transfer. `Done` follows, and until then it may still write.
     Cancel {
         /// The job.
@@ -51,6 +58,8 @@ pub enum FromMover {
         version: u32,
         /// Most bytes of buffers a job takes here.
         buffer_limit: u64,
+        /// Most bytes of memory the process takes.
+        memory_limit: u64,
     },
     /// Waits for an answer; a job asks one question at a time.
     Ask {

@@ -11,6 +11,7 @@
 //!   ◀───────────────────────────────── Ask(Grant …)    before bytes of a local disk change
 //!   Answer(Granted) ───────────────────────────────▶
 //!   ◀──────────── Tape, GiveBack, Progress, Segment
+//!   Throttle ──────────────────────────────────────▶
 //!   Cancel ────────────────────────────────────────▶
 //!   ◀────────────────────────────────────────── Done   nothing of the job moves any more
 //! ```
@@ -27,7 +28,7 @@ pub use job::{Action, CopyJob, Destination, EndIndex, Move, Source, SpaceOver, S
 pub use message::{Answer, ByMethod, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover};
 
 /// Version of the messages. Both sides are built from one tree; another version is another build, and refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A mover is granted no more bytes of a disk at once.
 pub const MAX_GRANT: u64 = 64 << 20;

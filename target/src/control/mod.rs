@@ -18,7 +18,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use protocol::control::spec::Change;
 use protocol::control::{
-    Configuration, ErrorKind, ExportRequest, Failure, ImportRequest, Saved, SnapshotEvent, SnapshotRequest, Status,
+    Configuration, ErrorKind, ExportRequest, Failure, ImportRequest, MoverSettings, Saved, SnapshotEvent, SnapshotRequest, Status,
 };
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
@@ -53,6 +53,7 @@ pub async fn serve(daemon: Arc<Daemon>, path: PathBuf, shutdown: CancellationTok
         .route("/changes", post(change))
         .route("/reload", post(reload))
         .route("/save", post(save))
+        .route("/movers", get(movers).put(set_movers))
         .route("/metrics", get(tell_metrics))
         .fallback(|| async { refuse(ErrorKind::NotFound, "no such resource; protocol::control lists them") })
         .with_state(daemon);
@@ -89,6 +90,23 @@ async fn bind(path: &Path) -> io::Result<UnixListener> {
 
 async fn status(State(daemon): State<Arc<Daemon>>) -> Json<Status> {
     Json(daemon.status())
+}
+
+async fn movers(State(daemon): State<Arc<Daemon>>) -> Json<MoverSettings> {
+    Json(daemon.movers().settings())
+}
+
+async fn set_movers(State(daemon): State<Arc<Daemon>>, Json(settings): Json<MoverSettings>) -> Response {
+    let zero = [settings.bytes_per_second, settings.job_bytes_per_second].contains(&Some(0));
+    if settings.movers == 0 || settings.movers > MoverSettings::MOST || zero {
+        return refuse(ErrorKind::Invalid, &format!("1 to {} movers, and rates above 0", MoverSettings::MOST));
+    }
+    let movers = Arc::clone(daemon.movers());
+    match tokio::task::spawn_blocking(move || movers.set(settings)).await {
+        Ok(Ok(())) => Json(settings).into_response(),
+        Ok(Err(error)) => refuse(ErrorKind::Internal, &error.to_string()),
+        Err(error) => refuse(ErrorKind::Internal, &error.to_string()),
+    }
 }
 
 async fn tell_metrics(State(daemon): State<Arc<Daemon>>) -> Response {

@@ -96,6 +96,12 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// What carries out copies.
+    #[must_use]
+    pub const fn movers(&self) -> &Arc<Movers> {
+        &self.movers
+    }
+
     /// Where it listens: the first portal.
     #[must_use]
     pub fn portal(&self) -> Option<SocketAddr> {

@@ -13,6 +13,7 @@ use protocol::mover::ends::{Descriptor, End};
 use protocol::mover::{Answer, ByMethod, CopyJob, EndIndex, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover};
 use protocol::scsi::Status;
 use protocol::scsi::sense::{CopyEnd, Sense};
+use protocol::units::ByteRange;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
+use super::shares;
 use crate::lun::disk::Disk;
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
@@ -28,7 +30,7 @@ use crate::task::Response;
 use crate::volume::WriteGrant;
 
 /// Bytes of buffers a job asks its mover for.
-const BUFFER_BYTES: u64 = 32 << 20;
+pub(super) const BUFFER_BYTES: u64 = 32 << 20;
 
 /// How a job ended, and what it came to.
 #[derive(Debug)]
@@ -45,19 +47,22 @@ pub struct Ended {
 type Tapes = BTreeMap<EndIndex, Arc<Mutex<TapeCopy>>>;
 
 /// The disks that a job writes, by end.
-type Disks = BTreeMap<EndIndex, Arc<Disk>>;
+pub(super) type Disks = BTreeMap<EndIndex, Arc<Disk>>;
 
 /// Ends that are open, and what has to be closed again.
 #[derive(Default)]
-struct Opened {
-    ends: Vec<End>,
-    files: Vec<OwnedFd>,
-    disks: Disks,
+pub(super) struct Opened {
+    pub ends: Vec<End>,
+    pub files: Vec<OwnedFd>,
+    pub disks: Disks,
     tapes: Tapes,
 }
 
 /// Carries out a plan to its end.
 pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, cancelled: &CancellationToken) -> Ended {
+    if let Some(dispersed) = shares::divide(&plan, movers) {
+        return shares::run(plan, dispersed, movers, progress, cancelled).await;
+    }
     let id = movers.job_id();
     let notes = plan.notes.clone();
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
@@ -66,9 +71,19 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
     let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
     match started {
         Ok(Ok((handle, disks, tapes))) => {
-            let grants = BTreeMap::new();
+            let grants = Grants::default();
             let watched = Arc::clone(progress);
-            let running = Running { id, handle, disks, tapes, notes, progress: watched, grants, told: (0, ByMethod::default()), doubted: false };
+            let running = Running {
+                id,
+                handle,
+                disks,
+                tapes,
+                notes,
+                progress: watched,
+                grants,
+                told: (0, ByMethod::default()),
+                doubted: false,
+            };
             let ended = running.watch(cancelled).await;
             match refused {
                 Some(sense) if ended.response.status == Status::Good => {
@@ -92,7 +107,15 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>, notes: &[Notes]) -> Result
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
-    let job = CopyJob { id, ends: opened.ends, steps: plan.steps, inline: plan.inline, buffer_bytes: BUFFER_BYTES };
+    let job = CopyJob {
+        id,
+        ends: opened.ends,
+        steps: plan.steps,
+        inline: plan.inline,
+        buffer_bytes: BUFFER_BYTES,
+        priority: plan.priority,
+        bytes_per_second: movers.settings().job_bytes_per_second,
+    };
     let handle = movers.ensure().and_then(|mover| mover.begin(job, &opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
@@ -100,7 +123,7 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>, notes: &[Notes]) -> Result
     Ok((handle, opened.disks, opened.tapes))
 }
 
-fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
+pub(super) fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
     let mut opened = Opened::default();
     for (index, planned) in plan.ends.iter().enumerate() {
         let index = EndIndex(index as u16);
@@ -158,6 +181,44 @@ fn shifted(mut end: End, by: u16) -> End {
     end
 }
 
+/// What one job on one mover may write at this moment: of each disk one range.
+#[derive(Default)]
+pub(super) struct Grants(BTreeMap<EndIndex, WriteGrant>);
+
+impl Grants {
+    /// Waits until `range` of one of `disks` may be written.
+    ///
+    /// # Errors
+    /// `EBADF` for an end that is none of them, `ECANCELED`, and what the disk gives.
+    pub async fn ask(&mut self, disks: &Disks, end: EndIndex, range: ByteRange, cancelled: &CancellationToken) -> io::Result<()> {
+        // The last one is given back by asking: it must not be held while a hold is waited for.
+        self.give_back(end);
+        let disk = disks.get(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        let grant = tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            grant = disk.volume().grant(range) => grant?,
+        };
+        self.0.insert(end, grant);
+        Ok(())
+    }
+
+    /// The mover does not write there any more.
+    pub fn give_back(&mut self, end: EndIndex) {
+        self.0.remove(&end);
+    }
+}
+
+/// Those without a write cache promise that what is written stays.
+pub(super) async fn synchronize(disks: Disks) -> io::Result<()> {
+    let mut all = Ok(());
+    for disk in disks.into_values().filter(|disk| !disk.write_cache()) {
+        let synced = spawn_blocking(move || disk.volume().sync()).await;
+        all = all.and(synced.map_err(io::Error::other).and_then(|synced| synced));
+    }
+    all
+}
+
 /// A job on a mover.
 struct Running {
     id: JobId,
@@ -166,7 +227,7 @@ struct Running {
     tapes: Tapes,
     notes: Vec<Notes>,
     progress: Arc<Progress>,
-    grants: BTreeMap<EndIndex, WriteGrant>,
+    grants: Grants,
     /// Bytes read and written, as last told.
     told: (u64, ByMethod),
     /// A report of a tape was not borne out by its image.
@@ -175,18 +236,8 @@ struct Running {
 
 impl Running {
     async fn watch(mut self, cancelled: &CancellationToken) -> Ended {
-        let mut stopping = false;
         let outcome = loop {
-            let event = tokio::select! {
-                event = self.handle.event() => event,
-                () = cancelled.cancelled(), if !stopping => {
-                    info!(job = self.id.0, "copy is stopped");
-                    stopping = true;
-                    self.handle.tell(&ToMover::Cancel { job: self.id });
-                    continue;
-                }
-            };
-            match event {
+            match self.handle.event(cancelled).await {
                 Event::Died => break None,
                 Event::Message(FromMover::Done { outcome, .. }) => break Some(outcome),
                 Event::Message(message) => self.hear(message, cancelled).await,
@@ -214,7 +265,7 @@ impl Running {
                 };
                 self.handle.tell(&ToMover::Answer { job: self.id, answer });
             }
-            FromMover::GiveBack { end, .. } => drop(self.grants.remove(&end)),
+            FromMover::GiveBack { end, .. } => self.grants.give_back(end),
             FromMover::Tape { end, report, .. } => {
                 let applied = self.with_tape(end, move |tape| tape.apply(&report)).await;
                 if let Err(error) = applied {
@@ -235,18 +286,7 @@ impl Running {
 
     async fn decide(&mut self, question: Question, cancelled: &CancellationToken) -> io::Result<()> {
         match question {
-            Question::Grant { end, range } => {
-                // The last one is given back by asking: it must not be held while a hold is waited for.
-                drop(self.grants.remove(&end));
-                let disk = self.disks.get(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
-                let grant = tokio::select! {
-                    biased;
-                    () = cancelled.cancelled() => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-                    grant = disk.volume().grant(range) => grant?,
-                };
-                self.grants.insert(end, grant);
-                Ok(())
-            }
+            Question::Grant { end, range } => self.grants.ask(&self.disks, end, range, cancelled).await,
             Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await,
         }
     }
@@ -262,12 +302,9 @@ impl Running {
 
     /// Nothing moves any more: grants end, disks without a write cache are synchronized, drives go back, synchronized or recovered.
     async fn close(&mut self, orderly: bool) -> io::Result<()> {
-        self.grants.clear();
-        let mut closed = Ok(());
-        for disk in std::mem::take(&mut self.disks).into_values().filter(|disk| orderly && !disk.write_cache()) {
-            let synced = spawn_blocking(move || disk.volume().sync()).await;
-            closed = closed.and(synced.map_err(io::Error::other).and_then(|synced| synced));
-        }
+        self.grants = Grants::default();
+        let disks = std::mem::take(&mut self.disks);
+        let mut closed = if orderly { synchronize(disks).await } else { Ok(()) };
         for (_, tape) in std::mem::take(&mut self.tapes) {
             let tape = Arc::into_inner(tape).expect("only the job has its drives").into_inner().expect("no holder panics");
             let ended = spawn_blocking(move || if orderly { tape.finish() } else { tape.recover() }).await;

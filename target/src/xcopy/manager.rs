@@ -3,8 +3,8 @@
 //! Takes EXTENDED COPY(LID1) and the RECEIVE COPY commands, decides at once what can be decided at once, and lets jobs run beside
 //! the commands that began them. Follows SPC-4, "EXTENDED COPY(LID1) command" and "RECEIVE COPY …(LID1) command".
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use protocol::control::{CopyStatus, MoverStatus};
 use protocol::mover::ByMethod;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! task → manager → plan (CSCDs in the nexus's LUN map, all checks) → job → crate::mover
+//!           │                                           └ shares: a job for each of several movers
 //!           └ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
 //! ```
 //!
@@ -15,6 +16,7 @@ mod manager;
 mod plan;
 mod results;
 mod sense;
+mod shares;
 #[cfg(test)]
 mod tests;
 

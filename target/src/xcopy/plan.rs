@@ -51,6 +51,8 @@ pub struct Plan {
     /// What the first segment that cannot be carried out says. The steps are those before it: segments are processed in order,
     /// and who is told that one was aborted may rely on all before it.
     pub refused: Option<Sense>,
+    /// PRIORITY of the list.
+    pub priority: u8,
     /// Ends by the logical unit and what is done with it.
     known: BTreeMap<(usize, u8), EndIndex>,
 }
@@ -75,8 +77,13 @@ struct Cscd {
 
 /// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out.
 pub fn plan(list: &List, device: &Device, task: &Task) -> Plan {
-    let mut planner =
-        Planner { list, device, task, plan: Plan { inline: list.inline.to_vec(), ..Plan::default() }, residue: false };
+    let mut planner = Planner {
+        list,
+        device,
+        task,
+        plan: Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() },
+        residue: false,
+    };
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
         let ends = planner.plan.ends.len();

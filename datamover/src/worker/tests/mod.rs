@@ -6,8 +6,9 @@ mod segments;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use protocol::cartridge::report::TapeReport;
 use protocol::cartridge::scan::{self, Walk};
@@ -19,7 +20,8 @@ use protocol::mover::{
 };
 use protocol::units::ByteRange;
 
-use super::{Link, run};
+use super::throttle::Throttle;
+use super::{Control, Link, run};
 
 /// A record or a filemark (`None`).
 type Objects = Vec<Option<Vec<u8>>>;
@@ -124,12 +126,20 @@ impl Rig {
     }
 
     fn run(&self, steps: Vec<Step>, inline: &[u8]) -> Outcome {
-        self.run_until(steps, inline, Arc::new(AtomicBool::new(false)))
+        self.run_with(steps, inline, &control())
     }
 
-    fn run_until(&self, steps: Vec<Step>, inline: &[u8], cancelled: Arc<AtomicBool>) -> Outcome {
-        let job = CopyJob { id: JobId(1), ends: self.ends.clone(), steps, inline: inline.to_vec(), buffer_bytes: 0 };
-        run(job, &self.files, &self.seen, cancelled)
+    fn run_with(&self, steps: Vec<Step>, inline: &[u8], control: &Arc<Control>) -> Outcome {
+        let job = CopyJob {
+            id: JobId(1),
+            ends: self.ends.clone(),
+            steps,
+            inline: inline.to_vec(),
+            buffer_bytes: 0,
+            priority: 1,
+            bytes_per_second: None,
+        };
+        run(job, &self.files, &self.seen, Arc::clone(control))
     }
 
     fn blocks(&self, end: EndIndex) -> Vec<u8> {
@@ -169,6 +179,11 @@ impl Rig {
         let reports = self.seen.reports.lock().unwrap();
         reports.iter().rfind(|(tape, _)| *tape == end).expect("every tape is reported").1.position.object
     }
+}
+
+/// Of a job that nothing holds back.
+fn control() -> Arc<Control> {
+    Control::new(None, &Arc::new(Throttle::new(None, Instant::now())))
 }
 
 fn noise(len: usize, seed: u8) -> Vec<u8> {

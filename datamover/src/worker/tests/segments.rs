@@ -286,6 +286,41 @@ fn a_cancelled_job_says_so_and_leaves_whole_records() {
     let mut rig = Rig::default();
     let (disk, tape) = (rig.disk(&noise(4 * MIB, 1)), rig.tape(&vec![], 0));
     let steps = vec![step(0, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 4096, 4 * MIB as u64))];
-    assert_eq!(rig.run_until(steps, &[], Arc::new(AtomicBool::new(true))), Outcome::Cancelled);
+    let control = control();
+    control.cancelled.store(true, Ordering::Relaxed);
+    assert_eq!(rig.run_with(steps, &[], &control), Outcome::Cancelled);
     assert!(rig.objects(tape).iter().all(|object| object.as_ref().is_some_and(|data| data.len() == 4096)));
+}
+
+#[test]
+fn a_throttled_copy_takes_its_time_holds_no_disk_meanwhile_and_can_be_let_go() {
+    let mut rig = Rig::default();
+    let content = noise(24 * MIB, 4);
+    let (from, to) = (rig.disk(&content), rig.disk(&vec![0; content.len()]));
+    let copy = Move {
+        from: Source::Blocks { end: from, at: 0 },
+        to: Destination::Blocks { end: to, at: 0 },
+        process: Some(content.len() as u64),
+        output: None,
+        source_pad: false,
+        destination_pad: false,
+    };
+    let control = Control::new(Some(32 * MIB as u64), &Arc::new(Throttle::new(None, Instant::now())));
+    let began = Instant::now();
+    assert_eq!(rig.run_with(vec![step(0, false, copy.clone())], &[], &control), Outcome::Copied { dropped: false });
+    // The last stretch of 8 MiB is not waited for.
+    assert!(began.elapsed().as_millis() >= 450, "{:?}", began.elapsed());
+    let order = rig.seen.order.lock().unwrap().clone();
+    assert_eq!(order, ["grant", "give back", "grant", "give back", "grant", "give back"]);
+    assert!(rig.blocks(to) == content);
+
+    control.throttle.set(Some(1), Instant::now());
+    control.book(1 << 40);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| rig.run_with(vec![step(0, false, copy)], &[], &control));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!waiting.is_finished(), "it would take ages");
+        control.throttle.set(None, Instant::now());
+        assert_eq!(waiting.join().unwrap(), Outcome::Copied { dropped: false });
+    });
 }

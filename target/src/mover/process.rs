@@ -1,10 +1,10 @@
-//! The mover process: started, spoken to, watched, started again.
+//! One mover process: started, spoken to, watched.
 //!
-//! One process at a time serves all jobs. Its end is known from the process itself: the socket only says that something is wrong,
+//! It serves any number of jobs. Its end is known from the process itself: the socket only says that something is wrong,
 //! then the process is killed and waited for, and only when the kernel has reaped it do its jobs hear of it. A thread of it may be
 //! inside a write until then. It is a child that nobody else waits for, so waiting for it is as certain as a pidfd.
 //!
-//! Knows nothing of SCSI, disks or tapes; [`crate::xcopy`] does. Messages: [`protocol::mover`].
+//! Believes nothing that it says but what the sender of a job checks. Messages: [`protocol::mover`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,9 +12,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,81 +23,20 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use protocol::control::MoverStatus;
 use protocol::mover::{CopyJob, FromMover, JobId, MAX_FILES, ToMover, VERSION, frame};
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+
+use super::Movers;
 
 /// A mover that has not answered by then is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A process that ends sooner is not started again before there is a job for it: it would only end again.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// A job that was told to stop may still have to synchronize what it wrote; longer than this it does not take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages of one job that wait for it to be looked after; then the mover waits.
 const MESSAGES: usize = 64;
-
-/// Name of the mover's program.
-const PROGRAM: &str = "offhost-mover";
-
-/// Starts the mover and keeps one alive.
-#[derive(Debug)]
-pub struct Movers {
-    program: PathBuf,
-    current: Mutex<Option<Arc<Mover>>>,
-    next_job: AtomicU64,
-}
-
-impl Movers {
-    /// `program`, or the mover beside this program. Starts nothing yet.
-    #[must_use]
-    pub fn new(program: Option<PathBuf>) -> Arc<Self> {
-        let program = program.unwrap_or_else(beside_this_program);
-        Arc::new(Self { program, current: Mutex::default(), next_job: AtomicU64::new(1) })
-    }
-
-    /// A mover that lives, started if need be. Blocks.
-    ///
-    /// # Errors
-    /// When it cannot be started, or is of another version.
-    pub fn ensure(self: &Arc<Self>) -> io::Result<Arc<Mover>> {
-        let mut current = self.current();
-        if let Some(mover) = current.as_ref().filter(|mover| mover.alive()) {
-            return Ok(Arc::clone(mover));
-        }
-        let mover = Mover::start(self)?;
-        *current = Some(Arc::clone(&mover));
-        Ok(mover)
-    }
-
-    /// A name for a job.
-    #[must_use]
-    pub fn job_id(&self) -> JobId {
-        JobId(self.next_job.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// What there is to say of the movers.
-    #[must_use]
-    pub fn status(&self) -> Vec<MoverStatus> {
-        self.current().iter().filter(|mover| mover.alive()).map(|mover| mover.status()).collect()
-    }
-
-    /// Ends the mover; jobs that run on it fail. Blocks until the process has ended.
-    pub fn end(&self) {
-        let mover = self.current().take();
-        if let Some(mover) = mover {
-            mover.disconnect();
-            while mover.alive() {
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<Arc<Mover>>> {
-        self.current.lock().expect("no holder panics")
-    }
-}
-
-/// Programs that are built or installed together lie together; else it is searched for.
-fn beside_this_program() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(PROGRAM));
-    beside.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
-}
 
 /// What a job hears.
 #[derive(Debug)]
@@ -118,10 +57,13 @@ pub struct Mover {
     ended_jobs: AtomicU64,
     bytes_moved: AtomicU64,
     bytes_read: AtomicU64,
+    memory_limit: u64,
+    /// It gets no more jobs, and ends with its last.
+    retired: AtomicBool,
 }
 
 impl Mover {
-    fn start(movers: &Arc<Movers>) -> io::Result<Arc<Self>> {
+    pub(super) fn start(movers: &Arc<Movers>, bytes_per_second: Option<u64>) -> io::Result<Arc<Self>> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut child = spawn(&movers.program, theirs.into())?;
         let pid = child.id();
@@ -130,7 +72,9 @@ impl Mover {
             error!(%error, program = %movers.program.display(), "the mover did not answer");
             reap(&mut child);
         }
-        greeted?;
+        let memory_limit = greeted?;
+        // A mover that does not take what it is told is none: nobody here waits for it longer.
+        ours.set_write_timeout(Some(HELLO_TIMEOUT))?;
         let reader = ours.try_clone()?;
         let mover = Arc::new(Self {
             pid,
@@ -139,17 +83,19 @@ impl Mover {
             ended_jobs: AtomicU64::new(0),
             bytes_moved: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
+            memory_limit,
+            retired: AtomicBool::new(false),
         });
+        mover.tell(&ToMover::Throttle { job: None, bytes_per_second });
         info!(pid, program = %movers.program.display(), "mover started");
         let (watched, movers) = (Arc::clone(&mover), Arc::downgrade(movers));
         thread::Builder::new().name("mover".into()).spawn(move || {
             let started = Instant::now();
             watched.watch(reader, &mut child);
-            if let Some(movers) = movers.upgrade().filter(|_| started.elapsed() >= SHORT_LIFE) {
-                let wanted = movers.current().as_ref().is_some_and(|current| Arc::ptr_eq(current, &watched));
-                if wanted && let Err(error) = movers.ensure() {
-                    error!(%error, "the mover could not be started again");
-                }
+            if let Some(movers) = movers.upgrade().filter(|_| started.elapsed() >= SHORT_LIFE)
+                && let Err(error) = movers.replace(&watched)
+            {
+                error!(%error, "the mover could not be started again");
             }
         })?;
         Ok(mover)
@@ -167,6 +113,34 @@ impl Mover {
         self.jobs().is_some()
     }
 
+    /// Jobs that run on it.
+    #[must_use]
+    pub fn job_count(&self) -> usize {
+        self.jobs().as_ref().map_or(0, BTreeMap::len)
+    }
+
+    /// It gets no more jobs: it ends when it has none.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        if self.job_count() == 0 {
+            self.disconnect();
+        }
+    }
+
+    /// Says something; a mover that is gone is heard of otherwise.
+    pub(super) fn tell(&self, message: &ToMover) {
+        if let Err(error) = self.send(message, &[]) {
+            debug!(pid = self.pid, %error, "the mover is gone");
+            self.disconnect();
+        }
+    }
+
+    /// Says something to each of its jobs.
+    pub(super) fn tell_jobs(&self, message: impl Fn(JobId) -> ToMover) {
+        let jobs: Vec<_> = self.jobs().iter().flat_map(BTreeMap::keys).copied().collect();
+        jobs.into_iter().for_each(|job| self.tell(&message(job)));
+    }
+
     /// Gives it a job, with the files that its ends name. Blocks while the socket is full.
     ///
     /// # Errors
@@ -178,7 +152,7 @@ impl Mover {
         let id = job.id;
         let (events, incoming) = mpsc::channel(MESSAGES);
         self.jobs().as_mut().ok_or(io::ErrorKind::BrokenPipe)?.insert(id, events);
-        let handle = JobHandle { mover: Arc::clone(self), id, events: incoming };
+        let handle = JobHandle { mover: Arc::clone(self), id, events: incoming, stop_by: None };
         let sent = self.send(&ToMover::Job { job, files: files.len() as u16 }, files);
         if let Err(error) = sent {
             // Half a message may be out there: this mover is of no use any more.
@@ -198,7 +172,7 @@ impl Mover {
         socket.write_all(&bytes[sent..])
     }
 
-    fn disconnect(&self) {
+    pub(super) fn disconnect(&self) {
         let _ = self.socket.lock().expect("no holder panics").shutdown(std::net::Shutdown::Both);
     }
 
@@ -237,17 +211,22 @@ impl Mover {
                 // A job that nobody looks after any more is told so by its own task.
                 let _ = events.blocking_send(Event::Message(message));
             }
+            if done && self.retired.load(Ordering::Relaxed) && self.job_count() == 0 {
+                self.disconnect();
+            }
         }
         Ok(())
     }
 
-    fn status(&self) -> MoverStatus {
+    pub(super) fn status(&self) -> MoverStatus {
         MoverStatus {
             pid: self.pid,
             busy: self.jobs().as_ref().is_some_and(|jobs| !jobs.is_empty()),
             jobs: self.ended_jobs.load(Ordering::Relaxed),
             bytes_moved: self.bytes_moved.load(Ordering::Relaxed),
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            memory: resident(self.pid),
+            memory_limit: self.memory_limit,
         }
     }
 
@@ -262,12 +241,35 @@ pub struct JobHandle {
     mover: Arc<Mover>,
     id: JobId,
     events: mpsc::Receiver<Event>,
+    /// Until when the job has to end, since it was told to.
+    stop_by: Option<Instant>,
 }
 
 impl JobHandle {
-    /// What happens next; after `Done` or [`Event::Died`] nothing does.
-    pub async fn event(&mut self) -> Event {
-        self.events.recv().await.unwrap_or(Event::Died)
+    /// Its name.
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What happens next; after `Done` or [`Event::Died`] nothing does. Once `cancelled`, the mover is told to stop the job, and is
+    /// ended, with all its jobs, when it does not.
+    pub async fn event(&mut self, cancelled: &CancellationToken) -> Event {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => return event.unwrap_or(Event::Died),
+                () = cancelled.cancelled(), if self.stop_by.is_none() => {
+                    info!(job = self.id.0, "copy is stopped");
+                    self.stop_by = Some(Instant::now() + STOP_TIMEOUT);
+                    self.tell(&ToMover::Cancel { job: self.id });
+                }
+                () = sleep_until(self.stop_by.unwrap_or_else(Instant::now).into()), if self.stop_by.is_some() => {
+                    error!(job = self.id.0, pid = self.mover.pid, "the mover does not stop the job: it is ended");
+                    self.stop_by = Some(Instant::now() + STOP_TIMEOUT);
+                    self.mover.disconnect();
+                }
+            }
+        }
     }
 
     /// Says something to the job. A mover that is gone is heard of as an event.
@@ -285,6 +287,13 @@ impl JobHandle {
     }
 }
 
+/// Bytes of memory that a process has at this moment; 0 when it does not say.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
 /// The socket becomes standard input: so no other child that is started meanwhile gets it.
 fn spawn(program: &Path, socket: OwnedFd) -> io::Result<Child> {
     Command::new(program)
@@ -297,12 +306,16 @@ fn spawn(program: &Path, socket: OwnedFd) -> io::Result<Child> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))
 }
 
-fn greet(mut socket: &UnixStream) -> io::Result<()> {
+/// Gives the memory that the process takes at most.
+fn greet(mut socket: &UnixStream) -> io::Result<u64> {
     socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
     let hello = frame::encode(&ToMover::Hello { version: VERSION }).map_err(io::Error::other)?;
     socket.write_all(&hello)?;
     match receive(&mut socket)? {
-        Some(FromMover::Hello { version: VERSION, .. }) => socket.set_read_timeout(None),
+        Some(FromMover::Hello { version: VERSION, memory_limit, .. }) => {
+            socket.set_read_timeout(None)?;
+            Ok(memory_limit)
+        }
         Some(FromMover::Hello { version, .. }) => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("the mover speaks version {version}, not {VERSION}")))
         }

@@ -1,0 +1,345 @@
+//! A copy dispersed over several movers: pieces of disks that are independent of each other.
+//!
+//! ```text
+//! plan ─▶ pieces, ascending ─▶ each mover takes the next, as a job of its own with grants of its own
+//!                      ▲                       │
+//!                      └── the mover has died ─┘   once its process has ended: another redoes the piece
+//! ```
+//!
+//! Only where every segment moves whole blocks from disk to disk without residue, no disk is both read and written, and no block is
+//! written twice: then the pieces come to the same in any order, and a piece may be done again. All else goes to one mover. Segments
+//! behind one that fails may have been copied in part when the status is told.
+//!
+//! Follows SPC-4, "EXTENDED COPY command processing": the result is that of the segments in their order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use protocol::mover::{
+    Action, Answer, ByMethod, CopyJob, Destination, EndIndex, Fault, FromMover, Move, Outcome, Question, Source, Step, ToMover,
+};
+use protocol::scsi::sense::{CopyEnd, Sense};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, open, synchronize};
+use super::plan::{Plan, PlannedEnd};
+use super::results::Progress;
+use super::sense::{Notes, abort, of_fault, third_party};
+use crate::mover::{Event, JobHandle, Mover, Movers};
+use crate::task::Response;
+
+/// Pieces are multiples of this, and at least as long: every block length divides it.
+const PIECE_UNIT: u64 = 1 << 20;
+/// No piece is longer: it is what one grant covers.
+const PIECE_MOST: u64 = protocol::mover::MAX_GRANT;
+/// So many pieces for each mover, so that a slow one holds up the others for a part of its share only.
+const PIECES_EACH: u64 = 8;
+/// A piece whose mover has died so often is not tried again: it may be what kills them.
+const ATTEMPTS: u8 = 3;
+
+/// Bytes of one segment from disk to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    segment: u32,
+    from: EndIndex,
+    from_at: u64,
+    to: EndIndex,
+    to_at: u64,
+    len: u64,
+    /// Byte of the segment with which it begins.
+    offset: u64,
+    attempts: u8,
+}
+
+/// The pieces of a plan, when there are several movers and it can be divided among them.
+#[must_use]
+pub fn divide(plan: &Plan, movers: &Movers) -> Option<Vec<Piece>> {
+    let count = u64::from(movers.settings().movers);
+    if count < 2 {
+        return None;
+    }
+    let whole = plan.steps.iter().map(|step| whole_segment(plan, step)).collect::<Option<Vec<_>>>()?;
+    let total: u64 = whole.iter().map(|piece| piece.len).sum();
+    let independent = disks_are_apart(plan) && written_once(&whole);
+    (independent && total >= 2 * PIECE_UNIT).then(|| {
+        let len = (total / (count * PIECES_EACH) / PIECE_UNIT * PIECE_UNIT).clamp(PIECE_UNIT, PIECE_MOST);
+        whole.into_iter().flat_map(|segment| cut(segment, len)).collect()
+    })
+}
+
+/// A segment that only moves whole blocks from disk to disk.
+fn whole_segment(plan: &Plan, step: &Step) -> Option<Piece> {
+    let Action::Move(Move { from, to, process, output, .. }) = &step.action else { return None };
+    let (Source::Blocks { end: from, at: from_at } | Source::Bytes { end: from, at: from_at, .. }) = *from else { return None };
+    let Destination::Blocks { end: to, at: to_at } = *to else { return None };
+    let len = process.or(*output)?;
+    let block = |end: EndIndex| match plan.ends.get(usize::from(end.0)) {
+        Some(PlannedEnd::Source(disk) | PlannedEnd::Destination(disk)) => Some(u64::from(disk.block_length().0)),
+        _ => None,
+    };
+    let whole = len.is_multiple_of(block(from)?) && len.is_multiple_of(block(to)?) && output.is_none_or(|output| output == len);
+    whole.then_some(Piece { segment: step.segment, from, from_at, to, to_at, len, offset: 0, attempts: 0 })
+}
+
+fn disks_are_apart(plan: &Plan) -> bool {
+    let written = || plan.ends.iter().filter_map(|end| if let PlannedEnd::Destination(disk) = end { Some(disk) } else { None });
+    plan.ends.iter().all(|end| match end {
+        PlannedEnd::Source(disk) => !written().any(|written| Arc::ptr_eq(written, disk)),
+        _ => true,
+    })
+}
+
+fn written_once(segments: &[Piece]) -> bool {
+    let mut places: Vec<_> = segments.iter().map(|piece| (piece.to, piece.to_at, piece.len)).collect();
+    places.sort_unstable();
+    places.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1.saturating_add(pair[0].2) <= pair[1].1)
+}
+
+fn cut(segment: Piece, len: u64) -> impl Iterator<Item = Piece> {
+    (0..segment.len.div_ceil(len)).map(move |index| {
+        let offset = index * len;
+        let (from_at, to_at) = (segment.from_at + offset, segment.to_at + offset);
+        Piece { from_at, to_at, len: len.min(segment.len - offset), offset, ..segment }
+    })
+}
+
+/// What the shares of a copy have in common.
+struct Shared {
+    movers: Arc<Movers>,
+    opened: Opened,
+    priority: u8,
+    progress: Arc<Progress>,
+    cancelled: CancellationToken,
+    /// Bytes of each segment.
+    lengths: Vec<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Piece>,
+    written: ByMethod,
+    /// Bytes that each process wrote.
+    shares: Vec<(u32, u64)>,
+    /// Of the first segment that failed, and the byte of it at which its piece begins.
+    fault: Option<(Fault, u64)>,
+    /// A piece could not be done at all.
+    abandoned: Option<u32>,
+}
+
+/// How a piece ended.
+enum Done {
+    Copied,
+    Fault(Fault),
+    Cancelled,
+    /// The process has ended, and with it all it did.
+    Died,
+}
+
+/// Carries out a plan that was divided.
+pub async fn run(
+    plan: Plan,
+    pieces: Vec<Piece>,
+    movers: &Arc<Movers>,
+    progress: &Arc<Progress>,
+    cancelled: &CancellationToken,
+) -> Ended {
+    let notes = plan.notes.clone();
+    let segments = u64::from(pieces.last().map_or(0, |piece| piece.segment + 1));
+    let ended = |response, written| Ended { response, segments, written };
+    let (refused, priority, starting) = (plan.refused.clone(), plan.priority, Arc::clone(movers));
+    let started = spawn_blocking(move || {
+        let opened = open(&plan, &plan.notes)?;
+        let all = starting.all().map_err(|error| {
+            warn!(%error, "no mover takes the copy");
+            Response::from(Sense::INTERNAL_TARGET_FAILURE)
+        })?;
+        Ok::<_, Response>((opened, all))
+    });
+    let (opened, all) = match started.await {
+        Ok(Ok(started)) => started,
+        Ok(Err(response)) => return ended(response, ByMethod::default()),
+        Err(_) => return ended(Sense::INTERNAL_TARGET_FAILURE.into(), ByMethod::default()),
+    };
+    let disks = opened.disks.clone();
+    let mut lengths = vec![0; notes.len()];
+    for piece in &pieces {
+        lengths[piece.segment as usize] = piece.offset + piece.len;
+    }
+    let state = Mutex::new(State { waiting: pieces.into(), ..State::default() });
+    // A token of its own: a piece that cannot be done stops the others.
+    let (movers, progress, cancelled_or_abandoned) = (Arc::clone(movers), Arc::clone(progress), cancelled.child_token());
+    let shared = Arc::new(Shared { movers, opened, priority, progress, cancelled: cancelled_or_abandoned, lengths, state });
+    let mut shares = JoinSet::new();
+    for mover in all {
+        shares.spawn(share(Arc::clone(&shared), mover));
+    }
+    shares.join_all().await;
+    let state = std::mem::take(&mut *shared.state());
+    info!(shares = ?state.shares, written = ?state.written, fault = ?state.fault, "dispersed copy ended");
+    let response = response(&state, synchronize(disks).await, &notes, refused);
+    ended(response, state.written)
+}
+
+fn response(state: &State, synced: io::Result<()>, notes: &[Notes], refused: Option<Sense>) -> Response {
+    let note = |segment: u32| notes.get(segment as usize).copied().unwrap_or_default();
+    match (&state.fault, state.abandoned, synced) {
+        (Some((fault, _)), ..) => of_fault(fault, &note(fault.segment)).into(),
+        (None, Some(segment), _) => abort(segment, Sense::INTERNAL_TARGET_FAILURE).into(),
+        _ if !state.waiting.is_empty() => {
+            let segment = state.waiting.iter().map(|piece| piece.segment).min().unwrap_or(0);
+            abort(segment, Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into()
+        }
+        (None, None, Err(error)) => {
+            warn!(%error, "not synchronized after a copy");
+            let segment = notes.len().saturating_sub(1) as u32;
+            third_party(segment, &note(segment), CopyEnd::Destination, &Sense::WRITE_ERROR.into()).into()
+        }
+        (None, None, Ok(())) => refused.map_or_else(Response::good, Response::from),
+    }
+}
+
+/// One mover's part: piece after piece, as long as there are any.
+async fn share(shared: Arc<Shared>, mut mover: Arc<Mover>) {
+    while let Some(piece) = shared.next() {
+        let done = match shared.begin(&mover, piece).await {
+            Ok(handle) => shared.watch(handle, mover.pid(), piece).await,
+            Err(error) => {
+                warn!(pid = mover.pid(), %error, "a mover does not take its share");
+                Done::Died
+            }
+        };
+        match done {
+            Done::Copied => {}
+            Done::Cancelled => shared.state().waiting.push_front(piece),
+            Done::Fault(fault) => shared.fault(fault, piece),
+            Done::Died => {
+                shared.redo(piece);
+                let movers = Arc::clone(&shared.movers);
+                match spawn_blocking(move || movers.ensure()).await {
+                    Ok(Ok(another)) => mover = another,
+                    _ => return,
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    fn next(&self) -> Option<Piece> {
+        if self.cancelled.is_cancelled() { None } else { self.state().waiting.pop_front() }
+    }
+
+    async fn begin(self: &Arc<Self>, mover: &Arc<Mover>, piece: Piece) -> io::Result<JobHandle> {
+        let copy = Move {
+            from: Source::Blocks { end: piece.from, at: piece.from_at },
+            to: Destination::Blocks { end: piece.to, at: piece.to_at },
+            process: Some(piece.len),
+            output: None,
+            source_pad: false,
+            destination_pad: false,
+        };
+        let job = CopyJob {
+            id: self.movers.job_id(),
+            ends: self.opened.ends.clone(),
+            steps: vec![Step { segment: piece.segment, cat: false, action: Action::Move(copy) }],
+            inline: Vec::new(),
+            buffer_bytes: BUFFER_BYTES,
+            priority: self.priority,
+            bytes_per_second: self.movers.settings().job_bytes_per_second,
+        };
+        let (shared, mover) = (Arc::clone(self), Arc::clone(mover));
+        spawn_blocking(move || mover.begin(job, &shared.opened.files)).await.map_err(io::Error::other)?
+    }
+
+    async fn watch(&self, mut handle: JobHandle, pid: u32, piece: Piece) -> Done {
+        let (mut grants, mut told) = (Grants::default(), (0, ByMethod::default()));
+        loop {
+            match handle.event(&self.cancelled).await {
+                Event::Died => return Done::Died,
+                Event::Message(FromMover::Done { outcome, .. }) => {
+                    return match outcome {
+                        Outcome::Copied { .. } => Done::Copied,
+                        Outcome::Fault(fault) => Done::Fault(fault),
+                        Outcome::Cancelled => Done::Cancelled,
+                    };
+                }
+                Event::Message(FromMover::Ask { question, .. }) => {
+                    let answer = match self.decide(&mut grants, question, piece).await {
+                        Ok(()) => Answer::Granted,
+                        Err(error) => Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+                    };
+                    handle.tell(&ToMover::Answer { job: handle.id(), answer });
+                }
+                Event::Message(FromMover::GiveBack { end, .. }) => grants.give_back(end),
+                Event::Message(FromMover::Progress { read, written, .. }) => {
+                    let more = written.since(told.1);
+                    handle.count(read.saturating_sub(told.0), more.total());
+                    told = (read.max(told.0), written);
+                    self.count(pid, piece, more);
+                }
+                Event::Message(FromMover::Tape { .. } | FromMover::Hello { .. }) => {
+                    debug!(pid, "a mover speaks of a tape that it was not given");
+                }
+            }
+        }
+    }
+
+    /// A share writes its own piece and nothing else.
+    async fn decide(&self, grants: &mut Grants, question: Question, piece: Piece) -> io::Result<()> {
+        let Question::Grant { end, range } = question else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
+        let inside = end == piece.to
+            && range.start >= piece.to_at
+            && range.start.checked_add(range.len).is_some_and(|end| end <= piece.to_at + piece.len);
+        if !inside {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        let disks: &Disks = &self.opened.disks;
+        grants.ask(disks, end, range, &self.cancelled).await
+    }
+
+    fn count(&self, pid: u32, piece: Piece, more: ByMethod) {
+        let mut state = self.state();
+        state.written += more;
+        match state.shares.iter_mut().find(|(process, _)| *process == pid) {
+            Some((_, bytes)) => *bytes += more.total(),
+            None => state.shares.push((pid, more.total())),
+        }
+        self.progress.segments.fetch_max(piece.segment + 1, Ordering::Relaxed);
+        self.progress.written.store(state.written.total(), Ordering::Relaxed);
+    }
+
+    /// Segments behind the one that failed are left; those in front of it, and of its own bytes those in front of the fault, are not.
+    fn fault(&self, fault: Fault, piece: Piece) {
+        let mut state = self.state();
+        let place = (piece.segment, piece.offset);
+        let first = state.fault.as_ref().is_none_or(|(known, offset)| place < (known.segment, *offset));
+        if first {
+            let (expected, written) = (self.lengths[piece.segment as usize], piece.offset.saturating_add(fault.written));
+            let fault = Fault { segment: piece.segment, expected, written, ..fault };
+            state.fault = Some((fault, piece.offset));
+        }
+        state.waiting.retain(|waiting| (waiting.segment, waiting.offset) < place);
+    }
+
+    fn redo(&self, piece: Piece) {
+        let attempts = piece.attempts + 1;
+        let mut state = self.state();
+        if attempts < ATTEMPTS {
+            info!(segment = piece.segment, attempts, "a dead mover's piece is done again");
+            state.waiting.push_front(Piece { attempts, ..piece });
+        } else {
+            state.abandoned = Some(state.abandoned.map_or(piece.segment, |known| known.min(piece.segment)));
+            drop(state);
+            self.cancelled.cancel();
+        }
+    }
+}
