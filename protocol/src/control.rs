@@ -218,6 +218,9 @@ pub struct Status {
     pub targets: Vec<TargetStatus>,
     /// All portals.
     pub portals: Vec<PortalStatus>,
+    /// Connections that are open, logged in or not.
+    #[serde(default)]
+    pub connections: u64,
     /// LUNs by target and number.
     pub luns: Vec<LunStatus>,
     /// Sessions that live, and those that ended (kept by initiator name, summed).
@@ -330,6 +333,9 @@ pub struct SessionStatus {
     pub live: bool,
     /// Sessions summed in this row.
     pub sessions: u64,
+    /// Those of them that are logged in now.
+    #[serde(default)]
+    pub live_sessions: u64,
     /// SCSI commands.
     pub commands: u64,
     /// EXTENDED COPY commands among them.

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use protocol::iscsi::chap::{Algorithm, CredentialError, Secret, TargetPolicy};
+use protocol::iscsi::chap::{CredentialError, Secret, TargetPolicy};
 use protocol::iscsi::login::LoginStatus;
 
 /// Who may use a target. The default lets everybody use all of it.
@@ -235,12 +235,6 @@ pub fn read_secret(path: &Path) -> Result<Secret, SecretError> {
     let mut content = Vec::with_capacity(limit);
     file.take(limit as u64).read_to_end(&mut content)?;
     Ok(Secret::from_file(content, metadata.mode())?)
-}
-
-/// All algorithms, as a policy has them when nothing is said.
-#[must_use]
-pub fn all_algorithms() -> Vec<Algorithm> {
-    Algorithm::ALL.to_vec()
 }
 
 #[cfg(test)]

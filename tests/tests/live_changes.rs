@@ -1,5 +1,6 @@
 //! Changes of what is served while a session writes and reads: it never sees an error, and each thing told is what happened.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,9 +12,10 @@ use nix::sys::signal::Signal;
 use offhost_tests::pattern;
 use offhost_tests::pdus::{self, Names};
 use offhost_tests::programs::{Target, program, run};
-use protocol::control::spec::{AccessSpec, Change, Effect, LunSpec, PortalSpec, TargetSpec, Verb};
+use protocol::control::spec::{AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, SeenLun, TargetSpec, Verb};
+use protocol::iscsi::chap::{Algorithm, Secret};
 use protocol::scsi::Status;
-use sim::client::{Client, Data, Options};
+use sim::client::{Authentication, Client, Data, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -239,7 +241,7 @@ async fn an_access_list_shuts_out_and_masks_from_the_next_command_on() {
     let client = login(&target.portal, A, 0).await.unwrap();
     assert_eq!(client.unit().report_luns().await.unwrap().len(), 2);
     let entry = |luns| AccessSpec { initiators: vec!["iqn.2026-01.test:*".into()], luns, ..AccessSpec::default() };
-    control.change(&[Change::AddAccess { target: A.into(), access: entry(Some(vec![0])) }]).await.unwrap();
+    control.change(&[Change::AddAccess { target: A.into(), access: entry(Some(vec![0.into()])) }]).await.unwrap();
     assert_eq!(client.unit().report_luns().await.unwrap().len(), 1, "the other is masked");
     let masked = client.lun(1).command(&[0; 6], Data::None).await.unwrap();
     assert_eq!((masked.sense_data[2], masked.sense_data[12]), (5, 0x25));
@@ -253,6 +255,83 @@ async fn an_access_list_shuts_out_and_masks_from_the_next_command_on() {
     let closed = async { while client.unit().report_luns().await.is_ok() {} };
     tokio::time::timeout(Duration::from_secs(20), closed).await.expect("its session is closed");
     assert!(login(&target.portal, A, 0).await.is_err(), "and it may not come again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_initiator_sees_a_lun_under_its_own_number_also_after_a_save_and_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut target, control) = served(folder.path());
+    let offhost = |words: &[&str]| {
+        let socket = target.control();
+        run(program("offhost"), [words, &["--control", socket.to_str().unwrap()]].concat()).unwrap()
+    };
+    offhost(&["lun", "add", "--disk", "b.img:4MiB"]);
+    let numbers = async |portal: String, host: &str| {
+        let url = format!("iscsi://{portal}/{A}/0").parse().unwrap();
+        let client = Client::connect(&url, Options::named(host)).await.unwrap();
+        let mut seen = Vec::new();
+        for lun in client.unit().report_luns().await.unwrap() {
+            let number = lun.number().unwrap();
+            let unit = client.lun(number);
+            unit.test_unit_ready().await.unwrap();
+            let written = unit.command(&cdb(0x2A, 0), Data::Out(vec![0; BLOCK].into())).await.unwrap().status == Status::Good;
+            seen.push((number, unit.read_capacity().await.unwrap().blocks.0, written));
+        }
+        seen
+    };
+    // The disk of the file has 16 MiB, the other 4.
+    let (sixteen, four) = (32_768, 8192);
+    let own = [(0, sixteen, true), (1, four, true)];
+    let turned = [(0, four, true), (7, sixteen, false)];
+    offhost(&["access", "add", "iqn.2026-01.test:turned", "--lun", "1=0", "--lun", "0=7,read-only"]);
+    offhost(&["access", "add", "iqn.2026-01.test:*"]);
+    assert_eq!(numbers(target.portal.clone(), HOST).await, own);
+    assert_eq!(numbers(target.portal.clone(), "iqn.2026-01.test:turned").await, turned);
+    let listed = offhost(&["access", "list"]);
+    assert!(listed.contains("1=0 0=7,read-only"), "{listed}");
+    let twice = AccessSpec {
+        initiators: vec!["iqn.x:y".into()],
+        luns: Some(vec![0.into(), SeenLun::renumbered(1, 0)]),
+        ..AccessSpec::default()
+    };
+    let refused = control.change(&[Change::AddAccess { target: A.into(), access: twice }]).await.unwrap_err();
+    assert!(refused.to_string().contains("seen as 0"), "{refused}");
+    offhost(&["save"]);
+    assert!(target.stop().unwrap().success());
+
+    let (again, control) = start(folder.path());
+    assert_eq!(numbers(again.portal.clone(), HOST).await, own);
+    assert_eq!(numbers(again.portal.clone(), "iqn.2026-01.test:turned").await, turned);
+    assert_eq!(control.reload().await.unwrap(), [], "what runs is what the file says");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_algorithm_that_is_no_longer_allowed_is_not_agreed_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, control) = served(folder.path());
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "sesame-sesame-1\n").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let chap = ChapSpec { user: "host".into(), secret_file: secret, ..ChapSpec::default() };
+    let access = AccessSpec { initiators: vec!["*".into()], chap: Some(chap), ..AccessSpec::default() };
+    control.change(&[Change::AddAccess { target: A.into(), access }]).await.unwrap();
+    let log_in = async |algorithm| {
+        let secret = Secret::new("sesame-sesame-1").unwrap();
+        let authentication = Authentication { algorithms: vec![algorithm], ..Authentication::new("host", secret) };
+        let url = format!("iscsi://{}/{A}/0", target.portal).parse().unwrap();
+        Client::connect(&url, Options { authentication: Some(authentication), ..Options::named(HOST) }).await.is_ok()
+    };
+    assert!(log_in(Algorithm::Md5).await && log_in(Algorithm::Sha256).await, "all are allowed when nothing is said");
+    let socket = target.control();
+    let control_flags = ["--control", socket.to_str().unwrap()];
+    let set = ["target", "set", A, "--chap-algorithm", "sha3-256", "--chap-algorithm", "sha256"];
+    let said = run(program("offhost"), [&set[..], &control_flags].concat()).unwrap();
+    assert!(said.contains("changed access"), "{said}");
+    assert!(!log_in(Algorithm::Md5).await && log_in(Algorithm::Sha256).await);
+    run(program("offhost"), [&["save"][..], &control_flags].concat()).unwrap();
+    let saved = std::fs::read_to_string(folder.path().join("offhost.toml")).unwrap();
+    assert!(saved.contains("chap_algorithms = [\"sha3-256\", \"sha256\"]"), "{saved}");
+    assert_eq!(control.reload().await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

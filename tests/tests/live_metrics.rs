@@ -20,19 +20,30 @@ fn scrape(mut stream: impl Read + Write) -> String {
     body.to_owned()
 }
 
-/// Samples by name and labels as written. Text format 0.0.4: a family is described before its samples, and only once.
+/// Samples by name and labels as written. Text format 0.0.4: a family is described before its samples, and only once. Names as
+/// Prometheus wants them: one prefix, base units, a counter's ends with `_total` and nothing else's does, no label of no value.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut samples = BTreeMap::new();
     let mut families: Vec<String> = Vec::new();
+    let mut helped = None;
     for line in text.lines() {
         if let Some(described) = line.strip_prefix("# TYPE ") {
             let (name, kind) = described.split_once(' ').unwrap();
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert!(!families.contains(&name.to_owned()), "{name} is described twice");
+            assert!(name.starts_with("offhost_") && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            for wrong in ["_ms", "_us", "_milliseconds", "_kb", "_mib", "_count", "_sum", "_bucket", "_info_total"] {
+                assert!(!name.ends_with(wrong), "{name}");
+            }
+            assert_eq!(helped.as_deref(), Some(name), "{name} is explained before it is typed");
             families.push(name.to_owned());
             continue;
         }
-        if line.starts_with("# HELP ") {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(words.ends_with('.') && words.len() > 10, "{line}");
+            helped = Some(name.to_owned());
             continue;
         }
         let (key, value) = line.rsplit_once(' ').unwrap();
@@ -41,6 +52,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
         let suffix = name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} stands below {family}"));
         assert!(["", "_bucket", "_sum", "_count"].contains(&suffix), "{line}");
         assert!(key.contains('{') == key.ends_with('}'), "{line}");
+        assert!(!key.contains("=\"\""), "{line} has a label of no value");
         assert!(samples.insert(key.to_owned(), value.parse().unwrap()).is_none(), "{key} is there twice");
     }
     samples
@@ -51,7 +63,16 @@ async fn what_a_session_did_is_told_in_a_form_that_parses() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let metrics = port.to_string();
-    let flags = ["--disk", "disk.img:4MiB", "--tape", "shelf:64MiB", "--metrics", &metrics];
+    let flags = [
+        "--disk",
+        "disk.img:4MiB",
+        "--tape",
+        "shelf:64MiB",
+        "--library",
+        "vault:64MiB,drives=1,slots=4,mail=1,cartridges=2",
+        "--metrics",
+        &metrics,
+    ];
     let target = Target::start(folder.path(), &flags).unwrap();
     let client = Client::connect(&target.url(0).parse().unwrap(), Options::named("iqn.2026-01.test:metrics")).await.unwrap();
     let unit = client.unit();
@@ -70,19 +91,26 @@ async fn what_a_session_did_is_told_in_a_form_that_parses() {
     let name = &target.name;
     let at = |key: &str| *told.get(key).unwrap_or_else(|| panic!("no {key} in {told:#?}"));
     let lun = format!("target=\"{name}\",lun=\"0\"");
-    assert_eq!(at(&format!("scsi_commands_total{{{lun},op=\"write\",status=\"good\"}}")), 10.0);
-    assert_eq!(at(&format!("scsi_commands_total{{{lun},op=\"read\",status=\"good\"}}")), 5.0);
-    assert_eq!(at(&format!("scsi_commands_total{{{lun},op=\"read\",status=\"check-condition\"}}")), 1.0);
-    assert_eq!(at(&format!("scsi_bytes_total{{{lun},dir=\"out\"}}")), 5_120.0);
-    assert!(at(&format!("scsi_bytes_total{{{lun},dir=\"in\"}}")) >= 5_120.0);
-    assert_eq!(at(&format!("scsi_command_duration_seconds_count{{{lun},op=\"write\"}}")), 10.0);
-    assert_eq!(at(&format!("scsi_command_duration_seconds_bucket{{{lun},op=\"write\",le=\"+Inf\"}}")), 10.0);
-    assert!(at(&format!("scsi_command_duration_seconds_sum{{{lun},op=\"write\"}}")) > 0.0);
-    assert_eq!(at(&format!("iscsi_target_sessions{{target=\"{name}\"}}")), 1.0);
-    assert_eq!(at("iscsi_target_logins_total{result=\"accepted\"}"), 1.0);
-    assert_eq!(at("iscsi_target_connections"), 1.0);
+    assert_eq!(at(&format!("offhost_scsi_commands_total{{{lun},op=\"write\",status=\"good\"}}")), 10.0);
+    assert_eq!(at(&format!("offhost_scsi_commands_total{{{lun},op=\"read\",status=\"good\"}}")), 5.0);
+    assert_eq!(at(&format!("offhost_scsi_commands_total{{{lun},op=\"read\",status=\"check-condition\"}}")), 1.0);
+    assert_eq!(at(&format!("offhost_scsi_bytes_total{{{lun},dir=\"out\"}}")), 5_120.0);
+    assert!(at(&format!("offhost_scsi_bytes_total{{{lun},dir=\"in\"}}")) >= 5_120.0);
+    assert_eq!(at(&format!("offhost_scsi_command_duration_seconds_count{{{lun},op=\"write\"}}")), 10.0);
+    assert_eq!(at(&format!("offhost_scsi_command_duration_seconds_bucket{{{lun},op=\"write\",le=\"+Inf\"}}")), 10.0);
+    assert!(at(&format!("offhost_scsi_command_duration_seconds_sum{{{lun},op=\"write\"}}")) > 0.0);
+    assert_eq!(at(&format!("offhost_iscsi_target_sessions{{target=\"{name}\"}}")), 1.0);
+    assert_eq!(at("offhost_iscsi_target_logins_total{result=\"accepted\"}"), 1.0);
+    assert_eq!(at("offhost_iscsi_target_connections"), 1.0);
+    assert_eq!(at("offhost_iscsi_target_errors_total{kind=\"protocol\"}"), 0.0);
+    assert_eq!(at(&format!("offhost_scsi_commands_in_flight{{{lun}}}")), 0.0);
+    let (tape, changer) = (format!("target=\"{name}\",lun=\"1\""), format!("target=\"{name}\",lun=\"2\""));
+    assert_eq!(at(&format!("offhost_tape_loaded{{{tape}}}")), 1.0);
+    assert_eq!(at(&format!("offhost_library_elements{{{changer},kind=\"slot\"}}")), 4.0);
+    assert_eq!(at(&format!("offhost_library_cartridges{{{changer},kind=\"slot\"}}")), 2.0);
+    assert_eq!((at("offhost_movers{state=\"busy\"}"), at("offhost_snapshots{state=\"live\"}")), (0.0, 0.0));
     assert!(told.keys().any(|key| key.starts_with("offhost_build_info{version=")));
-    assert!(told.keys().any(|key| key.starts_with("tape_position_blocks{")));
+    assert!(told.keys().any(|key| key.starts_with("offhost_tape_position_blocks{")));
     // The same, and nothing else, over TCP.
     assert_eq!(parse(&scrape(TcpStream::connect(port).unwrap())).len(), told.len());
 }

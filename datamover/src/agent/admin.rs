@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
-use protocol::control::spec::{AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, Size, TargetSpec};
+use protocol::control::spec::{AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, SeenLun, Size, TargetSpec};
 use protocol::control::{Configuration, Status};
+use protocol::iscsi::chap::Algorithm;
 
 use super::cli::print;
 use super::control::Control;
@@ -29,19 +30,25 @@ pub enum TargetAction {
         /// Portal group tags it is reached through; all when not given
         #[arg(long = "portal-group", value_name = "TAG")]
         portal_groups: Vec<u16>,
+        /// Hashes that CHAP may be computed with (md5, sha1, sha256, sha3-256); all when not given
+        #[arg(long = "chap-algorithm", value_name = "HASH")]
+        chap_algorithms: Vec<Algorithm>,
     },
     /// End a target and its sessions
     Remove {
         /// iSCSI name
         name: String,
     },
-    /// Choose portal groups
+    /// Choose portal groups and CHAP algorithms
     Set {
         /// iSCSI name
         name: String,
         /// Portal group tags it is reached through; all when not given
         #[arg(long = "portal-group", value_name = "TAG")]
         portal_groups: Vec<u16>,
+        /// Hashes that CHAP may be computed with (md5, sha1, sha256, sha3-256); all when not given
+        #[arg(long = "chap-algorithm", value_name = "HASH")]
+        chap_algorithms: Vec<Algorithm>,
     },
 }
 
@@ -185,9 +192,9 @@ pub struct AccessArgs {
     /// Initiator names; `*` stands for any characters
     #[arg(required = true, value_name = "NAME")]
     initiators: Vec<String>,
-    /// LUNs that they reach; all when not given
-    #[arg(long, value_name = "LUN")]
-    lun: Vec<u16>,
+    /// LUNs that they reach, as 7, as 7=0 where they see it under another number, or 7,read-only; all when not given
+    #[arg(long, value_name = "LUN[=NUMBER][,read-only]")]
+    lun: Vec<SeenLun>,
     /// They may not write
     #[arg(long)]
     read_only: bool,
@@ -228,11 +235,13 @@ pub async fn target(control: &Control, action: TargetAction, json: bool) -> anyh
             let status = control.status().await?;
             return print(json, &status.targets, |out| print_targets(&status, out));
         }
-        TargetAction::Add { name, portal_groups } => {
-            Change::AddTarget(TargetSpec { name, portal_groups, ..TargetSpec::default() })
+        TargetAction::Add { name, portal_groups, chap_algorithms } => {
+            Change::AddTarget(TargetSpec { name, portal_groups, chap_algorithms, ..TargetSpec::default() })
         }
         TargetAction::Remove { name } => Change::RemoveTarget { target: name },
-        TargetAction::Set { name, portal_groups } => Change::SetTarget { target: name, portal_groups },
+        TargetAction::Set { name, portal_groups, chap_algorithms } => {
+            Change::SetTarget { target: name, portal_groups, chap_algorithms }
+        }
     };
     carry_out(control, change, json).await
 }
@@ -384,7 +393,7 @@ fn print_access(config: &Configuration, out: &mut dyn Write) -> io::Result<()> {
     let mut table = list::plain(&["target", "initiators", "LUNs", "writes", "CHAP"]);
     for target in &config.targets {
         for entry in &target.access {
-            let luns = entry.luns.as_ref().map(|luns| luns.iter().map(u16::to_string).collect::<Vec<_>>().join(" "));
+            let luns = entry.luns.as_ref().map(|luns| luns.iter().map(SeenLun::to_string).collect::<Vec<_>>().join(" "));
             let chap = entry.chap.as_ref().map_or("no".to_owned(), |chap| match &chap.mutual_user {
                 Some(mutual) => format!("{}, and {mutual} in turn", chap.user),
                 None => chap.user.clone(),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use protocol::control::{SnapshotEvent, SnapshotRequest, Status};
+use protocol::control::{SnapshotEvent, SnapshotRequest};
 use serde::Serialize;
 use sim::client::{ChapArguments, Client, Options};
 use sim::url::Url;
@@ -25,7 +25,7 @@ use super::library::{self, LibraryAction};
 use super::restore::{RestoreOptions, RestoreReport, What};
 use super::segments::Limits;
 use super::ui::{Ui, human};
-use super::{backup, demo, list, restore};
+use super::{backup, demo, list, restore, status};
 use crate::map;
 use crate::map::command::MapArgs;
 use crate::map::source::FileSource;
@@ -81,17 +81,27 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Manual page
+    /// Print the manual page, or write those of all commands into a folder
     #[command(hide = true)]
-    Man,
+    Man {
+        /// The folder
+        folder: Option<PathBuf>,
+    },
 }
 
 /// How the target is reached.
 #[derive(Debug, Args)]
 struct ControlArgs {
-    /// Control socket of the target
-    #[arg(long, value_name = "SOCKET", env = "OFFHOST_CONTROL", default_value = "offhost-data/control.sock", global = true)]
-    control: PathBuf,
+    /// Control socket of the target [default: offhost-data/control.sock here if it is there, else /run/offhost/control.sock]
+    #[arg(long, value_name = "SOCKET", env = "OFFHOST_CONTROL", global = true)]
+    control: Option<PathBuf>,
+}
+
+impl ControlArgs {
+    /// The one that is named, else that of a target started from here, else that of the service.
+    fn find(&self) -> Control {
+        self.control.as_ref().map_or_else(Control::find, Control::new)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -391,27 +401,27 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Map(args) => print_map(args).await,
         Command::Snapshot(args) => snapshot(args).await,
         Command::Status(args) => {
-            let status = Control::new(args.control.control).status().await?;
-            print(args.json, &status, |out| print_status(&status, out))
+            let facts = args.control.find().status().await?;
+            print(args.json, &facts, |out| status::print(&facts, out))
         }
         Command::Tape(args) => tape(args.action).await,
-        Command::Target(args) => admin::target(&Control::new(args.control.control), args.action, args.json).await,
-        Command::Lun(AdminOf { of, admin: args }) => {
-            admin::lun(&Control::new(args.control.control), of, args.action, args.json).await
-        }
-        Command::Library(args) => library::library(&Control::new(args.control.control), args.action, args.json).await,
-        Command::Portal(args) => admin::portal(&Control::new(args.control.control), args.action, args.json).await,
-        Command::Access(AdminOf { of, admin: args }) => {
-            admin::access(&Control::new(args.control.control), of, args.action, args.json).await
-        }
-        Command::Save(args) => admin::save(&Control::new(args.control.control), args.json).await,
-        Command::Reload(args) => admin::reload(&Control::new(args.control.control), args.json).await,
+        Command::Target(args) => admin::target(&args.control.find(), args.action, args.json).await,
+        Command::Lun(AdminOf { of, admin: args }) => admin::lun(&args.control.find(), of, args.action, args.json).await,
+        Command::Library(args) => library::library(&args.control.find(), args.action, args.json).await,
+        Command::Portal(args) => admin::portal(&args.control.find(), args.action, args.json).await,
+        Command::Access(AdminOf { of, admin: args }) => admin::access(&args.control.find(), of, args.action, args.json).await,
+        Command::Save(args) => admin::save(&args.control.find(), args.json).await,
+        Command::Reload(args) => admin::reload(&args.control.find(), args.json).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "offhost", &mut io::stdout());
             Ok(())
         }
-        Command::Man => Ok(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?),
+        Command::Man { folder: None } => Ok(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?),
+        Command::Man { folder: Some(folder) } => {
+            std::fs::create_dir_all(&folder)?;
+            Ok(clap_mangen::generate_to(Cli::command(), &folder)?)
+        }
     }
 }
 
@@ -446,7 +456,7 @@ impl BackupArgs {
         Ok(BackupOptions {
             from: self.from.clone(),
             to: self.to.clone(),
-            control: Control::new(&self.control.control),
+            control: self.control.find(),
             session: self.common.session.options()?,
             quiet: self.quiet,
             timeout: self.timeout,
@@ -556,7 +566,7 @@ async fn print_map(args: MapCommand) -> anyhow::Result<()> {
 }
 
 async fn snapshot(args: SnapshotArgs) -> anyhow::Result<()> {
-    let control = Control::new(args.control.control);
+    let control = args.control.find();
     match args.action {
         SnapshotAction::Take { luns, target, quiet, timeout } => {
             let (quiet_ms, timeout_ms) = (quiet.as_millis() as u64, timeout.as_millis() as u64);
@@ -569,98 +579,14 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<()> {
             });
             let lease = lease.await.map_err(backup::no_snapshot)?;
             bar.done();
-            print(args.json, &lease.snapshots, |out| print_snapshots(&lease.snapshots, out))
+            print(args.json, &lease.snapshots, |out| status::print_snapshots(&lease.snapshots, out))
         }
         SnapshotAction::List => {
             let snapshots = control.status().await?.snapshots;
-            print(args.json, &snapshots, |out| print_snapshots(&snapshots, out))
+            print(args.json, &snapshots, |out| status::print_snapshots(&snapshots, out))
         }
         SnapshotAction::Drop { id } => Ok(control.drop_snapshot(id).await?),
     }
-}
-
-fn print_snapshots(snapshots: &[protocol::control::Snapshot], out: &mut dyn Write) -> io::Result<()> {
-    let mut table = list::plain(&["id", "of LUN", "as LUN", "taken", "held ms", "copied", "state"]);
-    for one in snapshots {
-        table.add_row([
-            one.id.to_string(),
-            one.of_lun.to_string(),
-            one.lun.to_string(),
-            list::when(one.taken_unix_ms),
-            format!("{:.3}", one.held_us as f64 / 1000.0),
-            human(one.copied_bytes),
-            if one.live { "live" } else { "FAILED" }.to_owned(),
-        ]);
-    }
-    writeln!(out, "{table}")
-}
-
-fn print_status(status: &Status, out: &mut dyn Write) -> io::Result<()> {
-    let portals: Vec<String> = status.portals.iter().map(|portal| portal.listen.to_string()).collect();
-    writeln!(out, "offhost-target {} at {}", status.version, portals.join(", "))?;
-    for target in &status.targets {
-        writeln!(out, "{}: {} sessions", target.name, target.sessions)?;
-    }
-    let several = status.targets.len() > 1;
-    let mut luns = list::plain(&["LUN", "kind", "size", "behind it", "state"]);
-    for lun in &status.luns {
-        let state = match (&lun.tape, &lun.library, lun.quiet_for_ms) {
-            (Some(tape), ..) if tape.loaded => {
-                format!("{}: object {} of {}, {} used", tape.barcode, tape.object, tape.objects, human(tape.used))
-            }
-            (Some(_), ..) => "empty".to_owned(),
-            (None, Some(library), _) => {
-                let (count, slots) = (library.cartridges.len(), library.slots);
-                format!("{count} cartridges, {slots} slots, {} drives, {} mail", library.drives, library.mail)
-            }
-            (None, None, Some(quiet)) => format!("quiet for {:.1} s", quiet as f64 / 1000.0),
-            (None, None, None) => String::new(),
-        };
-        let number = if several { format!("{} {}", lun.target, lun.lun) } else { lun.lun.to_string() };
-        luns.add_row([number, lun.kind.clone(), human(lun.size), lun.backing.clone(), state]);
-    }
-    writeln!(out, "\n{luns}")?;
-    print_sessions(status, out)?;
-    if !status.snapshots.is_empty() {
-        writeln!(out)?;
-        print_snapshots(&status.snapshots, out)?;
-    }
-    let copies = &status.copies;
-    writeln!(
-        out,
-        "\ncopies: {} running, {} done, {} failed; {} segments, {} moved",
-        copies.running,
-        copies.done,
-        copies.failed,
-        copies.segments,
-        human(copies.bytes_moved)
-    )?;
-    let methods = copies.bytes_by_method.named().into_iter().filter(|(_, bytes)| *bytes > 0);
-    let methods: Vec<_> = methods.map(|(method, bytes)| format!("{} {method}", human(bytes))).collect();
-    if !methods.is_empty() {
-        writeln!(out, "  moved by: {}", methods.join(", "))?;
-    }
-    for mover in &status.movers {
-        let state = if mover.busy { "busy" } else { "idle" };
-        writeln!(out, "mover {}: {state}, {} jobs, {} moved", mover.pid, mover.jobs, human(mover.bytes_moved))?;
-    }
-    Ok(())
-}
-
-/// The sessions of a target, a line each.
-pub(super) fn print_sessions(status: &Status, out: &mut dyn Write) -> io::Result<()> {
-    let mut sessions = list::plain(&["initiator", "sessions", "commands", "of them copies", "from it", "to it"]);
-    for one in &status.sessions {
-        sessions.add_row([
-            one.initiator.clone(),
-            format!("{}{}", one.sessions, if one.live { " (live)" } else { "" }),
-            one.commands.to_string(),
-            one.extended_copies.to_string(),
-            human(one.data_out),
-            human(one.data_in),
-        ]);
-    }
-    writeln!(out, "{sessions}")
 }
 
 async fn tape(action: TapeAction) -> anyhow::Result<()> {

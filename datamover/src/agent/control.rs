@@ -29,7 +29,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[non_exhaustive]
 pub enum ControlError {
     /// Nobody answers there.
-    #[error("no target answers on control socket {}: {source}; is offhost-target running, and is this its --control?", .socket.display())]
+    #[error("no target answers on control socket {}: {source}; is offhost-target running, and is this its socket? Name another with --control or OFFHOST_CONTROL", .socket.display())]
     Unreachable {
         /// The socket.
         socket: PathBuf,
@@ -58,6 +58,11 @@ impl ControlError {
         Self::Broken(error.to_string())
     }
 }
+
+/// Where a target listens that was started in this folder and told nothing else.
+const HERE: &str = "offhost-data/control.sock";
+/// Where that of the systemd unit listens.
+const OF_THE_SERVICE: &str = "/run/offhost/control.sock";
 
 /// A target, by its control socket.
 #[derive(Debug, Clone)]
@@ -93,6 +98,14 @@ impl Control {
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
+    }
+
+    /// The target that is meant when nobody says which: one started in this folder, else the system's service.
+    #[must_use]
+    pub fn find() -> Self {
+        let here = Path::new(HERE);
+        // Also one that nobody listens on any more: another target's answer would be worse than none.
+        Self::new(if here.exists() { here } else { Path::new(OF_THE_SERVICE) })
     }
 
     /// The socket.

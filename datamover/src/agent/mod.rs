@@ -10,6 +10,7 @@
 //! | [`demo`] | `offhost demo` |
 //! | [`cache`] | the local catalog, which a tape does not need |
 //! | [`admin`] | `offhost target`, `lun`, `portal`, `access`, `save`, `reload` |
+//! | [`status`] | `offhost status` as people read it |
 //! | [`control`] | the client of the target's control socket |
 //! | [`cli`], [`exit`], [`ui`] | the command line; exit codes; what a person sees meanwhile |
 //!
@@ -33,4 +34,5 @@ pub mod library;
 pub mod list;
 pub mod restore;
 pub mod segments;
+pub mod status;
 pub mod ui;

@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::iscsi::chap::Algorithm;
+
 /// A number of bytes, written `"20GiB"`, `"2TB"` or as a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -77,6 +79,9 @@ pub struct TargetSpec {
     /// Tags of the portal groups through which it is reached; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub portal_groups: Vec<u16>,
+    /// Hashes that CHAP may be computed with; empty for all. Which of them is used the initiator chooses by the order of its offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chap_algorithms: Vec<Algorithm>,
     /// Who may log in; empty for everybody, to all LUNs and without authentication.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<AccessSpec>,
@@ -275,15 +280,98 @@ fn path_and_size(text: &str) -> Result<(PathBuf, Option<Size>), String> {
 pub struct AccessSpec {
     /// Initiator names, in which `*` stands for any characters.
     pub initiators: Vec<String>,
-    /// LUNs that they reach; all when absent.
+    /// LUNs that they reach; all, under their own numbers, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub luns: Option<Vec<u16>>,
+    pub luns: Option<Vec<SeenLun>>,
     /// They may not write.
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only: bool,
     /// How they prove who they are; not at all when absent. All entries of a target have it or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chap: Option<ChapSpec>,
+}
+
+/// A LUN as some initiators see it: `7`, or `{ lun = 7, as = 0, read_only = true }`; on a command line `7`, `7=0`, `7=0,read-only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "SeenForm")]
+pub struct SeenLun {
+    /// Its number in the target.
+    pub lun: u16,
+    /// The number under which they see it.
+    pub seen_as: u16,
+    /// They may not write it.
+    pub read_only: bool,
+}
+
+/// How a [`SeenLun`] is written: as a number where that says it all.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected the number of a LUN, or { lun = 7, as = 0 } with read_only = true or without")]
+enum SeenForm {
+    Number(u16),
+    Table(SeenTable),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeenTable {
+    lun: u16,
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    seen_as: Option<u16>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    read_only: bool,
+}
+
+impl SeenLun {
+    /// A LUN under another number.
+    #[must_use]
+    pub const fn renumbered(lun: u16, seen_as: u16) -> Self {
+        Self { lun, seen_as, read_only: false }
+    }
+}
+
+impl From<u16> for SeenLun {
+    fn from(lun: u16) -> Self {
+        Self::renumbered(lun, lun)
+    }
+}
+
+impl From<SeenForm> for SeenLun {
+    fn from(form: SeenForm) -> Self {
+        match form {
+            SeenForm::Number(lun) => lun.into(),
+            SeenForm::Table(SeenTable { lun, seen_as, read_only }) => Self { lun, seen_as: seen_as.unwrap_or(lun), read_only },
+        }
+    }
+}
+
+impl Serialize for SeenLun {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { lun, seen_as, read_only } = *self;
+        if *self == lun.into() {
+            return SeenForm::Number(lun).serialize(serializer);
+        }
+        SeenForm::Table(SeenTable { lun, seen_as: (seen_as != lun).then_some(seen_as), read_only }).serialize(serializer)
+    }
+}
+
+impl fmt::Display for SeenLun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.lun)?;
+        if self.seen_as != self.lun {
+            write!(f, "={}", self.seen_as)?;
+        }
+        if self.read_only { f.write_str(",read-only") } else { Ok(()) }
+    }
+}
+
+impl FromStr for SeenLun {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (numbers, read_only) = text.strip_suffix(",read-only").map_or((text, false), |numbers| (numbers, true));
+        let (lun, seen_as) = numbers.split_once('=').unwrap_or((numbers, numbers));
+        Ok(Self { lun: number("LUN", lun)?, seen_as: number("LUN", seen_as)?, read_only })
+    }
 }
 
 /// CHAP credentials; secrets lie in files of their own. RFC 7143 (12.1).
@@ -335,6 +423,9 @@ pub struct DiscoverySpec {
     /// Tell initiators of targets to which they may not log in, too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub show_all: bool,
+    /// See [`TargetSpec::chap_algorithms`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chap_algorithms: Vec<Algorithm>,
     /// How initiators prove who they are before they are told of targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chap: Option<ChapSpec>,
@@ -385,12 +476,16 @@ pub enum Change {
         /// iSCSI name.
         target: String,
     },
-    /// Chooses portal groups.
+    /// Chooses portal groups and CHAP algorithms.
     SetTarget {
         /// iSCSI name.
         target: String,
         /// See [`TargetSpec::portal_groups`].
+        #[serde(default)]
         portal_groups: Vec<u16>,
+        /// See [`TargetSpec::chap_algorithms`].
+        #[serde(default)]
+        chap_algorithms: Vec<Algorithm>,
     },
     /// Serves one more LUN.
     AddLun {
@@ -532,6 +627,25 @@ mod tests {
             assert!(disk(wrong).is_err(), "{wrong}");
         }
         assert_eq!(LunSpec::tape_argument("shelf/:2TB").unwrap().capacity, Some(Size(2_000_000_000_000)));
+    }
+
+    #[test]
+    fn a_lun_that_is_seen_as_it_is_is_a_number() {
+        let read = |text: &str| serde_json::from_str::<SeenLun>(text);
+        for (text, line, seen) in [
+            ("7", "7", SeenLun::from(7)),
+            (r#"{"lun":7,"as":0}"#, "7=0", SeenLun::renumbered(7, 0)),
+            (r#"{"lun":7,"read_only":true}"#, "7,read-only", SeenLun { read_only: true, ..7.into() }),
+            (r#"{"lun":7,"as":0,"read_only":true}"#, "7=0,read-only", SeenLun { read_only: true, ..SeenLun::renumbered(7, 0) }),
+        ] {
+            assert_eq!((read(text).unwrap(), line.parse()), (seen, Ok(seen)));
+            assert_eq!((serde_json::to_string(&seen).unwrap(), seen.to_string()), (text.to_owned(), line.to_owned()));
+        }
+        assert_eq!(read(r#"{"lun":7,"as":7}"#).unwrap(), 7.into());
+        for wrong in ["-1", "70000", r#"{"as":0}"#, r#"{"lun":7,"under":0}"#, "\"7\""] {
+            assert!(read(wrong).unwrap_err().to_string().contains("{ lun = 7, as = 0 }"), "{wrong}");
+        }
+        assert!("7=".parse::<SeenLun>().is_err() && "7=0,fast".parse::<SeenLun>().is_err());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Access lists as the login asks them: patterns and credentials made of what is written, secrets read from their files.
 
 use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, TargetSpec};
-use protocol::iscsi::chap::{Account, Credential, Secret, TargetPolicy};
+use protocol::iscsi::chap::{Account, Algorithm, Credential, Secret, TargetPolicy};
 
-use crate::access::{Access, Discovery, LunMask, NamePattern, Rule, all_algorithms, read_secret};
+use crate::access::{Access, Discovery, LunMask, MappedLun, NamePattern, Rule, read_secret};
 
 /// Who may use a target. Reads the files of secrets.
 ///
@@ -22,7 +22,7 @@ pub fn access(target: &TargetSpec, limits: &LimitsSpec) -> Result<Access, String
             None => accounts.push(new),
         }
     }
-    let authentication = (!accounts.is_empty()).then(|| TargetPolicy { accounts, algorithms: all_algorithms() });
+    let authentication = (!accounts.is_empty()).then(|| TargetPolicy { accounts, algorithms: allowed(&target.chap_algorithms) });
     Ok(Access { authentication, rules, max_sessions: limits.sessions, max_connections: limits.connections_per_session })
 }
 
@@ -32,15 +32,22 @@ pub fn access(target: &TargetSpec, limits: &LimitsSpec) -> Result<Access, String
 /// As [`access`].
 pub fn discovery(spec: &DiscoverySpec) -> Result<Discovery, String> {
     let account = spec.chap.as_ref().map(account).transpose().map_err(|error| format!("discovery: {error}"))?;
-    let policy = |account| TargetPolicy { accounts: vec![account], algorithms: all_algorithms() };
+    let policy = |account| TargetPolicy { accounts: vec![account], algorithms: allowed(&spec.chap_algorithms) };
     Ok(Discovery { authentication: account.map(policy), show_all: spec.show_all })
+}
+
+/// All when nothing is said.
+fn allowed(algorithms: &[Algorithm]) -> Vec<Algorithm> {
+    if algorithms.is_empty() { Algorithm::ALL.to_vec() } else { algorithms.to_vec() }
 }
 
 fn rule(entry: &AccessSpec) -> Result<Rule, String> {
     Ok(Rule {
         initiators: patterns(entry)?,
         users: entry.chap.iter().map(|chap| chap.user.clone()).collect(),
-        luns: entry.luns.as_ref().map_or(LunMask::All, |luns| LunMask::only(luns.iter().copied())),
+        luns: entry.luns.as_ref().map_or(LunMask::All, |luns| {
+            LunMask::Only(luns.iter().map(|lun| (lun.seen_as, MappedLun { number: lun.lun, read_only: lun.read_only })).collect())
+        }),
         read_only: entry.read_only,
     })
 }
@@ -65,6 +72,7 @@ fn account(chap: &ChapSpec) -> Result<Account, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::control::spec::SeenLun;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
@@ -85,13 +93,26 @@ mod tests {
             chap: Some(chap.clone()),
             ..AccessSpec::default()
         };
-        let target =
-            TargetSpec { access: vec![entry("iqn.x:a*", Some(vec![3])), entry("iqn.x:b", None)], ..TargetSpec::default() };
+        let target = TargetSpec {
+            access: vec![entry("iqn.x:a*", Some(vec![SeenLun::renumbered(3, 1)])), entry("iqn.x:b", None)],
+            ..TargetSpec::default()
+        };
         let access = access(&target, &LimitsSpec::default()).unwrap();
         assert_eq!(access.authentication.as_ref().unwrap().accounts.len(), 1, "one user of two entries");
         assert!(access.grant("iqn.x:a1", None).is_err());
-        assert_eq!(access.grant("iqn.x:a1", Some("host")).unwrap().number(0), None);
+        let grant = access.grant("iqn.x:a1", Some("host")).unwrap();
+        assert_eq!([0, 1, 3].map(|seen| grant.number(seen)), [None, Some(3), None]);
         assert_eq!(access.grant("iqn.x:b", Some("host")).unwrap().number(0), Some(0));
+    }
+
+    #[test]
+    fn only_allowed_algorithms_are_agreed_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let chap = ChapSpec { user: "host".into(), secret_file: secret(&folder, "host"), ..ChapSpec::default() };
+        let spec = |chap_algorithms| DiscoverySpec { chap_algorithms, chap: Some(chap.clone()), ..DiscoverySpec::default() };
+        let algorithms = |spec: DiscoverySpec| discovery(&spec).unwrap().authentication.unwrap().algorithms;
+        assert_eq!(algorithms(spec(Vec::new())), Algorithm::ALL);
+        assert_eq!(algorithms(spec(vec![Algorithm::Sha256])), [Algorithm::Sha256]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, TargetSpec};
+use protocol::iscsi::chap::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
@@ -47,6 +48,8 @@ struct TargetTable {
     name: String,
     #[serde(default)]
     portal_groups: Vec<u16>,
+    #[serde(default)]
+    chap_algorithms: Vec<Algorithm>,
     #[serde(default)]
     access: Vec<Spanned<AccessSpec>>,
     #[serde(default)]
@@ -257,6 +260,7 @@ impl Reading {
         self.config.targets.push(TargetSpec {
             name: table.name,
             portal_groups: table.portal_groups,
+            chap_algorithms: table.chap_algorithms,
             access: table.access.into_iter().map(Spanned::into_inner).collect(),
             luns: table.lun.into_iter().map(Spanned::into_inner).collect(),
         });
@@ -375,7 +379,10 @@ mod tests {
         let config = Folder::with(&files).read().unwrap();
         let [a, b] = config.targets.as_slice() else { panic!("{config:?}") };
         assert_eq!(a.luns.iter().map(|lun| lun.lun.unwrap()).collect::<Vec<_>>(), [7, 0]);
-        assert_eq!((a.access[0].luns.as_deref(), a.access[0].chap.as_ref().unwrap().user.as_str()), (Some(&[7][..]), "host"));
+        assert_eq!(
+            (a.access[0].luns.as_deref(), a.access[0].chap.as_ref().unwrap().user.as_str()),
+            (Some(&[7.into()][..]), "host")
+        );
         assert_eq!((b.name.as_str(), config.portals.len()), ("iqn.2026-01.org.example:b", 2));
     }
 

@@ -30,7 +30,7 @@ mod flags;
 mod lun;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -320,6 +320,15 @@ fn check_access(access: &AccessSpec) -> Result<(), String> {
         return Err("an access entry names initiators, as in initiators = [\"iqn.1993-08.org.debian:*\"]".to_owned());
     }
     access::patterns(access)?;
+    let mut seen = BTreeSet::new();
+    for lun in access.luns.iter().flatten() {
+        if lun.seen_as >= LUNS_MAX {
+            return Err(format!("luns: LUN {} as {}: the highest number is {}", lun.lun, lun.seen_as, LUNS_MAX - 1));
+        }
+        if !seen.insert(lun.seen_as) {
+            return Err(format!("luns: two LUNs are to be seen as {}; give one of them another number with as", lun.seen_as));
+        }
+    }
     access.chap.as_ref().map_or(Ok(()), check_chap)
 }
 

@@ -108,7 +108,8 @@ mod tests {
     use super::*;
     use crate::config::read;
     use proptest::prelude::*;
-    use protocol::control::spec::{AccessSpec, ChapSpec, LunSpec, Size};
+    use protocol::control::spec::{AccessSpec, ChapSpec, LunSpec, SeenLun, Size};
+    use protocol::iscsi::chap::Algorithm;
 
     fn everything() -> Config {
         let chap = ChapSpec {
@@ -137,9 +138,10 @@ mod tests {
         let target = TargetSpec {
             name: "iqn.2026-01.org.example:a".into(),
             portal_groups: vec![2],
+            chap_algorithms: vec![Algorithm::Sha3_256, Algorithm::Sha256],
             access: vec![AccessSpec {
                 initiators: vec!["iqn.*".into()],
-                luns: Some(vec![1, 3]),
+                luns: Some(vec![1.into(), SeenLun::renumbered(3, 0), SeenLun { read_only: true, ..3.into() }]),
                 read_only: true,
                 chap: Some(chap.clone()),
             }],
@@ -151,7 +153,7 @@ mod tests {
             mover: Some("/usr/libexec/mover".into()),
             metrics: Some("127.0.0.1:9287".parse().unwrap()),
             limits: LimitsSpec { connections: Some(64), ..LimitsSpec::default() },
-            discovery: DiscoverySpec { show_all: true, chap: Some(chap) },
+            discovery: DiscoverySpec { show_all: true, chap_algorithms: vec![Algorithm::Sha1], chap: Some(chap) },
             portals: vec![PortalSpec { listen: "[::1]:3260".parse().unwrap(), advertise: Some("san:3260".into()), tag: 2 }],
             targets: vec![target, TargetSpec { name: "iqn.2026-01.org.example:b".into(), ..TargetSpec::default() }],
             ..Config::default()

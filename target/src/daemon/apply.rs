@@ -444,7 +444,7 @@ impl Plan {
                 self.come.insert(place, spec);
             }
         }
-        if old.access != new.access {
+        if old.access != new.access || old.chap_algorithms != new.chap_algorithms {
             self.accesses.push(new.clone());
             self.effects.push(Effect { target: Some(new.name.clone()), ..effect(Verb::Changed, "access") });
         }

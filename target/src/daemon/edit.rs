@@ -17,7 +17,11 @@ pub(super) fn edit(config: &mut Config, change: &Change) -> Result<(), Failure> 
             let name = find(config, target)?.name.clone();
             config.targets.retain(|target| target.name != name);
         }
-        Change::SetTarget { target, portal_groups } => find(config, target)?.portal_groups.clone_from(portal_groups),
+        Change::SetTarget { target, portal_groups, chap_algorithms } => {
+            let target = find(config, target)?;
+            target.portal_groups.clone_from(portal_groups);
+            target.chap_algorithms.clone_from(chap_algorithms);
+        }
         Change::AddLun { target, lun } => {
             let target = find(config, target)?;
             let number = lun.lun.unwrap_or_else(|| target.free_number());

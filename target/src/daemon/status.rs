@@ -39,6 +39,7 @@ impl Daemon {
                 .into_iter()
                 .map(|(spec, bound)| PortalStatus { listen: bound, advertise: spec.advertise, tag: spec.tag })
                 .collect(),
+            connections: self.server.connection_count(),
             luns: targets.iter().flat_map(luns).collect(),
             sessions: self.server.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
@@ -57,8 +58,7 @@ impl Daemon {
             target.luns().all().into_iter().map(usage)
         };
         let luns = self.server.targets().into_iter().flat_map(of).collect();
-        let connections = self.server.connection_count();
-        metrics::text(&Facts { status: &self.status(), connections, logins: self.server.logins(), luns })
+        metrics::text(&Facts { status: &self.status(), logins: self.server.logins(), luns })
     }
 
     fn lun_status(&self, config: &Config, target: &str, number: u16, device: &Device) -> LunStatus {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{AccessSpec, LunSpec, PortalSpec, Size, TargetSpec};
+use protocol::control::spec::{AccessSpec, LunSpec, PortalSpec, SeenLun, Size, TargetSpec};
 use serde::Deserialize;
 
 use super::{ImportError, Importing, is_pattern, nobody};
@@ -272,7 +272,7 @@ fn access(place: &str, target: &str, group: &PortalGroup, import: &mut Importing
             import.note(&place, "it has no credentials where they are asked for: it could not log in, and is left out");
             continue;
         }
-        entries.push(AccessSpec { chap, ..mapped(&place, acl, import) });
+        entries.push(AccessSpec { chap, ..mapped(acl) });
     }
     if flag("generate_node_acls") {
         let chap = group.chap.spec(place, target, import).filter(|_| authenticated);
@@ -292,18 +292,13 @@ fn access(place: &str, target: &str, group: &PortalGroup, import: &mut Importing
 }
 
 /// What an initiator sees.
-fn mapped(place: &str, acl: &NodeAcl, import: &mut Importing) -> AccessSpec {
-    let protected = acl.mapped_luns.iter().filter(|lun| lun.write_protect.0).count();
-    if protected > 0 && protected < acl.mapped_luns.len() {
-        import.note(place, "some of its LUNs may be written and some not: none may be written here");
-    }
-    for lun in acl.mapped_luns.iter().filter(|lun| lun.index != lun.tpg_lun) {
-        import.note(place, format!("it sees LUN {} as {}: here it sees it as {}", lun.tpg_lun, lun.index, lun.tpg_lun));
-    }
+fn mapped(acl: &NodeAcl) -> AccessSpec {
+    let read_only = !acl.mapped_luns.is_empty() && acl.mapped_luns.iter().all(|lun| lun.write_protect.0);
+    let seen = |lun: &MappedLun| SeenLun { lun: lun.tpg_lun, seen_as: lun.index, read_only: lun.write_protect.0 && !read_only };
     AccessSpec {
         initiators: vec![acl.node_wwn.clone()],
-        luns: Some(acl.mapped_luns.iter().map(|lun| lun.tpg_lun).collect()),
-        read_only: protected > 0,
+        luns: Some(acl.mapped_luns.iter().map(seen).collect()),
+        read_only,
         chap: None,
     }
 }
@@ -351,7 +346,7 @@ mod tests {
           {"node_wwn": "iqn.1993-08.org.debian:01:abc", "chap_userid": "ann", "chap_password": "sesame-opens-it",
            "chap_mutual_userid": "us", "chap_mutual_password": "our-other-secret",
            "mapped_luns": [{"alias": "x", "index": 0, "tpg_lun": 0, "write_protect": false},
-                           {"alias": "y", "index": 5, "tpg_lun": 1, "write_protect": false}]},
+                           {"alias": "y", "index": 5, "tpg_lun": 1, "write_protect": true}]},
           {"node_wwn": "iqn.1993-08.org.debian:01:def", "mapped_luns": []}],
          "portals": [{"ip_address": "0.0.0.0", "iser": false, "offload": false, "port": 3260},
                      {"ip_address": "[fd00::1]", "iser": false, "offload": false, "port": 3261}]},
@@ -375,7 +370,8 @@ mod tests {
         assert_eq!(vm.serial.as_deref(), Some("d2ae9e4c-4c4d-4bd2-a1a2-0a8d9f1c3b55"));
         assert_eq!((raw.lun, raw.size, raw.read_only, raw.thin), (Some(1), None, Some(true), Some(false)));
         let [access] = target.access.as_slice() else { panic!("{target:?}") };
-        assert_eq!((access.luns.as_deref(), access.initiators.len()), (Some(&[0, 1][..]), 1));
+        assert_eq!(access.luns.as_deref(), Some(&[0.into(), SeenLun { read_only: true, ..SeenLun::renumbered(1, 5) }][..]));
+        assert_eq!((access.initiators.len(), access.read_only), (1, false));
         assert_eq!(access.chap.as_ref().unwrap().mutual_user.as_deref(), Some("us"));
         assert_eq!(
             config.portals.iter().map(|portal| portal.listen.to_string()).collect::<Vec<_>>(),
@@ -383,7 +379,7 @@ mod tests {
         );
         assert_eq!((config.discovery.chap.unwrap().user.as_str(), secrets.len()), ("disco", 3));
         let said: Vec<String> = notes.iter().map(ToString::to_string).collect();
-        for words in ["ramdisk", "LUN 2 is left out", "as 5", "no credentials", "group 2 is off", "vhost"] {
+        for words in ["ramdisk", "LUN 2 is left out", "no credentials", "group 2 is off", "vhost"] {
             assert!(said.iter().any(|note| note.contains(words)), "{words}: {said:#?}");
         }
         assert!(!format!("{said:?}").contains("sesame"));

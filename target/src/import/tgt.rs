@@ -105,8 +105,16 @@ fn lun(store: &Item, shared: &[&Item], import: &mut Importing) -> Result<Option<
             "product_id" => spec.product = import.inquiry(place, "product", value, 16),
             "scsi_sn" => spec.serial = import.inquiry(place, "serial", value, 64),
             "device-type" if value == "disk" => {}
+            "device-type" if value == "tape" => {
+                // What lies there has tgt's own format; a shelf is a folder, and is made beside it.
+                let shelf = PathBuf::from(format!("{}.shelf", store.value));
+                let what = format!("{} has a format of tgt's own: an empty shelf {} is served", store.value, shelf.display());
+                import.note(place, format!("{what}; copy the tape while tgt still serves it"));
+                (spec.disk, spec.tape) = (None, Some(shelf));
+            }
             "device-type" => {
-                let what = format!("a {value} of tgt has no counterpart: {} is left out", store.value);
+                let what =
+                    format!("a {value} of tgt has no counterpart that could be filled from it: {} is left out", store.value);
                 import.note(place, what);
                 return Ok(None);
             }
@@ -338,6 +346,9 @@ incomingdiscoveryuser disco discovery-secret
     <backing-store /srv/tape>
         device-type tape
     </backing-store>
+    <backing-store /srv/smc>
+        device-type changer
+    </backing-store>
     write-cache off
     removable 1
     MaxRecvDataSegmentLength 8192
@@ -368,8 +379,16 @@ incomingdiscoveryuser disco discovery-secret
         let Imported { config, secrets, notes } = imported(REALISTIC).unwrap();
         let [included, target] = config.targets.as_slice() else { panic!("{config:?}") };
         assert_eq!(included.access.len(), 1, "an address that cannot be kept lets nobody in");
-        let luns: Vec<_> = target.luns.iter().map(|lun| (lun.lun.unwrap(), lun.disk.clone().unwrap())).collect();
-        assert_eq!(luns, [(1, "/dev/LVM/one".into()), (10, "/srv/with blank.img".into()), (2, "/dev/sdd".into())]);
+        let luns: Vec<_> = target.luns.iter().map(|lun| (lun.lun.unwrap(), lun.backing().unwrap())).collect();
+        assert_eq!(
+            luns,
+            [
+                (1, "/dev/LVM/one".into()),
+                (10, "/srv/with blank.img".into()),
+                (2, "/srv/tape.shelf".into()),
+                (3, "/dev/sdd".into()),
+            ]
+        );
         let ten = &target.luns[1];
         assert_eq!((ten.vendor.as_deref(), ten.product.as_deref()), (Some("MyCompan"), Some("VIRTUAL DISK")));
         assert_eq!((ten.read_only, ten.block, ten.removable), (Some(true), Some(4096), Some(true)));
@@ -380,8 +399,15 @@ incomingdiscoveryuser disco discovery-secret
         assert_eq!(config.discovery.chap.unwrap().user, "disco");
         assert_eq!(secrets.len(), 4);
         let said: Vec<String> = notes.iter().map(ToString::to_string).collect();
-        for words in ["10.0.0.1", "MyCompany Inc.", "a tape of tgt", "MaxRecvDataSegmentLength", "user2 has 5 bytes", "/dev/sdd"]
-        {
+        for words in [
+            "10.0.0.1",
+            "MyCompany Inc.",
+            "a changer of tgt",
+            "/srv/tape.shelf",
+            "MaxRecvDataSegmentLength",
+            "user2 has 5 bytes",
+            "/dev/sdd",
+        ] {
             assert!(said.iter().any(|note| note.contains(words) && note.contains("line ")), "{words}: {said:#?}");
         }
         assert!(!format!("{said:?}").contains("secretpass"));

@@ -35,8 +35,8 @@ impl Device {
     pub fn start(&self, task: Task) -> Execution {
         let op = Op::of(task.cdb.opcode(), matches!(self, Self::Disk(_)));
         let data_out = task.data_out.iter().map(|part| part.len() as u64).sum();
-        let meter = Meter::begin(&self.common().usage, op, data_out);
-        let (session, limit) = (task.nexus.id, task.data_in_limit);
+        let meter = Meter::begin(&self.common().usage, task.nexus.id, op, data_out);
+        let limit = task.data_in_limit;
         let execution = match self {
             Self::Disk(disk) => disk.start(task),
             Self::Tape(tape) => tape.start(task),
@@ -44,7 +44,7 @@ impl Device {
         };
         execution.map(move |response| {
             let data_in: u64 = response.data_in.iter().map(|part| part.len() as u64).sum();
-            meter.end(session, response.status, data_in.min(limit));
+            meter.end(response.status, data_in.min(limit));
             response
         })
     }

@@ -5,14 +5,15 @@
 //! | `usage` | counters of a logical unit |
 //!
 //! Told at `GET /metrics` on the control socket, and over TCP where an address is given. Base units; labels from fixed lists and from
-//! the configuration only. PDUs by operation code are not counted. Follows the exposition format 0.0.4.
+//! the configuration only. PDUs by operation code are not counted. All names begin with `offhost_`; a counter's ends with `_total`, and
+//! one with a unit names it. Follows the exposition format 0.0.4.
 
 pub mod usage;
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use protocol::control::Status;
+use protocol::control::{Status, TapeStatus};
 use protocol::iscsi::ProtocolError;
 use protocol::iscsi::pdu::FrameError;
 
@@ -31,6 +32,8 @@ pub struct Logins {
     pub refused: AtomicU64,
     /// Connections that a digest ended, or that a bad digest was counted on.
     pub digest_errors: AtomicU64,
+    /// Connections that their peer's conduct ended behind the login, other than by a digest.
+    pub protocol_errors: AtomicU64,
 }
 
 impl Logins {
@@ -46,7 +49,7 @@ impl Logins {
             ProtocolError::Frame(FrameError::HeaderDigest(_) | FrameError::DataDigest { .. }) => {
                 self.digest_errors.fetch_add(1, Ordering::Relaxed)
             }
-            _ => 0,
+            _ => self.protocol_errors.fetch_add(1, Ordering::Relaxed),
         };
     }
 }
@@ -67,8 +70,6 @@ pub struct LunUsage {
 pub struct Facts<'a> {
     /// What the target says of itself.
     pub status: &'a Status,
-    /// Connections that are open.
-    pub connections: u64,
     /// See [`Logins`].
     pub logins: &'a Logins,
     /// LUNs of all targets.
@@ -82,20 +83,22 @@ pub fn text(facts: &Facts<'_>) -> String {
     server(&mut out, facts);
     luns(&mut out, &facts.luns);
     copies(&mut out, facts.status);
+    snapshots(&mut out, facts.status);
     tapes(&mut out, facts.status);
+    libraries(&mut out, facts.status);
     out.0
 }
 
 fn server(out: &mut Out, facts: &Facts<'_>) {
     let status = facts.status;
-    out.family("offhost_build_info", "gauge", "Version of the target.");
-    out.sample("offhost_build_info", &[("version", &status.version)], 1);
+    out.family("build_info", "gauge", "Version of the target.");
+    out.sample("build_info", &[("version", &status.version)], 1);
     out.family("iscsi_target_sessions", "gauge", "Sessions that are logged in.");
     for target in &status.targets {
         out.sample("iscsi_target_sessions", &[("target", &target.name)], target.sessions);
     }
     out.family("iscsi_target_connections", "gauge", "Connections that are open, logged in or not.");
-    out.sample("iscsi_target_connections", &[], facts.connections);
+    out.sample("iscsi_target_connections", &[], status.connections);
     out.family("iscsi_target_connection_memory_max_bytes", "gauge", "What one connection can make the target hold at most.");
     out.sample("iscsi_target_connection_memory_max_bytes", &[], net::most_held_by_connection());
     out.family("iscsi_target_session_memory_max_bytes", "gauge", "What one session can, beside its connections.");
@@ -104,8 +107,10 @@ fn server(out: &mut Out, facts: &Facts<'_>) {
     for (result, count) in [("accepted", &facts.logins.accepted), ("refused", &facts.logins.refused)] {
         out.sample("iscsi_target_logins_total", &[("result", &result)], count.load(Ordering::Relaxed));
     }
-    out.family("iscsi_target_digest_errors_total", "counter", "Connections ended by a digest that did not fit.");
-    out.sample("iscsi_target_digest_errors_total", &[], facts.logins.digest_errors.load(Ordering::Relaxed));
+    out.family("iscsi_target_errors_total", "counter", "Connections that their peer broke, by what it did.");
+    for (kind, count) in [("digest", &facts.logins.digest_errors), ("protocol", &facts.logins.protocol_errors)] {
+        out.sample("iscsi_target_errors_total", &[("kind", &kind)], count.load(Ordering::Relaxed));
+    }
 }
 
 fn luns(out: &mut Out, luns: &[LunUsage]) {
@@ -126,15 +131,19 @@ fn luns(out: &mut Out, luns: &[LunUsage]) {
     for lun in luns {
         durations(out, lun);
     }
+    out.family("scsi_commands_in_flight", "gauge", "Commands that have begun and have not been answered.");
+    for LunUsage { target, lun, total } in luns {
+        out.sample("scsi_commands_in_flight", &[("target", target), ("lun", lun)], total.in_flight);
+    }
     out.family("scsi_bytes_total", "counter", "Bytes to initiators (in) and from them (out).");
     for LunUsage { target, lun, total } in luns {
         out.sample("scsi_bytes_total", &[("target", target), ("lun", lun), ("dir", &"in")], total.data_in);
         out.sample("scsi_bytes_total", &[("target", target), ("lun", lun), ("dir", &"out")], total.data_out);
     }
-    out.family("reservation_conflicts_total", "counter", "Commands that a reservation kept out.");
+    out.family("scsi_reservation_conflicts_total", "counter", "Commands that a reservation kept out.");
     for LunUsage { target, lun, total } in luns {
         let conflicts: u64 = total.commands.iter().map(|row| row[Outcome::ReservationConflict as usize]).sum();
-        out.sample("reservation_conflicts_total", &[("target", target), ("lun", lun)], conflicts);
+        out.sample("scsi_reservation_conflicts_total", &[("target", target), ("lun", lun)], conflicts);
     }
 }
 
@@ -175,29 +184,66 @@ fn copies(out: &mut Out, status: &Status) {
     for (method, bytes) in copies.bytes_by_method.named() {
         out.sample("xcopy_bytes_total", &[("method", &method)], bytes);
     }
+    out.family("movers", "gauge", "Mover processes by whether a copy runs on them.");
+    for (state, busy) in [("busy", true), ("idle", false)] {
+        out.sample("movers", &[("state", &state)], status.movers.iter().filter(|mover| mover.busy == busy).count());
+    }
+}
+
+fn snapshots(out: &mut Out, status: &Status) {
+    out.family("snapshots", "gauge", "Snapshots that are served, by whether they still show their moment.");
+    for (state, live) in [("live", true), ("failed", false)] {
+        out.sample("snapshots", &[("state", &state)], status.snapshots.iter().filter(|one| one.live == live).count());
+    }
+    out.family("snapshot_copied_bytes", "gauge", "Bytes that writes have made a snapshot keep.");
+    for one in &status.snapshots {
+        out.sample("snapshot_copied_bytes", &[("target", &one.target), ("lun", &one.lun)], one.copied_bytes);
+    }
 }
 
 fn tapes(out: &mut Out, status: &Status) {
     let tapes: Vec<_> = status.luns.iter().filter_map(|lun| Some((lun, lun.tape.as_ref()?))).collect();
-    out.family("tape_position_blocks", "gauge", "Logical object number of the position.");
-    for (lun, tape) in &tapes {
-        out.sample("tape_position_blocks", &[("target", &lun.target), ("lun", &lun.lun)], tape.object);
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&TapeStatus) -> u64| {
+        out.family(name, "gauge", help);
+        for (lun, tape) in &tapes {
+            out.sample(name, &[("target", &lun.target), ("lun", &lun.lun)], value(tape));
+        }
+    };
+    family("tape_loaded", "1 where a cartridge is in the drive.", &|tape| tape.loaded.into());
+    family("tape_position_blocks", "Logical object number of the position.", &|tape| tape.object);
+    family("tape_used_bytes", "Bytes on the cartridge.", &|tape| tape.used);
+}
+
+fn libraries(out: &mut Out, status: &Status) {
+    let libraries: Vec<_> = status.luns.iter().filter_map(|lun| Some((lun, lun.library.as_ref()?))).collect();
+    out.family("library_elements", "gauge", "Places of a library by their kind.");
+    for (lun, library) in &libraries {
+        for (kind, count) in [("drive", library.drives), ("slot", library.slots), ("mail", library.mail)] {
+            out.sample("library_elements", &[("target", &lun.target), ("lun", &lun.lun), ("kind", &kind)], count);
+        }
     }
-    out.family("tape_used_bytes", "gauge", "Bytes on the cartridge.");
-    for (lun, tape) in &tapes {
-        out.sample("tape_used_bytes", &[("target", &lun.target), ("lun", &lun.lun)], tape.used);
+    out.family("library_cartridges", "gauge", "Cartridges of a library by the kind of their place.");
+    for (lun, library) in &libraries {
+        for kind in ["drive", "slot", "mail"] {
+            let count = library.cartridges.iter().filter(|one| one.place.starts_with(kind)).count();
+            out.sample("library_cartridges", &[("target", &lun.target), ("lun", &lun.lun), ("kind", &kind)], count);
+        }
     }
 }
+
+/// Stands before the names of all families.
+const PREFIX: &str = "offhost_";
 
 /// Writes lines.
 struct Out(String);
 
 impl Out {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let _ = write!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}\n");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.0.push_str(PREFIX);
         self.0.push_str(name);
         for (at, (label, value)) in labels.iter().enumerate() {
             let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

@@ -115,6 +115,8 @@ struct Shard {
     ops: [OpCounters; Op::ALL.len()],
     data_in: AtomicU64,
     data_out: AtomicU64,
+    begun: AtomicU64,
+    ended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -125,26 +127,30 @@ struct OpCounters {
     nanoseconds: AtomicU64,
 }
 
-/// A command that is being counted. Not counted if it is dropped, as when it is aborted.
+/// A command that is being counted. One that is dropped, as when it is aborted, was in flight and has no outcome.
 #[derive(Debug)]
 pub struct Meter {
     usage: Arc<Usage>,
+    /// Of the session, so that the counters are spread.
+    shard: usize,
     op: Op,
     begun: Instant,
     data_out: u64,
 }
 
 impl Meter {
-    /// A command begins that brings `data_out` bytes along.
+    /// A command of a session begins that brings `data_out` bytes along.
     #[must_use]
-    pub fn begin(usage: &Arc<Usage>, op: Op, data_out: u64) -> Self {
-        Self { usage: Arc::clone(usage), op, begun: Instant::now(), data_out }
+    pub fn begin(usage: &Arc<Usage>, session: u64, op: Op, data_out: u64) -> Self {
+        let shard = session as usize % SHARDS;
+        usage.shards[shard].begun.fetch_add(1, Ordering::Relaxed);
+        Self { usage: Arc::clone(usage), shard, op, begun: Instant::now(), data_out }
     }
 
-    /// It has ended, and `data_in` bytes go to the initiator. `session` spreads the counters.
-    pub fn end(self, session: u64, status: Status, data_in: u64) {
+    /// It has ended, and `data_in` bytes go to the initiator.
+    pub fn end(self, status: Status, data_in: u64) {
         let took = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let shard = &self.usage.shards[session as usize % SHARDS];
+        let shard = &self.usage.shards[self.shard];
         let counters = &shard.ops[self.op as usize];
         let bucket = BUCKETS_US.iter().position(|bound| took <= bound * 1_000).unwrap_or(BUCKETS_US.len());
         counters.outcomes[Outcome::from(status) as usize].fetch_add(1, Ordering::Relaxed);
@@ -156,6 +162,12 @@ impl Meter {
         if self.data_out > 0 {
             shard.data_out.fetch_add(self.data_out, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.usage.shards[self.shard].ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -172,6 +184,8 @@ pub struct Total {
     pub data_in: u64,
     /// Bytes from initiators.
     pub data_out: u64,
+    /// Commands that have begun and not ended.
+    pub in_flight: u64,
 }
 
 impl Usage {
@@ -179,7 +193,10 @@ impl Usage {
     #[must_use]
     pub fn total(&self) -> Total {
         let sum = |of: &dyn Fn(&Shard) -> &AtomicU64| self.shards.iter().map(|shard| of(shard).load(Ordering::Relaxed)).sum();
+        // Those that ended first: what begins meanwhile is one too many, never one too few.
+        let ended: u64 = sum(&|shard| &shard.ended);
         Total {
+            in_flight: sum(&|shard| &shard.begun).saturating_sub(ended),
             commands: std::array::from_fn(|op| std::array::from_fn(|outcome| sum(&|shard| &shard.ops[op].outcomes[outcome]))),
             buckets: std::array::from_fn(|op| std::array::from_fn(|bucket| sum(&|shard| &shard.ops[op].buckets[bucket]))),
             nanoseconds: std::array::from_fn(|op| sum(&|shard| &shard.ops[op].nanoseconds)),
@@ -197,11 +214,15 @@ mod tests {
     fn what_sessions_count_apart_is_told_together() {
         let usage = Arc::new(Usage::default());
         for session in 0..20 {
-            Meter::begin(&usage, Op::Write, 512).end(session, Status::Good, 0);
-            Meter::begin(&usage, Op::Read, 0).end(session, Status::CheckCondition, 100);
+            Meter::begin(&usage, session, Op::Write, 512).end(Status::Good, 0);
+            Meter::begin(&usage, session, Op::Read, 0).end(Status::CheckCondition, 100);
         }
-        drop(Meter::begin(&usage, Op::Read, 0));
+        drop(Meter::begin(&usage, 1, Op::Read, 0));
+        let running = Meter::begin(&usage, 2, Op::Read, 0);
         let total = usage.total();
+        assert_eq!(total.in_flight, 1, "one that is aborted is in flight no more");
+        drop(running);
+        assert_eq!(usage.total().in_flight, 0);
         assert_eq!(total.commands[Op::Write as usize][Outcome::Good as usize], 20);
         assert_eq!(total.commands[Op::Read as usize][Outcome::CheckCondition as usize], 20);
         assert_eq!(total.buckets[Op::Read as usize].iter().sum::<u64>(), 20);

@@ -270,6 +270,7 @@ impl Server {
                 initiator: initiator.clone(),
                 live: read(&counters.live) > 0,
                 sessions: read(&counters.sessions),
+                live_sessions: read(&counters.live),
                 commands: read(&counters.commands),
                 extended_copies: read(&counters.extended_copies),
                 data_out: read(&counters.data_out),
