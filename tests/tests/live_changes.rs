@@ -433,6 +433,7 @@ async fn a_kill_in_the_middle_of_saves_leaves_a_whole_file() {
     std::fs::write(folder.path().join("offhost.toml"), FILE).unwrap();
     for round in 0..5_u64 {
         let (mut target, control) = start(folder.path());
+        let (saved, mut first_saved) = tokio::sync::watch::channel(0);
         let saving = tokio::spawn(async move {
             for number in 0_u16.. {
                 let access =
@@ -440,14 +441,16 @@ async fn a_kill_in_the_middle_of_saves_leaves_a_whole_file() {
                 if control.change(&[Change::AddAccess { target: A.into(), access }]).await.is_err()
                     || control.save().await.is_err()
                 {
-                    return number;
+                    return;
                 }
+                saved.send_replace(number + 1);
             }
             unreachable!("the target is killed");
         });
-        tokio::time::sleep(Duration::from_millis(60 + 31 * round)).await;
+        first_saved.wait_for(|saved| *saved > 0).await.expect("saves go on until the kill");
+        tokio::time::sleep(Duration::from_millis(31 * round)).await;
         target.kill();
-        assert!(saving.await.unwrap() > 0, "round {round}: nothing was saved before the kill");
+        saving.await.unwrap();
         for name in ["offhost.toml", "offhost.toml.bak"] {
             target::config::read(&folder.path().join(name)).unwrap_or_else(|error| panic!("round {round}: {error}"));
         }
