@@ -123,6 +123,11 @@ fn lun(store: &Item, shared: &[&Item], import: &mut Importing) -> Result<Option<
             key => import.note(place, format!("{key} {value} is not carried over")),
         }
     }
+    if spec.tape.is_some() {
+        // Options of the target hold for its disks as well.
+        let LunSpec { lun, tape, vendor, product, serial, .. } = spec;
+        spec = LunSpec { lun, tape, vendor, product, serial, ..LunSpec::default() };
+    }
     if store.key == "direct-store" {
         import.note(
             &store.place,
