@@ -44,6 +44,8 @@ pub(super) struct Connection {
     portal_group: u16,
     /// Where [`poll_fn`] begins to look, so that each has its turn.
     turn: usize,
+    /// There was more to read than a turn is long.
+    yields: bool,
     /// Until something is proved.
     place: Option<Place>,
     pub(super) wires: Vec<Wire>,
@@ -85,6 +87,7 @@ impl Connection {
             server,
             portal_group: config.portal_group_tag,
             turn: 0,
+            yields: false,
             place: Some(place),
             wires: vec![Wire::new(FIRST, stream, permit)],
             session: Session::accept(FIRST, config, std::time::Instant::now()),
@@ -137,6 +140,10 @@ impl Connection {
         loop {
             if let Some(end) = self.write(!last_call) {
                 return end;
+            }
+            if std::mem::take(&mut self.yields) {
+                // Who sends faster than it is served has had its turn: the runtime would let it go on for long.
+                tokio::task::yield_now().await;
             }
             if self.resume() {
                 continue;
@@ -204,7 +211,13 @@ impl Connection {
     fn ready(&mut self, at: usize, ready: io::Result<bool>) -> Option<End> {
         let wire = self.wires.get_mut(at)?;
         let end = match ready {
-            Ok(true) => wire.read(&mut self.session).err()?,
+            Ok(true) => match wire.read(&mut self.session) {
+                Ok(dry) => {
+                    self.yields |= !dry;
+                    return None;
+                }
+                Err(end) => end,
+            },
             Ok(false) => return None,
             Err(error) => End::Io(error),
         };

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
 use protocol::iscsi::login::LoginStatus;
@@ -20,6 +21,8 @@ const LONG_READ_ROOM: usize = 1024 * 1024;
 const USED_BUFFERS: usize = 8;
 /// Reads of one wake-up, before others have their turn.
 const READS_PER_WAKE_UP: usize = 4;
+/// Time of one: a flood of small PDUs is not taken in as long as one of data.
+const WAKE_UP: Duration = Duration::from_micros(300);
 /// Bytes waiting to be sent above which nothing more is read.
 const MAX_BACKLOG: usize = 16 * 1024 * 1024;
 /// Bytes that a connection holds at most: what is read and not done, and what waits to be sent. One PDU may come on top of either.
@@ -111,8 +114,9 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Reads what there is, within bounds, and hands it to the session.
-    pub fn read(&mut self, session: &mut Session<TargetRole>) -> Result<(), End> {
+    /// Reads what there is, within bounds, and hands it to the session. False when there may be more.
+    pub fn read(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
+        let begun = Instant::now();
         for _ in 0..READS_PER_WAKE_UP {
             let missing = session.missing(self.id, &self.input);
             self.make_room(missing);
@@ -123,20 +127,23 @@ impl Wire {
             match self.stream.try_read_buf(&mut (&mut self.input).limit(most)) {
                 Ok(0) => return Err(End::Closed),
                 Ok(read) => dry = read < most.min(room),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(End::Io(error)),
             }
             self.take_in(session)?;
             if dry {
+                return Ok(true);
+            }
+            if begun.elapsed() >= WAKE_UP {
                 break;
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Hands the session what has been read.
     pub fn take_in(&mut self, session: &mut Session<TargetRole>) -> Result<(), End> {
-        session.handle_input(self.id, std::time::Instant::now(), &mut self.input).map_err(End::Protocol)
+        session.handle_input(self.id, Instant::now(), &mut self.input).map_err(End::Protocol)
     }
 
     /// Room for the rest of a PDU that has begun, or for many small ones. Not topped up for every read: what is left over is copied
