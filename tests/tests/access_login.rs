@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use offhost_tests::programs::run;
-use offhost_tests::{has, skip};
+use offhost_tests::{has, pdus, skip};
 use protocol::control::spec::LimitsSpec;
 use protocol::iscsi::bhs;
 use protocol::iscsi::chap::{Account, Algorithm, Credential, Secret, TargetPolicy};
@@ -94,6 +94,12 @@ impl World {
             other => panic!("no refusal: {other:?}"),
         }
     }
+}
+
+/// Where discovery through a portal finds the first target.
+async fn addresses(portal: SocketAddr) -> Vec<String> {
+    let found = discover(&portal.to_string().parse().unwrap(), &Options::named(HOST)).await.unwrap();
+    found.into_iter().find(|target| target.name == NAME).unwrap().addresses
 }
 
 fn credential(user: &str, secret: &str) -> Credential {
@@ -255,10 +261,6 @@ async fn portals_are_told_as_they_are_reached_or_as_they_are_advertised() {
     let advertised = Portal { advertised: Some("storage.example.org:860".into()), tag: 2 };
     listen(&world.server, "127.0.0.1:0", advertised).await.unwrap();
     let everywhere = listen(&world.server, "0.0.0.0:0", Portal { advertised: None, tag: 3 }).await.unwrap();
-    let addresses = async |portal: SocketAddr| -> Vec<String> {
-        let found = discover(&portal.to_string().parse().unwrap(), &Options::named(HOST)).await.unwrap();
-        found.into_iter().find(|target| target.name == NAME).unwrap().addresses
-    };
     let (first, wild) = (world.portal, everywhere.port());
     let mut expected = vec![format!("{first},1"), "storage.example.org:860,2".into(), format!("127.0.0.1:{wild},3")];
     let mut found = addresses(first).await;
@@ -268,13 +270,67 @@ async fn portals_are_told_as_they_are_reached_or_as_they_are_advertised() {
     assert_eq!(found, expected);
     let through_wildcard = addresses(SocketAddr::from(([127, 0, 0, 2], wild))).await;
     assert_eq!(through_wildcard[0], format!("127.0.0.2:{wild},3"), "never the wildcard itself");
+}
 
+#[tokio::test]
+async fn portals_of_ipv6_are_told_in_brackets_and_reached() {
+    let world = World::new(1).await;
     let Ok(v6) = listen(&world.server, "[::1]:0", Portal { advertised: None, tag: 4 }).await else {
         skip!("this machine has no IPv6 loopback");
     };
-    assert_eq!(addresses(v6).await[0], format!("[::1]:{},4", v6.port()));
-    let url: Url = format!("iscsi://{v6}/{NAME}/0").parse().unwrap();
-    Client::connect(&url, Options::named(HOST)).await.unwrap().unit().test_unit_ready().await.unwrap();
+    let v4_only = listen(&world.server, "0.0.0.0:0", Portal { advertised: None, tag: 5 }).await.unwrap();
+    let both = listen(&world.server, "[::]:0", Portal { advertised: None, tag: 6 }).await.unwrap();
+    // Behind address translation, of either kind: what is told has nothing to do with what was reached.
+    let outside = Portal { advertised: Some("[2001:db8::7]:3260".into()), tag: 7 };
+    let translated = listen(&world.server, "127.0.0.1:0", outside).await.unwrap();
+    let outside = Portal { advertised: Some("192.0.2.7:3260".into()), tag: 8 };
+    let translated_v6 = listen(&world.server, "[::1]:0", outside).await.unwrap();
+
+    let found = addresses(v6).await;
+    assert_eq!(found[0], format!("[::1]:{},4", v6.port()), "the one that was dialled comes first");
+    let told = |address: String| found.contains(&address);
+    assert!(told(format!("[::1]:{},6", both.port())) && told(format!("{},1", world.portal)), "{found:?}");
+    assert!(told("[2001:db8::7]:3260,7".into()) && told("192.0.2.7:3260,8".into()), "{found:?}");
+    assert!(!found.iter().any(|address| address.ends_with(",5")), "0.0.0.0 is not reached by IPv6: {found:?}");
+    assert_eq!(addresses(translated).await[0], "[2001:db8::7]:3260,7");
+    assert_eq!(addresses(translated_v6).await[0], "192.0.2.7:3260,8");
+    // One socket for both: each initiator is told of the kind that it came by.
+    let by_v4 = addresses(SocketAddr::from(([127, 0, 0, 3], both.port()))).await;
+    assert_eq!(by_v4[0], format!("127.0.0.3:{},6", both.port()));
+    assert!(by_v4.contains(&format!("127.0.0.3:{},5", v4_only.port())));
+
+    for portal in [v6, SocketAddr::new(v6.ip(), both.port()), translated_v6] {
+        let url: Url = format!("iscsi://{portal}/{NAME}/0").parse().unwrap();
+        Client::connect(&url, Options::named(HOST)).await.unwrap().unit().test_unit_ready().await.unwrap();
+    }
+    if !has("iscsi-ls") {
+        skip!("iscsi-ls of libiscsi is not installed");
+    }
+    let listed = run_aside("iscsi-ls", vec![format!("iscsi://{v6}")]).await.unwrap();
+    assert!(listed.contains(&format!("Target:{NAME} Portal:[::1]:{},4", v6.port())), "{listed}");
+}
+
+/// Sessions for discovery that never go have proved nothing: they make room for others, and stay within their own limit.
+#[tokio::test]
+async fn hundreds_of_idle_discovery_sessions_are_in_nobodys_way() {
+    let world = World::new(1).await;
+    let witness = world.log_in(Options::named(HOST)).await.unwrap();
+    let mut idle = Vec::new();
+    for number in 0..300u32 {
+        let source = if number % 3 == 0 { [127, 0, 1, (number / 3) as u8 + 1] } else { [127, 0, 0, 1] };
+        let mut stream = connect_from(source, world.portal).await;
+        let text = format!("InitiatorName={HOST}\0SessionType=Discovery\0");
+        let header = bhs::LoginRequest { opcode: bhs::IMMEDIATE, flags: bhs::FINAL | 1 << 2 | 3, ..pdus::login_header(number) };
+        stream.write_all(&pdus::pdu(header, text.as_bytes())).await.unwrap();
+        let mut answer = [0; bhs::LENGTH];
+        stream.read_exact(&mut answer).await.expect("a login response");
+        assert_eq!((answer[0], answer[36]), (0x23, 0));
+        idle.push(stream);
+    }
+    assert!(world.server.connection_count() <= 128 + 1, "{} connections", world.server.connection_count());
+    assert_eq!(addresses(world.portal).await.len(), 1);
+    world.log_in(Options::named("iqn.2026-11.example.host:late")).await.unwrap().unit().test_unit_ready().await.unwrap();
+    witness.unit().test_unit_ready().await.unwrap();
 }
 
 /// A login request, its length field as given, that leaves its text to be sent.

@@ -224,13 +224,10 @@ impl Server {
     /// The targets that a portal serves and that are to be shown, with every address each is reached at; the one that was dialled
     /// comes first.
     fn entries(&self, reached: SocketAddr, through: &Portal, shown: impl Fn(&Target) -> bool) -> Vec<TargetEntry> {
-        let here = through.address(reached, reached);
-        let mut addresses = vec![(through.tag, here)];
+        let mut addresses: Vec<_> = through.address(reached, reached).map(|here| (through.tag, here)).into_iter().collect();
         for (bound, open) in &*self.portals() {
-            let entry = (open.portal.tag, open.portal.address(*bound, reached));
-            if !addresses.contains(&entry) {
-                addresses.push(entry);
-            }
+            let told = open.portal.address(*bound, reached).map(|address| (open.portal.tag, address));
+            addresses.extend(told.filter(|told| !addresses.contains(told)));
         }
         let served = |target: &Arc<Target>| TargetEntry {
             name: target.name().to_owned(),

@@ -40,12 +40,15 @@ impl Default for Portal {
 
 impl Portal {
     /// What SendTargets says of this portal, bound to `bound`, on a connection that reached `reached`. All addresses of the
-    /// machine (`0.0.0.0`, `::`) stand for the one that the initiator has found.
-    pub(super) fn address(&self, bound: SocketAddr, reached: SocketAddr) -> String {
+    /// machine (`0.0.0.0`, `::`) stand for the one that the initiator has found; `None` where that is one of IPv6, by which
+    /// `0.0.0.0` is not reached.
+    pub(super) fn address(&self, bound: SocketAddr, reached: SocketAddr) -> Option<String> {
+        let found = reached.ip().to_canonical();
         match &self.advertised {
-            Some(advertised) => advertised.clone(),
-            None if bound.ip().is_unspecified() => SocketAddr::new(reached.ip().to_canonical(), bound.port()).to_string(),
-            None => bound.to_string(),
+            Some(advertised) => Some(advertised.clone()),
+            None if !bound.ip().is_unspecified() => Some(SocketAddr::new(bound.ip().to_canonical(), bound.port()).to_string()),
+            None if bound.is_ipv4() && found.is_ipv6() => None,
+            None => Some(SocketAddr::new(found, bound.port()).to_string()),
         }
     }
 }
