@@ -23,6 +23,9 @@ pub const CASES: &[Case] = &[
     Case::new("session-survives-a-connection", "RFC 7143, Connection Timeout Management", Needs::Unit, |bench| {
         Box::pin(survives(bench))
     }),
+    Case::new("abort-task-set-over-connections", "RFC 7143, Task Management Function Request", Needs::ScratchDisk, |bench| {
+        Box::pin(abort_over_connections(bench))
+    }),
     Case::new("logout-of-one-connection", "RFC 7143, Logout Request: Reason Code", Needs::Unit, |bench| {
         Box::pin(logout_of_one(bench))
     }),
@@ -33,8 +36,13 @@ const TOO_MANY_CONNECTIONS: (u8, u8) = (0x02, 0x06);
 
 /// Two connections of one session, and the header by which a further one joins.
 async fn two(bench: &Bench) -> Outcome<(Peer, Peer, LoginHeader)> {
+    two_with(bench, &[]).await
+}
+
+/// As [`two`], with these keys besides in the leading login.
+async fn two_with(bench: &Bench, keys: &[(&str, &str)]) -> Outcome<(Peer, Peer, LoginHeader)> {
     let header = LoginHeader::default();
-    let first = Peer::enter(bench, header, &[("MaxConnections", "2")]).await?;
+    let first = Peer::enter(bench, header, &[&[("MaxConnections", "2")], keys].concat()).await?;
     if first.number("MaxConnections") < 2 {
         return skip("the target takes one connection a session");
     }
@@ -82,6 +90,40 @@ async fn survives(bench: &Bench) -> Outcome {
     let (first, mut second, _) = two(bench).await?;
     drop(first);
     serves_after_message(&mut second, 1, FIRST).await
+}
+
+/// ABORT TASK SET on one connection ends a write on another, that waits for its data: it is never answered.
+async fn abort_over_connections(bench: &Bench) -> Outcome {
+    const ABORT_TASK_SET: u8 = 2;
+    let block = bench.disk().await?.block();
+    let (mut first, mut second, _) = two_with(bench, &[("InitialR2T", "Yes"), ("ImmediateData", "No")]).await?;
+    // Whatever unit attention there is goes with the first command.
+    first.command(1, FIRST, 0, 0, &[0; 6]).await?;
+    first.exp_stat_sn = first.ends(1).await?.1.wrapping_add(1);
+    first.command(2, FIRST + 1, bhs::WRITE, block, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]).await?;
+    let (Header::R2t(_), _) = first.next().await? else { return fail("the target did not ask for the data of a write") };
+    let request = bhs::TaskManagementRequest {
+        opcode: bhs::IMMEDIATE | 0x02,
+        flags: bhs::FINAL | ABORT_TASK_SET,
+        lun: second.lun,
+        initiator_task_tag: 9.into(),
+        referenced_task_tag: bhs::NO_TAG.into(),
+        cmd_sn: (FIRST + 2).into(),
+        exp_stat_sn: second.exp_stat_sn.into(),
+        ..Default::default()
+    };
+    second.connection.send(Header::TaskManagementRequest(request).to_bytes(), &[]).await?;
+    // The first connection answers pings meanwhile: its status has to be acknowledged before the function may be answered.
+    let answer = tokio::select! {
+        answer = second.next() => answer?,
+        other = first.next() => return fail(format!("the aborted write was answered: {other:?}")),
+    };
+    match answer {
+        (Header::TaskManagementResponse(answer), _) => equal("response of ABORT TASK SET", answer.response, 0)?,
+        (other, _) => return fail(format!("expected a Task Management Function Response, got a {}", other.name())),
+    }
+    first.serves(3, FIRST + 2).await?;
+    second.serves(4, FIRST + 3).await
 }
 
 async fn logout_of_one(bench: &Bench) -> Outcome {

@@ -1,8 +1,11 @@
-//! Sessions: several connections, recovery within a connection, the order of commands. RFC 7143, SAM-5.
+//! Sessions: several connections, recovery within a connection, the order of commands and their window, unit attentions. RFC 7143,
+//! SAM-5.
 
+mod attentions;
 mod mcs;
 mod ordering;
 mod recovery;
+mod window;
 
 use bytes::Bytes;
 use protocol::iscsi::bhs::{self, Header};
@@ -13,7 +16,7 @@ use super::raw::{LoginAnswer, LoginHeader, RawConnection};
 use super::{Bench, Case};
 
 /// All of them.
-pub const CASES: &[&[Case]] = &[mcs::CASES, recovery::CASES, ordering::CASES];
+pub const CASES: &[&[Case]] = &[mcs::CASES, recovery::CASES, window::CASES, ordering::CASES, attentions::CASES];
 
 /// INQUIRY with room for 36 bytes: no unit attention stands in its way.
 const INQUIRY: [u8; 6] = [0x12, 0, 0, 0, 36, 0];
@@ -58,9 +61,14 @@ impl Peer {
 
     /// A SCSI command with a simple tag; `flags` may say more than F.
     async fn command(&mut self, tag: u32, cmd_sn: u32, flags: u8, length: u32, cdb: &[u8]) -> Outcome {
+        self.command_as(0, tag, cmd_sn, flags, length, cdb).await
+    }
+
+    /// As [`Peer::command`], with the I bit or without.
+    async fn command_as(&mut self, immediate: u8, tag: u32, cmd_sn: u32, flags: u8, length: u32, cdb: &[u8]) -> Outcome {
         let attribute = if flags & 7 == 0 { 1 } else { 0 };
         let mut header = bhs::ScsiCommand {
-            opcode: 0x01,
+            opcode: immediate | 0x01,
             flags: bhs::FINAL | flags | attribute,
             lun: self.lun,
             initiator_task_tag: tag.into(),

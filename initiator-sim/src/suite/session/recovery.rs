@@ -10,12 +10,17 @@ use crate::suite::{Bench, Case, Needs};
 pub const CASES: &[Case] = &[
     Case::new("status-snack", "RFC 7143, SNACK Request: Status SNACK", Needs::Unit, |bench| Box::pin(status(bench))),
     Case::new("data-snack", "RFC 7143, SNACK Request: Data/R2T SNACK", Needs::Unit, |bench| Box::pin(data(bench))),
+    Case::new("r-data-snack", "RFC 7143, SNACK Request: Resegmentation", Needs::Unit, |bench| Box::pin(r_data(bench))),
+    Case::new("snack-for-what-has-arrived", "RFC 7143, SNACK Request", Needs::Unit, |bench| Box::pin(arrived(bench))),
     Case::new("lost-data-out", "RFC 7143, Sequence Errors; Recovery R2T", Needs::ScratchDisk, |bench| Box::pin(data_out(bench))),
     Case::new("snack-on-level-0", "RFC 7143, SNACK Request; Reject", Needs::Unit, |bench| Box::pin(level_0(bench))),
 ];
 
 const DATA_OR_R2T: u8 = 0;
 const STATUS: u8 = 1;
+const R_DATA: u8 = 3;
+/// Reason of a Reject.
+const PROTOCOL_ERROR: u8 = 4;
 
 async fn level_1(bench: &Bench, keys: &[(&str, &str)]) -> Outcome<Peer> {
     let peer = Peer::enter(bench, LoginHeader::default(), &[&[("ErrorRecoveryLevel", "1")], keys].concat()).await?;
@@ -26,12 +31,17 @@ async fn level_1(bench: &Bench, keys: &[(&str, &str)]) -> Outcome<Peer> {
 }
 
 async fn snack(peer: &mut Peer, kind: u8, tag: u32, from: u32, length: u32) -> Outcome {
+    snack_with(peer, kind, (tag, bhs::NO_TAG), from, length).await
+}
+
+/// `transfer_tag` is the SNACK Tag of an R-Data SNACK.
+async fn snack_with(peer: &mut Peer, kind: u8, (tag, transfer_tag): (u32, u32), from: u32, length: u32) -> Outcome {
     let header = bhs::SnackRequest {
         opcode: 0x10,
         flags: bhs::FINAL | kind,
         lun: peer.lun,
         initiator_task_tag: tag.into(),
-        target_transfer_tag: bhs::NO_TAG.into(),
+        target_transfer_tag: transfer_tag.into(),
         exp_stat_sn: peer.exp_stat_sn.into(),
         beg_run: from.into(),
         run_length: length.into(),
@@ -66,6 +76,45 @@ async fn data(bench: &Bench) -> Outcome {
             equal_bytes("Data-In, sent again", &bytes, &first)
         }
         (other, _) => fail(format!("expected Data-In again, got a {}", other.name())),
+    }
+}
+
+/// All Data-In comes again, and behind it a response of its own that bears the tag of the SNACK under the StatSN that it had.
+async fn r_data(bench: &Bench) -> Outcome {
+    const SNACK_TAG: u32 = 0x55;
+    let mut peer = level_1(bench, &[]).await?;
+    peer.inquire(1, FIRST).await?;
+    let (status, stat_sn, first) = peer.ends(1).await?;
+    snack_with(&mut peer, R_DATA, (1, SNACK_TAG), 0, 0).await?;
+    let mut again = Vec::new();
+    let mut pieces = 0;
+    loop {
+        match peer.next().await? {
+            (Header::DataIn(header), bytes) => {
+                equal("DataSN and offset", (header.data_sn.get(), header.buffer_offset.get() as usize), (pieces, again.len()))?;
+                again.extend_from_slice(&bytes);
+                pieces += 1;
+            }
+            (Header::ScsiResponse(response), _) => {
+                equal("status and StatSN", (response.status, response.stat_sn.get()), (status, stat_sn))?;
+                equal("SNACK Tag of the response", response.snack_tag.get(), SNACK_TAG)?;
+                equal("ExpDataSN of the response", response.exp_data_sn.get(), pieces)?;
+                return equal_bytes("Data-In, cut anew", &again, &first);
+            }
+            (other, _) => return fail(format!("expected Data-In again and a response, got a {}", other.name())),
+        }
+    }
+}
+
+/// What was acknowledged cannot be had again.
+async fn arrived(bench: &Bench) -> Outcome {
+    let mut peer = level_1(bench, &[]).await?;
+    peer.inquire(1, FIRST).await?;
+    peer.exp_stat_sn = peer.ends(1).await?.1.wrapping_add(1);
+    snack(&mut peer, DATA_OR_R2T, 1, 0, 1).await?;
+    match peer.next().await? {
+        (Header::Reject(reject), _) => equal("reason of the Reject", reject.reason, PROTOCOL_ERROR),
+        (other, _) => fail(format!("expected a Reject, got a {}", other.name())),
     }
 }
 
