@@ -1,7 +1,7 @@
 //! What a session that does everything wrong leaves of a well-behaved one's rate: alone, beside, and the ratio, kind by kind.
 //!
 //! `cargo build --release && cargo bench -p offhost-tests --bench wrong_session [-- SECONDS [WORDS]]`: seconds of each measurement;
-//! of the kinds only those whose names have the words. The wrong session runs in the process of the well-behaved one and takes its
+//! of the kinds only those whose names have the words. The wrong session runs on a thread beside the well-behaved one and takes its
 //! share of the machine, so that what is printed is the least that is left. The witness writes and reads 16 KiB, four at a time.
 
 use std::time::Duration;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use offhost_tests::programs::{Target, program};
 use offhost_tests::witness::Witness;
 use offhost_tests::wrong::KINDS;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 fn main() -> Result<()> {
@@ -30,7 +31,15 @@ async fn measure(time: Duration, words: &str) -> Result<()> {
         // Alone before and behind, so that a machine that changes its speed does not favour either.
         let before = rate(&witness, time / 2).await;
         let until = Instant::now() + time;
-        let (beside, _) = tokio::join!(rate(&witness, time), wrong.run(&target, until));
+        let beside = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+                    wrong.run(&target, until).await;
+                    std::io::Result::Ok(())
+                })
+            });
+            tokio::task::block_in_place(|| Handle::current().block_on(rate(&witness, time)))
+        });
         let memory = target.memory()?;
         let alone = (before + rate(&witness, time / 2).await) / 2.0;
         let ratio = beside / alone;
