@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::mover::{Action, CopyJob, Destination, Fault, Outcome, Source};
+use protocol::cartridge::TapePosition;
+use protocol::mover::ends::End;
+use protocol::mover::{Action, CopyJob, Destination, Fault, FaultKind, Move, Outcome, Source, Transfer};
+use protocol::units::ByteRange;
 use tracing::debug;
 
 use super::buffers::{BUFFER, Pool};
@@ -75,6 +78,10 @@ pub struct Shared {
 /// Carries out a job and returns when nothing of it moves any more.
 #[must_use]
 pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>) -> Outcome {
+    let unsound = || Outcome::Fault(Fault { segment: 0, side: None, kind: FaultKind::BadJob, expected: 0, written: 0 });
+    if !is_sound(&job) {
+        return unsound();
+    }
     let opened = job.ends.iter().map(|end| OpenEnd::open(end, files)).collect::<Result<Vec<_>, _>>();
     let ends = match opened {
         Ok(ends) => ends,
@@ -102,6 +109,49 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
         None => Outcome::Copied { dropped },
     }
 }
+
+/// Whether the numbers of a job can be calculated with: a job is the target's word, and the target may be broken.
+fn is_sound(job: &CopyJob) -> bool {
+    job.ends.iter().all(end_is_sound)
+        && job.steps.iter().all(|step| match &step.action {
+            Action::Move(copy) => move_is_sound(copy),
+            Action::Locate { object, .. } => *object <= MOST,
+            Action::WriteFilemarks { .. } | Action::Space { .. } | Action::Nothing => true,
+        })
+}
+
+fn end_is_sound(end: &End) -> bool {
+    let range = |range: &ByteRange| range.start <= MOST && range.len <= MOST;
+    let place = |at: &TapePosition| at.object <= MOST && at.file <= at.object && at.offset <= MOST;
+    match end {
+        End::Raw { within, block_length, .. } | End::View { within, block_length, .. } => {
+            range(within) && (1..=LONGEST_BLOCK).contains(block_length)
+        }
+        End::Cartridge { at, end_of_data, .. } => place(at) && place(end_of_data),
+        End::NullBlock { .. } | End::NullStream => true,
+    }
+}
+
+fn move_is_sound(copy: &Move) -> bool {
+    let transfer = |transfer: &Transfer| transfer.bytes() <= BUFFER_LIMIT / 4;
+    let from = match &copy.from {
+        Source::Blocks { at, .. } => *at <= MOST,
+        Source::Bytes { at, len, .. } => *at <= MOST && *len <= MOST,
+        Source::Stream { transfer: length, .. } => transfer(length),
+        Source::Inline { .. } => true,
+    };
+    let to = match &copy.to {
+        Destination::Blocks { at, .. } | Destination::Bytes { at, .. } => *at <= MOST,
+        Destination::Stream { transfer: length, .. } => transfer(length),
+        Destination::Discard => true,
+    };
+    from && to && copy.process.is_none_or(|bytes| bytes <= MOST) && copy.output.is_none_or(|bytes| bytes <= MOST)
+}
+
+/// Far above any file, and so far below what overflows that some of them may be added.
+const MOST: u64 = i64::MAX as u64 / 8;
+/// One buffer holds at least one block.
+const LONGEST_BLOCK: u32 = BUFFER as u32;
 
 /// PRIORITY 1 is that of other commands, and level 4 that of processes that chose none. SPC-4, "PRIORITY field".
 const fn io_priority(priority: u8) -> u8 {

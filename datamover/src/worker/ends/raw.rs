@@ -80,13 +80,17 @@ impl Raw {
         write_parts(&self.file, self.place(at, len)?, parts)
     }
 
-    /// The first byte at or behind `at` that is data, or that is a hole: `None` where the file does not say.
+    /// The first byte at or behind `at` that is data, or that is a hole: `None` where the file does not say. What lies behind the
+    /// file's end is neither: a file that is shorter than its LUN has lost something, and reading it says so.
     #[must_use]
     pub fn seek(&self, at: u64, whence: Whence) -> Option<u64> {
         let offset = i64::try_from(self.within.start.checked_add(at)?).ok()?;
         match lseek(&self.file, offset, whence) {
             Ok(found) => Some(found.unsigned_abs().saturating_sub(self.within.start).min(self.within.len)),
-            Err(Errno::ENXIO) => Some(self.within.len),
+            Err(Errno::ENXIO) => {
+                let size = fstat(&self.file).ok()?.st_size.unsigned_abs();
+                Some(size.saturating_sub(self.within.start).min(self.within.len))
+            }
             Err(_) => None,
         }
     }

@@ -1,0 +1,239 @@
+//! EXTENDED COPY against `cp`, side by side in one run: disk to tape, tape to disk, disk to disk, many small extents, one small
+//! command, and by reference.
+//!
+//! `cargo build --release && cargo bench -p offhost-tests --bench copies [-- GIB ROUNDS [XFS_GIB]]`; as root with xfsprogs for the
+//! part by reference. Page cache warm, sums on (CRC32C and BLAKE3 of every record), both sides without waiting for the disk but for
+//! the tape, whose copies end synchronized: so the files lie on tmpfs, where that costs neither side anything. All files were
+//! written once before, so that no round pays for fresh memory. Rates are medians; what counts are the ratios.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use offhost_tests::control::status;
+use offhost_tests::copies::disk_to_disk;
+use offhost_tests::pattern;
+use offhost_tests::programs::{Target, program};
+use offhost_tests::reflink::{self, Reflinks};
+use protocol::units::Lba;
+use protocol::xcopy::{CscdDescriptor, List, Segment};
+use sim::client::{Client, Options};
+
+const FROM: u16 = 0;
+const TO: u16 = 1;
+const TAPE: u16 = 2;
+const RECORD: u32 = 1 << 18;
+const SMALL: u64 = 4096;
+
+fn main() -> Result<()> {
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let number = |index: usize, default| numbers.get(index).copied().unwrap_or(default);
+    let (gib, rounds, xfs_gib) = (number(0, 4), number(1, 3) as usize, number(2, 10));
+    tokio::runtime::Runtime::new()?.block_on(async {
+        through_memory(gib, rounds).await?;
+        by_reference(xfs_gib).await
+    })
+}
+
+/// A target with a disk that is full, one to write, and a tape.
+struct Bench {
+    target: Target,
+    client: Client,
+    folder: PathBuf,
+    bytes: u64,
+}
+
+async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    pattern::image(&folder.path().join("from.img"), 1, gib << 10)?;
+    let to = format!("to.img:{gib}GiB");
+    let target = Target::start(folder.path(), &["--disk", "from.img", "--disk", &to, "--tape", "shelf"])?;
+    let client = connect(&target, 3).await?;
+    let bench = Bench { target, client, folder: folder.path().to_owned(), bytes: gib << 30 };
+    println!(
+        "{gib} GiB in {}, {rounds} rounds after one that does not count; rates as multiples of cp's",
+        bench.folder.display()
+    );
+    let extents = 100_000.min(bench.bytes / SMALL / 2);
+    let (out, back, disks) = (bench.to_tape().await?, bench.from_tape().await?, bench.disks().await?);
+    let (scattered, one) = (bench.scattered(extents).await?, bench.one_extent(extents * SMALL).await?);
+    let mut times: [Vec<f64>; 6] = Default::default();
+    for round in 0..=rounds {
+        let taken = [
+            copy(&bench.folder.join("from.img"), &bench.folder.join("cp.img"))?,
+            bench.run(TAPE, &out, true).await?,
+            bench.run(TO, &back, true).await?,
+            bench.run(TO, &disks, false).await?,
+            bench.run(TAPE, &scattered, true).await?,
+            bench.run(TAPE, &one, true).await?,
+        ];
+        if round > 0 {
+            times.iter_mut().zip(taken).for_each(|(times, seconds)| times.push(seconds));
+        }
+    }
+    let [cp, out, back, disks, scattered, one] = times.map(|mut seconds| median(&mut seconds));
+    let rate = |seconds: f64| bench.bytes as f64 / seconds / 1e9;
+    println!("cp --reflink=never   {cp:.3} s, {:.2} GB/s", rate(cp));
+    for (what, seconds) in [("disk to tape", out), ("tape to disk", back), ("disk to disk", disks)] {
+        println!("{what:20} {seconds:.3} s, {:.2} GB/s, {:.2} x cp", rate(seconds), cp / seconds);
+    }
+    println!("{extents} extents of 4 KiB to tape {scattered:.3} s, one extent {one:.3} s: {:.2} of its rate", one / scattered);
+    bench.small_command().await?;
+    let said = status(&bench.target.control())?;
+    for mover in &said.movers {
+        println!("mover {}: {} MiB of memory now, at most {} MiB", mover.pid, mover.memory >> 20, mover.memory_limit >> 20);
+    }
+    println!("by method: {:?}", said.copies.bytes_by_method);
+    Ok(())
+}
+
+impl Bench {
+    fn list(&self) -> List {
+        List::new(1)
+    }
+
+    /// Lists of at most 4,096 segments, each carried by one command.
+    async fn to_tape(&self) -> Result<Vec<Bytes>> {
+        self.segments(self.bytes, false).await
+    }
+
+    async fn from_tape(&self) -> Result<Vec<Bytes>> {
+        self.segments(self.bytes, true).await
+    }
+
+    async fn one_extent(&self, bytes: u64) -> Result<Vec<Bytes>> {
+        self.segments(bytes, false).await
+    }
+
+    /// Whole records, from the beginning of the disk to the tape where it stands, or back.
+    async fn segments(&self, bytes: u64, back: bool) -> Result<Vec<Bytes>> {
+        let mut list = self.list();
+        let disk = list.cscd(CscdDescriptor::disk(self.client.lun(if back { TO } else { FROM }).cscd_designator().await?, 512));
+        let tape = list.cscd(CscdDescriptor::tape(self.client.lun(TAPE).cscd_designator().await?));
+        // 127 records of 512 blocks are the most that a 16-bit count carries.
+        let (most, mut done) = (127 * u64::from(RECORD) / 512, 0);
+        let end = bytes / u64::from(RECORD) * u64::from(RECORD) / 512;
+        while done < end {
+            let blocks = most.min(end - done);
+            list.push(if back {
+                Segment::StreamToBlock {
+                    source: tape,
+                    destination: disk,
+                    transfer_length: RECORD,
+                    blocks: blocks as u16,
+                    to: Lba(done),
+                }
+            } else {
+                Segment::BlockToStream {
+                    source: disk,
+                    destination: tape,
+                    transfer_length: RECORD,
+                    blocks: blocks as u16,
+                    from: Lba(done),
+                }
+            });
+            done += blocks;
+        }
+        Ok(vec![list.emit_lid1().into()])
+    }
+
+    async fn disks(&self) -> Result<Vec<Bytes>> {
+        Ok(vec![disk_to_disk(&self.client, (FROM, Lba(0)), (TO, Lba(0)), self.bytes).await?])
+    }
+
+    /// Every second 4 KiB, in an order that jumps, a segment each: as the files of a volume lie.
+    async fn scattered(&self, extents: u64) -> Result<Vec<Bytes>> {
+        let places = self.bytes / SMALL;
+        let mut lists = Vec::new();
+        let mut next = 0_u64;
+        // A multiple of the records' 64 extents.
+        for first in (0..extents).step_by(4096) {
+            let mut list = self.list();
+            let source = list.cscd(CscdDescriptor::disk(self.client.lun(FROM).cscd_designator().await?, 512));
+            let destination = list.cscd(CscdDescriptor::tape(self.client.lun(TAPE).cscd_designator().await?));
+            let count = (extents - first).min(4096) / 64 * 64;
+            for index in 0..count {
+                next = (next + 7_919 * 2) % places;
+                let last = index + 1 == count;
+                let from = Lba(next * SMALL / 512);
+                let (transfer_length, bytes) = (RECORD, SMALL as u32);
+                let segment = Segment::BlockOffsetToStream { source, destination, transfer_length, bytes, from, offset: 0 };
+                if last {
+                    list.push(segment)
+                } else {
+                    list.push_cat(segment)
+                };
+            }
+            lists.push(list.emit_lid1().into());
+        }
+        Ok(lists)
+    }
+
+    /// Seconds, from a tape that stands at its beginning.
+    async fn run(&self, lun: u16, lists: &[Bytes], rewind: bool) -> Result<f64> {
+        if rewind {
+            self.client.lun(TAPE).rewind().await?;
+        }
+        let start = Instant::now();
+        for list in lists {
+            self.client.lun(lun).extended_copy(list.clone()).await?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    async fn small_command(&self) -> Result<()> {
+        let list = disk_to_disk(&self.client, (FROM, Lba(0)), (TO, Lba(0)), 4096).await?;
+        let mut times = Vec::new();
+        for _ in 0..1_000 {
+            times.push(self.run(TO, std::slice::from_ref(&list), false).await?);
+        }
+        println!("one command of one 4 KiB segment, disk to disk: {:.0} µs from CDB to status", median(&mut times) * 1e6);
+        Ok(())
+    }
+}
+
+async fn by_reference(gib: u64) -> Result<()> {
+    if let Some(why) = reflink::obstacle() {
+        println!("SKIPPED by reference: {why}");
+        return Ok(());
+    }
+    let files = Reflinks::new(program("offhost-mover").parent().context("a folder")?, (gib + 2) << 30)?;
+    pattern::image(&files.path().join("from.img"), 1, gib << 10)?;
+    let to = format!("to.img:{gib}GiB");
+    let target = Target::start(files.path(), &["--disk", "from.img", "--disk", &to])?;
+    let client = connect(&target, 2).await?;
+    let list = disk_to_disk(&client, (FROM, Lba(0)), (TO, Lba(0)), gib << 30).await?;
+    // The first clone waits until what was just written has a place on the disk.
+    std::fs::File::open(files.path().join("from.img"))?.sync_all()?;
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        client.lun(TO).extended_copy(list.clone()).await?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    println!("{gib} GiB from disk to disk by reference, on XFS: {:.3} s", median(&mut times));
+    let methods = status(&target.control())?.copies.bytes_by_method;
+    ensure!(methods.reference == 3 * (gib << 30), "{methods:?}");
+    Ok(())
+}
+
+async fn connect(target: &Target, luns: u16) -> Result<Client> {
+    let client = Client::connect(&target.url(FROM).parse()?, Options::named("iqn.2026-01.test:bench")).await?;
+    for lun in 0..luns {
+        client.lun(lun).test_unit_ready().await?;
+    }
+    Ok(client)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<f64> {
+    let start = Instant::now();
+    ensure!(Command::new("cp").arg("--reflink=never").arg(from).arg(to).status()?.success(), "cp");
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
