@@ -22,7 +22,7 @@ use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
 use super::shares;
-use crate::lun::disk::Disk;
+use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
 use crate::store::LocalEnd;
@@ -66,6 +66,10 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
     let id = movers.job_id();
     let notes = plan.notes.clone();
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
+    let _copying = match have_disks(&plan, &notes) {
+        Ok(copying) => copying,
+        Err(response) => return Ended { response, segments: 0, written: ByMethod::default() },
+    };
     let (starting, starter) = (movers.clone(), notes.clone());
     let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
     let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
@@ -99,6 +103,19 @@ pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, can
             ended(Sense::INTERNAL_TARGET_FAILURE.into())
         }
     }
+}
+
+/// The disks that take part, kept from being sanitized until the copy has ended.
+fn have_disks(plan: &Plan, notes: &[Notes]) -> Result<Vec<Copying>, Response> {
+    let disks = plan.ends.iter().zip(0..).filter_map(|(end, index)| match end {
+        PlannedEnd::Source(disk) => Some((disk, EndIndex(index), CopyEnd::Source)),
+        PlannedEnd::Destination(disk) => Some((disk, EndIndex(index), CopyEnd::Destination)),
+        PlannedEnd::Tape(_) | PlannedEnd::Null(_) => None,
+    });
+    let have = |(disk, index, end): (&Arc<Disk>, _, _)| {
+        disk.begin_copy().map_err(|sense| refused(plan, notes, index, end, &sense.into()))
+    };
+    disks.map(have).collect()
 }
 
 /// Opens the ends and hands the job to a mover. Blocks.

@@ -1,11 +1,13 @@
 //! Commands that read, decide and write as one step, and the write that is all or nothing.
 //!
-//! One step against all other commands to the LUN, whose writers wait meanwhile; not against a mover, which writes only what a copy
-//! names. Follows SBC-4, "COMPARE AND WRITE command",
+//! One step against all other commands to the LUN, whose writers wait meanwhile; not against a mover, which reads and writes only what
+//! a copy names. A READ or VERIFY sees all of an atomic write or nothing: it goes on beside one, and begins again if one came between.
+//! Follows SBC-4, "COMPARE AND WRITE command",
 //! "ORWRITE(16) command" and "Atomic write operations".
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use bytes::Bytes;
 use protocol::scsi::sbc::{self, Extent};
@@ -18,6 +20,46 @@ use super::{Disk, fault};
 use crate::lun::common::answer;
 use crate::task::{Execution, Response, Task};
 use crate::volume::Admission;
+
+/// Counts the beginnings and the ends of atomic writes, so that a READ costs no lock while there are none.
+#[derive(Debug, Default)]
+pub(super) struct AtomicWrites(AtomicU64);
+
+impl AtomicWrites {
+    /// Until the end of what `write` does, blocks may be torn. One at a time: the caller has the disk's writers locked.
+    pub(super) fn torn<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let done = write();
+        self.0.fetch_add(1, Ordering::SeqCst);
+        done
+    }
+
+    /// What [`AtomicWrites::is_still`] takes; `None` while blocks may be torn.
+    pub(super) fn now(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::SeqCst)).filter(|count| count.is_multiple_of(2))
+    }
+
+    /// True when what was read since [`AtomicWrites::now`] is whole.
+    pub(super) fn is_still(&self, count: u64) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::SeqCst) == count
+    }
+}
+
+impl Disk {
+    /// Blocks. Reads blocks of which no atomic write shows a part.
+    pub(super) fn read_whole<T>(&self, mut read: impl FnMut() -> T) -> T {
+        if let Some(count) = self.atomic_writes.now() {
+            let got = read();
+            if self.atomic_writes.is_still(count) {
+                return got;
+            }
+        }
+        let _no_atomic_write = self.writers.read().expect("no writer panics");
+        read()
+    }
+}
 
 /// MAXIMUM COMPARE AND WRITE LENGTH, in blocks.
 pub(super) const COMPARE_AND_WRITE_MAX: u8 = 128;
@@ -84,11 +126,11 @@ fn journaled(disk: &Disk, admission: &Admission, range: ByteRange, data: Bytes) 
     let mut before = vec![0; range.len as usize];
     disk.volume.store().read_at(range.start, &mut before)?;
     let entry = journal.enter(range.start, &data)?;
-    let written = disk.volume.write_at(admission, range.start, &[data]).and_then(|()| disk.volume.sync());
-    if written.is_err() {
-        // Nothing of it may be left, as far as a failing disk lets that be done.
-        let _ = disk.volume.write_at(admission, range.start, &[before.into()]).and_then(|()| disk.volume.sync());
-    }
+    let write = |data| disk.volume.write_at(admission, range.start, &[data]).and_then(|()| disk.volume.sync());
+    let written = disk.atomic_writes.torn(|| {
+        // Nothing of it may be left if it fails, as far as a failing disk lets that be done.
+        write(data).inspect_err(|_| drop(write(before.into())))
+    });
     written.and(entry.end())
 }
 

@@ -6,8 +6,8 @@
 //!
 //! Data and header are synced together; only then is the disk written and synced, and the header cleared and synced. A header whose
 //! sums do not hold is no entry: nothing of that write has reached the disk. One that holds is written again at the next start.
-//! So a write is there as a whole or not at all after `kill -9` and after a power loss. It does not keep a READ that runs at the same
-//! moment from seeing a part. Follows SBC-4, "Atomic write operations".
+//! So a write is there as a whole or not at all after `kill -9` and after a power loss. What a READ that runs at the same moment sees
+//! is not its concern. Follows SBC-4, "Atomic write operations".
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -29,6 +29,7 @@ mod threshold;
 mod transfer;
 
 pub use options::{DiskOptions, PHYSICAL_BLOCK};
+pub use sanitize::Copying;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, Status, spc};
 use protocol::units::{BlockCount, BlockLength, ByteRange, Lba};
 use tokio::task::spawn_blocking;
 
+use atomic::AtomicWrites;
 use journal::Journal;
 use sanitize::Sanitizing;
 use threshold::Threshold;
@@ -73,6 +75,8 @@ pub struct Disk {
     threshold: Threshold,
     /// Absent where there is no place to keep it: then WRITE ATOMIC is not served.
     journal: Option<Journal>,
+    /// Tells a READ that an atomic write came between.
+    atomic_writes: AtomicWrites,
     /// Writers share it; COMPARE AND WRITE and ORWRITE have it alone between their read and their write.
     writers: RwLock<()>,
 }
@@ -111,6 +115,7 @@ impl Disk {
             sanitizing,
             threshold: Threshold::default(),
             journal,
+            atomic_writes: AtomicWrites::default(),
             writers: RwLock::new(()),
         }
     }

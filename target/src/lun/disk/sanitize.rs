@@ -2,7 +2,7 @@
 //!
 //! What is erased or overwritten is every block of the store; what a file system, a snapshot of it or a solid state drive below keeps
 //! of former contents is out of reach, and so CRYPTO ERASE is not served. Once begun it goes on through aborts, resets and the loss
-//! of the nexus. A target that ends meanwhile, by `kill -9` too, comes back in failure mode: nobody reads half-sanitized blocks.
+//! of the nexus. None begins beside a copy that reads or writes the disk, and no such copy beside it. A target that ends meanwhile, by `kill -9` too, comes back in failure mode: nobody reads half-sanitized blocks.
 //! Follows SBC-4, "Sanitize operations" and "SANITIZE command".
 
 use std::io;
@@ -42,7 +42,35 @@ pub(super) struct Sanitizing {
     /// PROGRESS INDICATION, of 65,536.
     progress: AtomicU16,
     record: Mutex<Option<Record>>,
+    /// Copies that have the disk open. Locked while `phase` turns to [`RUNNING`].
+    copies: Mutex<usize>,
     kept: Option<Kept>,
+}
+
+/// A copy that reads or writes a disk, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Copying {
+    disk: Arc<Disk>,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        *self.disk.sanitizing.copies() -= 1;
+    }
+}
+
+impl Disk {
+    /// Lets a copy have the disk: no sanitize operation begins before it ends.
+    ///
+    /// # Errors
+    /// Why it may not: the medium is ejected, or a sanitize operation runs or has failed.
+    pub fn begin_copy(self: &Arc<Self>) -> Result<Copying, Sense> {
+        let mut copies = self.sanitizing.copies();
+        self.refuses_copies().map_or(Ok(()), Err)?;
+        *copies += 1;
+        Ok(Copying { disk: Arc::clone(self) })
+    }
 }
 
 /// Kept from before the first block is changed until all is done: one that is found at a start tells of an operation that was cut.
@@ -72,7 +100,7 @@ impl Sanitizing {
             None => None,
         };
         let phase = AtomicU8::new(if record.is_some() { FAILED } else { IDLE });
-        Self { phase, progress: AtomicU16::new(0), record: Mutex::new(record), kept }
+        Self { phase, progress: AtomicU16::new(0), record: Mutex::new(record), copies: Mutex::default(), kept }
     }
 
     /// Why a command is refused now, if so.
@@ -97,14 +125,25 @@ impl Sanitizing {
         Sense::LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS.with_progress(self.progress.load(Ordering::Relaxed))
     }
 
+    /// Keeps copies and other sanitize operations out. False when one of them is there.
+    fn enter(&self) -> bool {
+        let copies = self.copies();
+        let enters = *copies == 0 && self.phase.load(Ordering::Acquire) != RUNNING;
+        if enters {
+            self.progress.store(0, Ordering::Relaxed);
+            self.phase.store(RUNNING, Ordering::Release);
+        }
+        enters
+    }
+
+    /// Blocks. Records that an operation has begun; without the record none has.
     fn begin(&self, record: Record) -> io::Result<()> {
         let mut current = self.record();
-        if let Some(kept) = &self.kept {
-            kept.save(&record)?;
+        if let Some(Err(error)) = self.kept.as_ref().map(|kept| kept.save(&record)) {
+            self.phase.store(if current.is_some() { FAILED } else { IDLE }, Ordering::Release);
+            return Err(error);
         }
         *current = Some(record);
-        self.progress.store(0, Ordering::Relaxed);
-        self.phase.store(RUNNING, Ordering::Release);
         Ok(())
     }
 
@@ -121,6 +160,10 @@ impl Sanitizing {
 
     fn fail(&self) {
         self.phase.store(FAILED, Ordering::Release);
+    }
+
+    fn copies(&self) -> MutexGuard<'_, usize> {
+        self.copies.lock().expect("no holder panics")
     }
 
     fn record(&self) -> MutexGuard<'_, Option<Record>> {
@@ -192,8 +235,13 @@ fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -
     };
     let (immediate, record) = (cdb.immediate(), Record { unrestricted: cdb.unrestricted_exit() });
     let disk = Arc::clone(disk);
-    let begin = move || -> Result<watch::Receiver<Option<bool>>, Sense> {
-        disk.sanitizing.begin(record).map_err(|error| fault::on_write(&error))?;
+    let begin = move || -> Result<watch::Receiver<Option<bool>>, Response> {
+        let failed = |error: io::Error| answer(spec, Err(fault::on_write(&error)));
+        if !disk.sanitizing.enter() {
+            // A copy ends by itself, or is aborted; the initiator asks again.
+            return Err(Response::status(Status::Busy));
+        }
+        disk.sanitizing.begin(record).map_err(failed)?;
         let (ended, end) = watch::channel(None);
         let runner = Arc::clone(&disk);
         let spawned = thread::Builder::new().name("sanitize".into()).spawn(move || {
@@ -204,19 +252,19 @@ fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -
             Ok(_) => Ok(end),
             Err(error) => {
                 disk.sanitizing.fail();
-                Err(fault::on_write(&error))
+                Err(failed(error))
             }
         }
     };
     if immediate {
-        return Execution::Blocking(Box::new(move || answer(spec, begin().map(|_| Response::good()))));
+        return Execution::Blocking(Box::new(move || begin().map_or_else(|refusal| refusal, |_| Response::good())));
     }
     let abort = task.abort;
     Execution::Async(Box::pin(async move {
-        let begun = tokio::task::spawn_blocking(begin).await.unwrap_or(Err(Sense::INTERNAL_TARGET_FAILURE));
+        let begun = tokio::task::spawn_blocking(begin).await.unwrap_or(Err(Sense::INTERNAL_TARGET_FAILURE.into()));
         let mut end = match begun {
             Ok(end) => end,
-            Err(sense) => return answer(spec, Err(sense)),
+            Err(refusal) => return refusal,
         };
         // Whoever asked may give up; the operation does not.
         let done = tokio::select! {

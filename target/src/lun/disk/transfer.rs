@@ -41,13 +41,17 @@ fn start_read(disk: &Arc<Disk>, range: ByteRange, room: u64, spec: &'static Comm
     if len <= AT_ONCE_MAX {
         // An error is met again, and reported, by the read that may block.
         let store = disk.volume.store();
-        if let Ok(Some(data)) = buffers::filled(len as usize, |offset, into| store.read_now(at(offset), into)) {
+        if let Some(count) = disk.atomic_writes.now()
+            && let Ok(Some(data)) = buffers::filled(len as usize, |offset, into| store.read_now(at(offset), into))
+            && disk.atomic_writes.is_still(count)
+        {
             return Execution::Done(response(data));
         }
     }
     disk.blocking(spec, move |disk| {
         let store = disk.volume.store();
-        let data = buffers::filled(len as usize, |offset, into| store.read_at(at(offset), into).map(|()| true));
+        let data =
+            disk.read_whole(|| buffers::filled(len as usize, |offset, into| store.read_at(at(offset), into).map(|()| true)));
         Ok(response(data.map_err(|error| fault::on_read(&error))?.unwrap_or_default()))
     })
 }
@@ -144,13 +148,14 @@ pub(super) fn verify(disk: &Disk, task: &Task) -> Reply {
         }
         1 => {
             let came = task.data_out_len().min(range.len);
-            compare(disk, ByteRange { len: came, ..range }, &first_bytes(&task.data_out, came))?;
+            let data = first_bytes(&task.data_out, came);
+            disk.read_whole(|| compare(disk, ByteRange { len: came, ..range }, &data))?;
             Ok(moved(range.len))
         }
         _ => {
             let block = one_block(disk, task)?;
             let pattern = vec![block; extent.blocks.0 as usize];
-            compare(disk, range, &pattern)?;
+            disk.read_whole(|| compare(disk, range, &pattern))?;
             Ok(moved(disk.block_length.bytes()))
         }
     }

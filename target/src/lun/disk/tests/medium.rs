@@ -172,6 +172,39 @@ fn a_sanitize_that_was_cut_leaves_the_failure_mode() {
 }
 
 #[test]
+fn no_sanitize_operation_begins_beside_a_copy_and_no_copy_beside_it() {
+    let bench = Bench::new();
+    let copying = bench.disk.begin_copy().unwrap();
+    assert_eq!(bench.run("48 82 0000000000 0000 00").status, Status::Busy);
+    assert_eq!(bench.run(READY), Response::good(), "nothing has begun");
+    drop(copying);
+    bench.good("48 82 0000000000 0000 00", Vec::new());
+    loop {
+        match bench.disk.begin_copy() {
+            Ok(_) => break,
+            Err(sense) => assert_eq!(sense.code, (0x04, 0x1B), "SANITIZE IN PROGRESS"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_an_atomic_write_came_between_is_read_again() {
+    let bench = Bench::new();
+    let disk = &bench.disk;
+    let mut reads = 0;
+    disk.read_whole(|| {
+        reads += 1;
+        if reads == 1 {
+            disk.atomic_writes.torn(|| assert_eq!(disk.atomic_writes.now(), None, "a read that begins now waits"));
+        }
+    });
+    assert_eq!(reads, 2);
+    disk.read_whole(|| reads += 1);
+    assert_eq!(reads, 3, "once, where nothing came between");
+}
+
+#[test]
 fn an_atomic_write_is_there_as_a_whole_and_durable() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(MemoryStore::new(1 << 20));
