@@ -2,6 +2,7 @@
 //!
 //! The images are made by `tests/guest/build` and kept in `build/guest` until their recipe changes. One guest runs at a time on a
 //! machine: a lock is held while it lives. Scripts are run by bash with `tests/guest/lib.sh`; the guest's 127.0.0.1 is the host's.
+//! `OFFHOST_GUEST_KERNEL=6.1` lets all tests run with Debian 12's own kernel instead of that of its backports.
 //!
 //! No KVM (see [`Guest::boot`]), no state kept between guests, no network but loopback.
 
@@ -17,9 +18,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::programs::Target;
+
+/// For what takes seconds: the machine is emulated, and has not the host to itself.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
 /// Kernels that Debian 12 offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
+enum Kernel {
     /// Its own. It has no ntfs3.
     V6_1,
     /// That of its backports.
@@ -27,6 +33,15 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// What `OFFHOST_GUEST_KERNEL` names; else the newer one, which has all that tests ask for.
+    fn chosen() -> Result<Self, String> {
+        match std::env::var("OFFHOST_GUEST_KERNEL").as_deref() {
+            Err(_) | Ok("6.12") => Ok(Self::V6_12),
+            Ok("6.1") => Ok(Self::V6_1),
+            Ok(other) => Err(format!("OFFHOST_GUEST_KERNEL={other}: neither 6.1 nor 6.12")),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::V6_1 => "6.1",
@@ -74,7 +89,8 @@ pub struct Images(Kernel);
 ///
 /// # Errors
 /// What is missing, or what the builder said.
-pub fn images(kernel: Kernel) -> Result<Images, String> {
+pub fn images() -> Result<Images, String> {
+    let kernel = Kernel::chosen()?;
     if std::env::var_os("OFFHOST_NO_GUEST").is_some() {
         return Err("OFFHOST_NO_GUEST is set".to_owned());
     }
@@ -89,6 +105,18 @@ pub fn images(kernel: Kernel) -> Result<Images, String> {
         return Err(format!("no images of the guest: {}", String::from_utf8_lossy(&output.stderr).trim_end()));
     }
     Ok(Images(kernel))
+}
+
+/// A guest that is logged in to all LUNs of a target, which is served with `flags`.
+///
+/// # Panics
+/// When either does not come up.
+#[must_use]
+pub fn logged_in(images: Images, folder: &Path, flags: &[&str]) -> (Target, Guest) {
+    let target = Target::start(folder, flags).expect("a target that listens");
+    let mut guest = Guest::boot(images, folder).expect("a guest that is up");
+    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).expect("a login");
+    (target, guest)
 }
 
 impl Guest {
@@ -181,6 +209,16 @@ impl Guest {
         };
         let known = |line: &&str| OF_EMULATION.iter().chain(expected).any(|words| line.contains(words));
         Ok(since.filter(bad).filter(|line| !known(line)).map(str::to_owned).collect())
+    }
+
+    /// Logs out, and looks whether the kernel has complained of anything but what is `expected`.
+    ///
+    /// # Panics
+    /// When it has, with its words, and when it does not let go of the devices.
+    pub fn log_out(&mut self, expected: &[&str]) {
+        self.run("logout; ! ls /sys/class/iscsi_session/*", MINUTE).expect("a logout");
+        let complaints = self.complaints(expected).expect("a kernel log");
+        assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
     }
 
     fn next_line(&self, limit: Duration) -> Result<String> {

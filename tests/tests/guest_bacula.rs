@@ -7,22 +7,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use offhost_tests::guest::{Guest, Images, Kernel, images};
-use offhost_tests::programs::Target;
+use offhost_tests::guest::{Images, MINUTE, images, logged_in};
 use offhost_tests::skip;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// A guest logged in to a target with a tape, and what `btape` printed. `device` are more lines of the storage daemon's device.
 fn btape(images: Images, folder: &Path, tape: &str, device: &str, commands: &str, limit: Duration) -> String {
-    let target = Target::start(folder, &["--tape", tape]).unwrap();
-    let mut guest = Guest::boot(images, folder).unwrap();
-    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    let (_target, mut guest) = logged_in(images, folder, &["--tape", tape]);
     let script = format!("{CONFIGURE}\nconfigure '{device}'\nprintf '{commands}' | btape -c /tmp/bacula.conf /dev/nst0");
     let said = guest.run(&script, limit).unwrap();
-    guest.run("logout", MINUTE).unwrap();
-    let complaints = guest.complaints(&[]).unwrap();
-    assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
+    guest.log_out(&[]);
     said
 }
 
@@ -39,7 +32,7 @@ const CONFIGURE: &str = r#"
 
 #[test]
 fn btape_finds_nothing_wrong_with_a_tape() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
@@ -63,7 +56,7 @@ const HARMLESS: [&str; 3] = ["Done appending, there should be no I/O errors", "s
 #[test]
 #[ignore = "takes 3 minutes"]
 fn btape_fills_a_cartridge_and_finds_its_last_block() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };

@@ -1,34 +1,23 @@
 //! A stock Linux kernel moves the cartridges of a library: the `ch` driver, mtx, and Bacula's `btape autochanger`.
 
-use std::time::Duration;
-
-use offhost_tests::guest::{Guest, Kernel, images};
-use offhost_tests::programs::Target;
+use offhost_tests::guest::{MINUTE, images, logged_in};
 use offhost_tests::skip;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn mtx_and_btape_work_with_a_library() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--library", "shelf:256MiB,drives=2,slots=6,mail=1,cartridges=3"];
-    let target = Target::start(folder.path(), &flags).unwrap();
-    let mut guest = Guest::boot(images, folder.path()).unwrap();
-    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    let (_target, mut guest) = logged_in(images, folder.path(), &flags);
     guest.run(MOVE, 2 * MINUTE).unwrap();
     let said = guest.run(BTAPE, 4 * MINUTE).unwrap();
     assert!(said.contains("The test autochanger worked!!"), "{said}");
-    guest.run("logout; ! device 0 scsi_changer", MINUTE).unwrap();
     // What a drive says when its cartridge has been changed, and when it has none; and that a drive's address is not told in
     // the form of parallel SCSI, which SMC-3 has made obsolete.
-    let complaints = guest
-        .complaints(&["Not Ready", "Medium not present", "Unit Attention", "medium may have changed", "ID/LUN unknown"])
-        .unwrap();
-    assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
+    guest.log_out(&["Not Ready", "Medium not present", "Unit Attention", "medium may have changed", "ID/LUN unknown"]);
 }
 
 /// Every cartridge is found by its label wherever mtx has put it; what is written stays with the cartridge.

@@ -10,11 +10,10 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use offhost_tests::guest::{Guest, Images, Job, Kernel, images};
+use offhost_tests::guest::{Guest, Images, Job, MINUTE, images};
 use offhost_tests::programs::Target;
 use offhost_tests::skip;
 
-const MINUTE: Duration = Duration::from_secs(60);
 const FLAGS: [&str; 2] = ["--disk", "disk.img:256MiB"];
 
 /// What open-iscsi and the kernel say of a connection that is gone: that much is true.
@@ -81,7 +80,7 @@ const WHOLE: &str = r#"
 
 #[test]
 fn cuts_of_5_and_30_seconds_and_a_killed_target_reach_no_file_system() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
@@ -101,7 +100,7 @@ fn cuts_of_5_and_30_seconds_and_a_killed_target_reach_no_file_system() {
 #[test]
 #[ignore = "takes 4 minutes"]
 fn a_cut_longer_than_the_replacement_timeout_is_an_error_that_loses_nothing_synchronized() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
@@ -134,7 +133,7 @@ const RECOVER: &str = r#"
 #[test]
 #[ignore = "takes 6 minutes"]
 fn a_cut_shorter_than_the_replacement_timeout_is_no_error() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };

@@ -3,13 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use offhost_tests::guest::{Guest, Kernel, images};
+use offhost_tests::guest::{Guest, MINUTE, images};
 use offhost_tests::programs::Target;
 use offhost_tests::skip;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Two portals of one group; discovery and login each with proof in both directions.
 const CONFIG: &str = r#"
@@ -55,7 +52,7 @@ fn configure(folder: &Path) {
 
 #[test]
 fn chap_both_ways_and_a_disk_that_outlives_either_of_its_paths() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };

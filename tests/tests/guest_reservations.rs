@@ -1,17 +1,14 @@
 //! Persistent reservations between two sessions of a stock Linux kernel, and through a `kill -9` of the target.
 
-use std::time::Duration;
-
-use offhost_tests::guest::{Guest, Kernel, images};
+use offhost_tests::guest::{Guest, MINUTE, images};
 use offhost_tests::programs::Target;
 use offhost_tests::skip;
 
-const MINUTE: Duration = Duration::from_secs(60);
 const FLAGS: [&str; 2] = ["--disk", "disk.img:64MiB"];
 
 #[test]
 fn a_reservation_keeps_another_session_from_writing_and_outlives_the_target() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };

@@ -1,28 +1,19 @@
 //! A stock Linux kernel trusts a tape LUN: the `st` driver, mt and tar.
 
-use std::time::Duration;
-
-use offhost_tests::guest::{Guest, Kernel, images};
-use offhost_tests::programs::Target;
+use offhost_tests::guest::{MINUTE, images, logged_in};
 use offhost_tests::skip;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn mt_and_tar_work_with_a_tape() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = Target::start(folder.path(), &["--tape", "shelf"]).unwrap();
-    let mut guest = Guest::boot(images, folder.path()).unwrap();
-    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    let (_target, mut guest) = logged_in(images, folder.path(), &["--tape", "shelf"]);
     guest.run(TAR, 3 * MINUTE).unwrap();
     guest.run(MT, MINUTE).unwrap();
-    guest.run("logout; ! device 0 scsi_tape", MINUTE).unwrap();
-    let complaints = guest.complaints(&[]).unwrap();
-    assert!(complaints.is_empty(), "the kernel complained:\n{}", complaints.join("\n"));
+    guest.log_out(&[]);
 }
 
 /// Two archives behind each other, read back.

@@ -1,27 +1,21 @@
 //! A stock Linux kernel with what not every tape has: compression, partitions, encryption by stenc.
 
-use std::time::Duration;
-
-use offhost_tests::guest::{Guest, Kernel, images};
-use offhost_tests::programs::Target;
+use offhost_tests::guest::{MINUTE, images, logged_in};
 use offhost_tests::skip;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn mt_compresses_and_divides_and_stenc_encrypts() {
-    let images = match images(Kernel::V6_12) {
+    let images = match images() {
         Ok(images) => images,
         Err(why) => skip!("{why}"),
     };
     let folder = tempfile::tempdir().unwrap();
-    let target = Target::start(folder.path(), &["--tape", "shelf"]).unwrap();
-    let mut guest = Guest::boot(images, folder.path()).unwrap();
-    guest.run(&format!("start_iscsid\nlogin {}", target.portal), MINUTE).unwrap();
+    let (_target, mut guest) = logged_in(images, folder.path(), &["--tape", "shelf"]);
     for script in [COMPRESSION, PARTITIONS, ENCRYPTION] {
         guest.run(&format!("tape=$(device 0 scsi_tape)\nmt -f \"$tape\" rewind\n{script}"), MINUTE).unwrap();
     }
-    guest.run("logout; ! device 0 scsi_tape", MINUTE).unwrap();
+    // Encrypted records that are read without their key.
+    guest.log_out(&["Data Protect", "Unable to decrypt data"]);
 }
 
 /// What is read back is what was written, also with compression off again.
