@@ -207,7 +207,7 @@ impl Guest {
             let serious = ["emerg", "alert", "crit", "err", "warn"].iter().any(|level| level_of(line) == *level);
             serious || SCSI_COMPLAINTS.iter().any(|words| line.contains(words))
         };
-        let known = |line: &&str| OF_EMULATION.iter().chain(expected).any(|words| line.contains(words));
+        let known = |line: &&str| OF_EMULATION.iter().chain([&OF_LOGIN]).chain(expected).any(|words| line.contains(words));
         Ok(since.filter(bad).filter(|line| !known(line)).map(str::to_owned).collect())
     }
 
@@ -304,6 +304,9 @@ const SCSI_COMPLAINTS: [&str; 12] = [
     "Assuming drive cache",
     "Unexpected",
 ];
+
+/// What the kernel makes of the unit attention that every new nexus is told.
+const OF_LOGIN: &str = "Power-on or device reset occurred";
 
 /// A slow virtual machine's own worries.
 const OF_EMULATION: [&str; 3] = ["hrtimer: interrupt took", "clocksource:", "sched: RT throttling"];
