@@ -60,19 +60,19 @@ pub(super) struct Opened {
 
 /// Carries out a plan to its end.
 pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, cancelled: &CancellationToken) -> Ended {
+    let notes = plan.notes.clone();
+    let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
+    let _copying = match have_disks(&plan, &notes) {
+        Ok(copying) => copying,
+        Err(response) => return ended(response),
+    };
     if let Some(dispersed) = shares::divide(&plan, movers) {
         return shares::run(plan, dispersed, movers, progress, cancelled).await;
     }
     let id = movers.job_id();
-    let notes = plan.notes.clone();
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
-    let _copying = match have_disks(&plan, &notes) {
-        Ok(copying) => copying,
-        Err(response) => return Ended { response, segments: 0, written: ByMethod::default() },
-    };
     let (starting, starter) = (movers.clone(), notes.clone());
     let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
-    let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
     match started {
         Ok(Ok((handle, disks, tapes))) => {
             let grants = Grants::default();
