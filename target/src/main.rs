@@ -119,7 +119,10 @@ fn main() -> ExitCode {
             }
         },
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "offhost-target", &mut std::io::stdout());
+            // Its own writing would panic when a reader like `head` has had enough; what is left then is nobody's loss.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "offhost-target", &mut script);
+            let _ = std::io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
         Command::Man { folder } => match man(folder.as_deref()) {

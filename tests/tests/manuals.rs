@@ -126,3 +126,22 @@ fn every_key_of_the_example_configuration_is_in_its_manual() {
         assert!(!is_key || manual.contains(key), "offhost.toml.5 does not tell of {key}");
     }
 }
+
+#[test]
+fn without_a_target_offhost_says_where_it_looked_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let ask = || {
+        let mut offhost = Command::new(program("offhost"));
+        let output = offhost.arg("status").current_dir(folder.path()).env_remove("OFFHOST_CONTROL").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    if !Path::new("/run/offhost/control.sock").exists() {
+        let said = ask();
+        assert!(said.contains("/run/offhost/control.sock") && said.contains("--control"), "{said}");
+        assert_eq!(said.matches("No such file").count(), 1, "{said}");
+    }
+    std::fs::create_dir(folder.path().join("offhost-data")).unwrap();
+    std::fs::write(folder.path().join("offhost-data/control.sock"), "").unwrap();
+    assert!(ask().contains("offhost-data/control.sock"), "what stands here goes before the service");
+}

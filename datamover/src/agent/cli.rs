@@ -414,8 +414,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Reload(args) => admin::reload(&args.control.find(), args.json).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "offhost", &mut io::stdout());
-            Ok(())
+            // Its own writing would panic when a reader like `head` has had enough.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "offhost", &mut script);
+            Ok(io::stdout().write_all(&script)?)
         }
         Command::Man { folder: None } => Ok(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?),
         Command::Man { folder: Some(folder) } => {

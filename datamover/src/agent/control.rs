@@ -29,7 +29,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[non_exhaustive]
 pub enum ControlError {
     /// Nobody answers there.
-    #[error("no target answers on control socket {}: {source}; is offhost-target running, and is this its socket? Name another with --control or OFFHOST_CONTROL", .socket.display())]
+    #[error("no target answers on control socket {}: start one, or run this where its offhost-data is, or name its socket with --control or OFFHOST_CONTROL", .socket.display())]
     Unreachable {
         /// The socket.
         socket: PathBuf,

@@ -401,7 +401,17 @@ mod tests {
             ("[[portal]]\nlisten = \"1.2.3.4:1\"\nadvertise = \"x\"\n".to_owned(), 1, "host:port"),
             (format!("{head}[[lun]]\ndisk = \"a\"\n"), 3, "[[target.lun]]"),
             ("target = \"nonsense\"\n".to_owned(), 1, "iqn."),
-            ("[discovery.chap]\nuser = \"\"\nsecret_file = \"s\"\n".to_owned(), 1, "CHAP"),
+            ("[discovery.chap]\nuser = \"\"\nsecret_file = \"s\"\n".to_owned(), 1, "user is empty, give"),
+            ("\n[limits]\nconnections_per_session = 0\n".to_owned(), 2, "connections_per_session = 0 lets nobody in: give 1"),
+            ("[[portal]]\nlisten = \"1.2.3.4:1\"\ntag = 0\n".to_owned(), 1, "tag = 0: portal group tags begin with 1"),
+            (format!("{head}portal_groups = [2]\n"), 1, "give it to a [[portal]]"),
+            (format!("{head}chap_algorithms = [\"md4\"]\n"), 3, "there are md5, sha1, sha256 and sha3-256"),
+            (
+                format!("{head}[[target.access]]\ninitiators = [\"*\"]\nluns = [0, {{ lun = 1, as = 0 }}]\n"),
+                3,
+                "another number with as",
+            ),
+            (format!("{head}[[target.access]]\ninitiators = [\"*\"]\nluns = [\"0\"]\n"), 5, "{ lun = 7, as = 0 }"),
         ] {
             let said = refused(&text);
             assert!(said.contains(&format!("line {line}")) && said.contains(word), "{text:?}: {said}");

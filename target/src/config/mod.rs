@@ -220,18 +220,21 @@ impl Config {
         if let Some(chap) = &self.discovery.chap {
             check_chap(chap).map_err(|message| Fault { place: Place::Discovery, message })?;
         }
-        if self.limits.connections == Some(0)
-            || self.limits.connections_per_session == Some(0)
-            || self.limits.login_seconds == Some(0)
+        let limits = &self.limits;
+        let per_session = limits.connections_per_session.map(u32::from);
+        let counted = [("connections", limits.connections), ("connections_per_session", per_session)];
+        if let Some((key, _)) =
+            counted.into_iter().chain([("login_seconds", limits.login_seconds)]).find(|(_, limit)| *limit == Some(0))
         {
-            return Err(Fault { place: Place::Limits, message: "a limit of 0 lets nobody in".to_owned() });
+            let message = format!("{key} = 0 lets nobody in: give 1 or more, or leave it out");
+            return Err(Fault { place: Place::Limits, message });
         }
         let mut listened = BTreeMap::new();
         for (at, portal) in self.portals.iter().enumerate() {
             let place = Place::Portal(at);
             check_portal(portal).map_err(|message| Fault { place, message })?;
             if portal.listen.port() != 0 && listened.insert(portal.listen, at).is_some() {
-                return Err(Fault { place, message: format!("portal {} is there twice", portal.listen) });
+                return Err(Fault { place, message: format!("listen: portal {} is there twice, take one out", portal.listen) });
             }
         }
         let (mut names, mut backings) = (BTreeMap::new(), BTreeMap::new());
@@ -241,14 +244,17 @@ impl Config {
                 return fault(message);
             }
             if names.insert(target.name.to_ascii_lowercase(), at).is_some() {
-                return fault(format!("target {} is there twice", target.name));
+                return fault(format!("name: target {} is there twice, put the LUNs of both below one", target.name));
             }
             let groups: Vec<u16> = self.portals.iter().map(|portal| portal.tag).collect();
             if let Some(tag) = target.portal_groups.iter().find(|tag| !groups.contains(tag)) {
-                return fault(format!("target {}: no portal has tag {tag}", target.name));
+                return fault(format!("portal_groups: no portal has tag {tag}, give it to a [[portal]] or take it out here"));
             }
             if target.access.iter().any(|entry| entry.chap.is_some()) && target.access.iter().any(|entry| entry.chap.is_none()) {
-                return fault(format!("target {}: either all access entries have chap or none", target.name));
+                return fault(format!(
+                    "target {}: either all access entries have chap or none; add [target.access.chap] to the others",
+                    target.name
+                ));
             }
             check_luns(at, target, &mut backings)?;
             for (entry, access) in target.access.iter().enumerate() {
@@ -272,13 +278,16 @@ fn check_luns(at: usize, target: &TargetSpec, backings: &mut BTreeMap<PathBuf, S
             return fault(format!("the highest number is {}", LUNS_MAX - 1));
         }
         if numbers.insert(number, index).is_some() {
-            return fault("the number is there twice".to_owned());
+            return fault("the number is there twice, give one of both another, or leave lun out".to_owned());
         }
         // What keeps nothing can be there as often as one likes.
         let Some(backing) = lun.backing().filter(|path| path.as_os_str() != "/dev/null") else { continue };
         let absolute = std::path::absolute(&backing).unwrap_or_else(|_| backing.clone());
         if let Some(other) = backings.insert(absolute, format!("LUN {number} of {}", target.name)) {
-            return fault(format!("{} is {other} already", backing.display()));
+            return fault(format!(
+                "{} is {other} already; to show it under two numbers, use luns of [[target.access]]",
+                backing.display()
+            ));
         }
     }
     Ok(())
@@ -303,13 +312,13 @@ pub fn check_name(name: &str) -> Result<(), String> {
 
 fn check_portal(portal: &PortalSpec) -> Result<(), String> {
     if portal.tag == 0 {
-        return Err("a portal group tag is not 0".to_owned());
+        return Err("tag = 0: portal group tags begin with 1".to_owned());
     }
     match &portal.advertise {
         Some(advertise)
             if !advertise.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
         {
-            Err(format!("advertised address {advertise:?} is no host:port"))
+            Err(format!("advertise: {advertise:?} is no host:port, as in \"san.example.org:3260\""))
         }
         _ => Ok(()),
     }
@@ -334,10 +343,10 @@ fn check_access(access: &AccessSpec) -> Result<(), String> {
 
 fn check_chap(chap: &ChapSpec) -> Result<(), String> {
     if chap.user.is_empty() {
-        return Err("a CHAP user has a name".to_owned());
+        return Err("chap: user is empty, give the CHAP name that initiators log in with".to_owned());
     }
     if chap.mutual_user.is_some() != chap.mutual_secret_file.is_some() {
-        return Err("mutual_user and mutual_secret_file go together".to_owned());
+        return Err("chap: mutual_user and mutual_secret_file go together, give both or neither".to_owned());
     }
     Ok(())
 }

@@ -33,7 +33,8 @@ static RUNTIME: LazyLock<Runtime> =
 
 /// Small, so that a command that goes over all of it is quick.
 const DISK: u64 = 1 << 20;
-const TAPE: u64 = 1 << 20;
+/// As small as that for the sake of WRITE FILEMARKS, which takes up to 16 million at once.
+const TAPE: u64 = 128 << 10;
 /// Longer than anything here has a reason to take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// More would only make an input slow.

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::{Fuzz, target};
 
 /// No input has a reason to take as long, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Longest input made.
 const LENGTH_MAX: usize = 16 << 10;
 
