@@ -3,6 +3,8 @@
 //! `cargo build --release && cargo bench -p offhost-tests --bench idle_sessions [-- SESSIONS [SECONDS]]`. Every session has logged in
 //! and said nothing since. What is to be seen of pings depends on the seconds: they come after 30 s of silence.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -57,15 +59,19 @@ async fn enter(target: &Target, isid: u32) -> Result<TcpStream> {
 async fn wake_ups(target: &Target, seconds: u32) -> Result<u64> {
     let before = switches(target)?;
     tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-    Ok(switches(target)? - before)
+    // Threads that have nothing to do end meanwhile, and take their count with them.
+    let after = switches(target)?;
+    Ok(after.into_iter().map(|(thread, count)| count - before.get(&thread).unwrap_or(&0)).sum())
 }
 
-fn switches(target: &Target) -> Result<u64> {
-    let mut sum = 0;
+/// By thread.
+fn switches(target: &Target) -> Result<BTreeMap<OsString, u64>> {
+    let mut threads = BTreeMap::new();
     for thread in std::fs::read_dir(format!("/proc/{}/task", target.pid()))? {
-        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        let thread = thread?;
+        let status = std::fs::read_to_string(thread.path().join("status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).context("a thread's status")?;
-        sum += line.trim().parse::<u64>()?;
+        threads.insert(thread.file_name(), line.trim().parse()?);
     }
-    Ok(sum)
+    Ok(threads)
 }
