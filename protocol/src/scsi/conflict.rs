@@ -1,8 +1,10 @@
 //! Which commands a reservation of another nexus lets through: a row for each command.
 //!
 //! A command without a row is let through by no reservation. PERSISTENT RESERVE OUT is told apart by the device server: SPC-4,
-//! table "PERSISTENT RESERVE OUT service actions that are allowed". Follows SPC-4, SBC-4, SSC-3 and SMC-3, "commands that are
-//! allowed in the presence of various reservations", and SPC-2 for RESERVE and RELEASE.
+//! table "PERSISTENT RESERVE OUT service actions that are allowed". Follows SPC-4, SBC-4, SSC-4 and SMC-3, "commands that are
+//! allowed in the presence of various reservations", and SPC-2 for RESERVE and RELEASE. The rows of SSC and SMC were held against the
+//! tables that makers of drives and libraries print: Oracle's StorageTek T10000 Interface Reference Manual (August 2016), tables 2-2
+//! and 2-3, and Sun's StorageTek SL500 Interface Reference Manual (revision F), tables 3-6 and 3-7.
 
 use super::{Cdb, CommandSpec};
 
@@ -76,9 +78,9 @@ const ROWS: &[Row] = &[
     (0xA8, None, READS),                        // READ(12)
     (0xAF, None, READS),                        // VERIFY(12)
     (0xB7, None, READS),                        // READ DEFECT DATA(12)
-    // SSC-3
-    (0x05, None, FREE_UNLESS_RESERVED),         // READ BLOCK LIMITS
-    (0x44, None, FREE_UNLESS_RESERVED),         // REPORT DENSITY SUPPORT
+    // SSC-4; all others move the medium, READ POSITION among those that conflict
+    (0x05, None, FREE),                         // READ BLOCK LIMITS
+    (0x44, None, FREE),                         // REPORT DENSITY SUPPORT
 ];
 
 /// READ(6) is a read of a disk, and moves the medium of a tape.
@@ -99,7 +101,8 @@ impl Rule {
             READ_6 if !moves_medium => READS,
             PREVENT_ALLOW_MEDIUM_REMOVAL if bytes[4] & 0x03 == 0 => FREE,
             START_STOP_UNIT if !moves_medium && starts(bytes[4]) => FREE,
-            READ_ELEMENT_STATUS if bytes[6] & 0x02 != 0 => FREE_UNLESS_RESERVED,
+            // CURDATA: nothing is moved to find out.
+            READ_ELEMENT_STATUS if bytes[6] & 0x02 != 0 => FREE,
             0x28 | 0x88 | 0xA8 | 0x2F | 0x8F | 0xAF | 0x37 if moves_medium => CHANGES,
             opcode => Self::of_row(opcode, bytes[1] & SERVICE_ACTION),
         }
@@ -127,7 +130,7 @@ const fn starts(action: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::{DataDirection, sbc, spc};
+    use crate::scsi::{DataDirection, sbc, smc, spc, ssc};
     use crate::wire::hex;
 
     fn rule(cdb: &str) -> Rule {
@@ -160,5 +163,19 @@ mod tests {
         assert_eq!(rule("9e 13"), CHANGES);
         assert_eq!(rule("08"), READS);
         assert_eq!(Rule::of(&Cdb::new(&[0x08]).unwrap(), true), CHANGES);
+    }
+
+    #[test]
+    fn of_tapes_and_changers_only_what_moves_nothing_is_free() {
+        let moving = |spec: &CommandSpec| Rule::of(&Cdb::new(spec.usage).unwrap(), true);
+        let free = |rows: &[&CommandSpec]| {
+            let rows: Vec<_> = rows.iter().filter(|spec| moving(spec) == FREE).map(|spec| spec.name).collect();
+            rows
+        };
+        assert_eq!(free(ssc::COMMANDS), ["READ BLOCK LIMITS", "REPORT DENSITY SUPPORT"]);
+        assert_eq!(free(smc::COMMANDS), ["READ ELEMENT STATUS"], "the usage data has CURDATA set");
+        assert_eq!(Rule::of(&Cdb::new(&hex("b8 00 0000 ffff 00 001000 00 00")).unwrap(), true), CHANGES);
+        let reads = ssc::COMMANDS.iter().filter(|spec| moving(spec).persistent == Passes::Readers);
+        assert!(reads.clone().all(|spec| spec.name == "READ ATTRIBUTE"), "{:?}", reads.map(|spec| spec.name).collect::<Vec<_>>());
     }
 }
