@@ -77,13 +77,26 @@ fn timeouts_descriptor(row: &CommandSpec) -> Vec<u8> {
     [&[0, DESCRIPTOR_LENGTH, 0, 0, 0, 0, 0, 0], &recommended_timeout(row).to_be_bytes()[..]].concat()
 }
 
-/// In seconds; zero where it depends on what there is to do: a copy, a sanitize operation, an erase, a whole tape.
+/// In seconds; zero where nothing can be said: a copy, a sanitize operation.
+///
+/// What positions a tape or moves a cartridge waits for the file system to take what was written, and a load may have to walk through
+/// an image whose index is lost.
 const fn recommended_timeout(row: &CommandSpec) -> u32 {
     const NO_DATA_TOUCHED: u32 = 30;
     const BLOCKS_MOVED: u32 = 60;
+    const SYNCHRONIZED: u32 = 300;
+    const LOADED: u32 = 1_800;
+    /// A cartridge of 2.5 TB at 100 MB/s.
+    const WHOLE_TAPE: u32 = 25_000;
     match row.opcode {
-        // FORMAT MEDIUM, SPACE, ERASE, SANITIZE, EXTENDED COPY, SPACE(16), LOCATE(16), LOCATE(10), REWIND, LOAD UNLOAD.
-        0x01 | 0x04 | 0x11 | 0x19 | 0x1B | 0x2B | 0x48 | 0x83 | 0x91 | 0x92 | 0x93 => 0,
+        // SANITIZE, WRITE SAME(16), EXTENDED COPY.
+        0x48 | 0x83 | 0x93 => 0,
+        // REWIND, FORMAT MEDIUM, SET CAPACITY, WRITE FILEMARKS, SPACE, LOCATE and POSITION TO ELEMENT, SPACE(16), LOCATE(16).
+        0x01 | 0x04 | 0x0B | 0x10 | 0x11 | 0x2B | 0x80 | 0x91 | 0x92 => SYNCHRONIZED,
+        // INITIALIZE ELEMENT STATUS, LOAD UNLOAD, the same with range, MOVE MEDIUM, EXCHANGE MEDIUM.
+        0x07 | 0x1B | 0x37 | 0xA5 | 0xA6 => LOADED,
+        // VERIFY(6), ERASE(6).
+        0x13 | 0x19 => WHOLE_TAPE,
         _ if row.writes || matches!(row.opcode, 0x08 | 0x28 | 0x88 | 0xA8 | 0x2F | 0x8F | 0xAF | 0x34 | 0x90 | 0x35) => {
             BLOCKS_MOVED
         }
@@ -128,6 +141,14 @@ mod tests {
         );
         let with_timeouts = ask("a3 0c 80 00 0000 00000200 00 00").unwrap();
         assert_eq!(with_timeouts[..24], hex("00000028  00 00 0000 00 02 0006  000a 0000 00000000 0000001e")[..]);
+    }
+
+    #[test]
+    fn every_command_of_tapes_and_changers_has_a_timeout() {
+        for row in crate::scsi::ssc::COMMANDS.iter().chain(crate::scsi::smc::COMMANDS) {
+            assert!(recommended_timeout(row) >= 30, "{}", row.name);
+        }
+        assert!(recommended_timeout(&crate::scsi::ssc::ERASE_6) > recommended_timeout(&crate::scsi::ssc::REWIND));
     }
 
     #[test]
