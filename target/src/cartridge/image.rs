@@ -124,6 +124,12 @@ impl Image {
         self.write_parts(placement.write_at(), &parts)
     }
 
+    /// Fills a stretch with filemarks.
+    pub fn write_marks(&self, from: u64, to: u64) -> io::Result<()> {
+        const { assert!(FILEMARK == 0) };
+        self.file.write_all_at(&vec![0; to.saturating_sub(from) as usize], from)
+    }
+
     pub fn write_word(&self, at: u64, word: [u8; 4]) -> io::Result<()> {
         self.file.write_all_at(&word, at)
     }

@@ -22,6 +22,9 @@ use super::sums::SumsCache;
 /// Entries kept in memory before a sync point is forced, so that memory and the walk after a crash stay bounded.
 pub(super) const MAX_UNSYNCED_ENTRIES: usize = 16_384;
 
+/// Filemarks written at once: their entries are in memory until they are synchronized.
+const MARKS_AT_ONCE: usize = 131_072;
+
 /// Why nothing, or not all, was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -195,12 +198,13 @@ impl Partition {
     ///
     /// What fits and could be written counts, also when an error is told.
     pub fn append_records<'a>(&mut self, records: impl IntoIterator<Item = Stored<'a>>) -> Written {
-        self.append(records.into_iter().map(Some))
+        let mut records = records.into_iter();
+        self.append(|partition| partition.append_all(&mut records))
     }
 
     /// Appends filemarks. As [`Partition::append_records`].
     pub fn append_filemarks(&mut self, count: u32) -> Written {
-        self.append((0..count).map(|_| None))
+        self.append(|partition| partition.append_marks(count as usize))
     }
 
     /// Cuts the cartridge at a position, which becomes the end of data.
@@ -279,9 +283,9 @@ impl Partition {
         self.sums.files(&self.index, self.appender.committed(), from, limit)
     }
 
-    fn append<'a>(&mut self, objects: impl Iterator<Item = Option<Stored<'a>>>) -> Written {
+    fn append(&mut self, append: impl FnOnce(&mut Self) -> Result<(), WriteError>) -> Written {
         let before = self.end().object;
-        let error = self.append_all(objects).err();
+        let error = append(self).err();
         if matches!(error, Some(WriteError::Io(_))) {
             self.image.discard_behind(self.end().offset);
         }
@@ -291,7 +295,7 @@ impl Partition {
     }
 
     /// Commits after every [`BATCH`] objects, so that what precedes an error counts and memory stays bounded.
-    fn append_all<'a>(&mut self, mut objects: impl Iterator<Item = Option<Stored<'a>>>) -> Result<(), WriteError> {
+    fn append_all<'a>(&mut self, records: &mut impl Iterator<Item = Stored<'a>>) -> Result<(), WriteError> {
         const BATCH: usize = 1024;
         if !self.writable {
             return Err(WriteError::Protected);
@@ -299,8 +303,8 @@ impl Partition {
         let mut entries = Vec::new();
         loop {
             entries.clear();
-            let placed = objects.by_ref().take(BATCH).try_for_each(|object| {
-                entries.push(self.place(object)?);
+            let placed = records.by_ref().take(BATCH).try_for_each(|record| {
+                entries.push(self.place(record)?);
                 Ok::<(), WriteError>(())
             });
             // The object that failed to be written may be placed already; it must not be committed with the others.
@@ -324,6 +328,37 @@ impl Partition {
         }
     }
 
+    /// All marks of a batch in one write, since each is but a word of zeros.
+    fn append_marks(&mut self, mut left: usize) -> Result<(), WriteError> {
+        if !self.writable {
+            return Err(WriteError::Protected);
+        }
+        while left > 0 {
+            let (mut entries, mut write_at) = (Vec::new(), None);
+            let placed = (0..left.min(MARKS_AT_ONCE)).try_for_each(|_| {
+                let mark = self.appender.filemark()?;
+                write_at.get_or_insert(mark.write_at());
+                entries.push(self.entry(mark.at, mark.kind, mark.length, SumState::Known, RecordSum::default()));
+                Ok::<(), WriteError>(())
+            });
+            let Some(write_at) = write_at else { return placed };
+            if let Err(error) = self.image.write_marks(write_at, self.appender.end().offset) {
+                self.appender.abandon();
+                return Err(error.into());
+            }
+            self.dirty = true;
+            self.commit()?;
+            self.sums.append_marks(&entries);
+            left -= entries.len();
+            entries.drain(..).for_each(|entry| self.index.push(entry));
+            if self.index.unsynced() >= MAX_UNSYNCED_ENTRIES {
+                self.sync()?;
+            }
+            placed?;
+        }
+        Ok(())
+    }
+
     /// Publishes what was placed. Without room for the end word nothing was published, and nothing is lost; an error in the
     /// publishing write itself leaves a doubt that only reading the image again takes away.
     fn commit(&mut self) -> io::Result<()> {
@@ -345,17 +380,11 @@ impl Partition {
         error
     }
 
-    fn place(&mut self, object: Option<Stored<'_>>) -> Result<Entry, WriteError> {
-        let (placement, sum) = match object {
-            Some(Stored { parts, wrapped }) => {
-                let length = parts.iter().map(|part| part.len() as u64).sum();
-                let placed = if wrapped { self.appender.wrapped(length) } else { self.appender.record(length) };
-                (placed?, RecordSum::of_parts(parts.iter().map(|part| &part[..])))
-            }
-            None => (self.appender.filemark()?, RecordSum::default()),
-        };
-        self.image.write(&placement, object.map_or(&[], |record| record.parts))?;
-        let wrapped = object.is_some_and(|record| record.wrapped);
+    fn place(&mut self, Stored { parts, wrapped }: Stored<'_>) -> Result<Entry, WriteError> {
+        let length = parts.iter().map(|part| part.len() as u64).sum();
+        let placement = if wrapped { self.appender.wrapped(length) } else { self.appender.record(length) }?;
+        let sum = RecordSum::of_parts(parts.iter().map(|part| &part[..]));
+        self.image.write(&placement, parts)?;
         Ok(Entry { wrapped, ..self.entry(placement.at, placement.kind, placement.length, SumState::Known, sum) })
     }
 

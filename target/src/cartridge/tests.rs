@@ -313,11 +313,11 @@ fn a_mover_s_objects_are_adopted_only_where_the_image_shows_them() {
 #[test]
 fn an_empty_shelf_gets_a_cartridge_and_a_full_one_gives_its_first() {
     let shelf = tempfile::tempdir().unwrap();
-    let made = shelf::cartridge_of(&shelf.path().join("shelf"), Some(CAPACITY), metadata::DEFAULT_DENSITY).unwrap();
+    let made = shelf::cartridge_of(&shelf.path().join("shelf"), &NewMedium::of_capacity(CAPACITY)).unwrap();
     assert!(made.ends_with("shelf/OFH001L8"));
     assert_eq!(Cartridge::open(&made).unwrap().metadata().capacity, CAPACITY);
-    assert_eq!(shelf::cartridge_of(&shelf.path().join("shelf"), None, metadata::DEFAULT_DENSITY).unwrap(), made);
-    assert_eq!(shelf::cartridge_of(&made, None, metadata::DEFAULT_DENSITY).unwrap(), made);
+    assert_eq!(shelf::cartridge_of(&shelf.path().join("shelf"), &NewMedium::default()).unwrap(), made);
+    assert_eq!(shelf::cartridge_of(&made, &NewMedium::default()).unwrap(), made);
 }
 
 #[test]
@@ -394,4 +394,31 @@ proptest! {
             prop_assert_eq!(contents(&cartridge).len(), found.len() + 1);
         }
     }
+}
+
+#[test]
+fn filemarks_without_number_are_written_at_once_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // Room for a record of 4 bytes, 300,000 marks and an end.
+    Cartridge::create(folder.path(), &Metadata::new("MARKS1L8", 12 + 4 * 300_000 + 4)).unwrap();
+    let mut cartridge = Cartridge::open(folder.path()).unwrap();
+    let partition = &mut cartridge.partitions_mut()[0];
+    assert!(partition.append_records([Stored { parts: &[Bytes::from_static(b"data")], wrapped: false }]).error.is_none());
+    let written = partition.append_filemarks(400_000);
+    assert_eq!(written.objects, 300_000);
+    assert!(matches!(written.error, Some(WriteError::Append(_))), "{:?}", written.error);
+    assert_eq!((written.position.object, written.position.file), (300_001, 300_000));
+    for file in [0, 1, 131_072, 299_999] {
+        assert_eq!(partition.filemark(file).unwrap(), Some(file + 1));
+    }
+    let sums = partition.file_sums(299_998, 10).unwrap();
+    assert_eq!(
+        sums.iter().map(|file| (file.file, file.records, file.closed)).collect::<Vec<_>>(),
+        [(299_998, 0, true), (299_999, 0, true)]
+    );
+    assert_eq!(partition.file_sums(0, 1).unwrap()[0].records, 1);
+    partition.sync().unwrap();
+    drop(cartridge);
+    let cartridge = Cartridge::open(folder.path()).unwrap();
+    assert_eq!(cartridge.partitions()[0].end().file, 300_000);
 }
