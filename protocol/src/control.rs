@@ -127,6 +127,12 @@ pub enum ImportWhat {
         /// In bytes; that of an LTO-8 when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         capacity: Option<u64>,
+        /// Its generation, `LTO-5` to `LTO-9`; LTO-8 when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        density: Option<String>,
+        /// What is written on it cannot be overwritten.
+        #[serde(default)]
+        worm: bool,
     },
 }
 

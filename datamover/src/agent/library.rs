@@ -31,6 +31,12 @@ pub enum LibraryAction {
         /// Capacity of the new cartridge
         #[arg(long, requires = "new")]
         capacity: Option<Size>,
+        /// Generation of the new cartridge, LTO-5 to LTO-9
+        #[arg(long, requires = "new", value_name = "LTO-N")]
+        density: Option<String>,
+        /// What is written on the new cartridge cannot be overwritten
+        #[arg(long, requires = "new")]
+        worm: bool,
     },
     /// Take a cartridge out of an import/export element
     Export {
@@ -69,12 +75,12 @@ impl From<Of> for OfChanger {
 pub async fn library(control: &Control, action: LibraryAction, json: bool) -> anyhow::Result<()> {
     match action {
         LibraryAction::List => list_cartridges(control, json).await,
-        LibraryAction::Import { of, cartridge, new, capacity } => {
+        LibraryAction::Import { of, cartridge, new, capacity, density, worm } => {
             let capacity = capacity.map(|size| size.0);
             let what = match (cartridge, new) {
                 // The target may run in another folder.
                 (Some(folder), _) => ImportWhat::Cartridge(std::path::absolute(folder)?),
-                (None, new) => ImportWhat::New { barcode: new.unwrap_or_default(), capacity },
+                (None, new) => ImportWhat::New { barcode: new.unwrap_or_default(), capacity, density, worm },
             };
             let imported = control.import(&ImportRequest { of: of.into(), what }).await?;
             print(json, &imported, |out| writeln!(out, "it is in {}", imported.place))

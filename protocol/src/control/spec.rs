@@ -144,6 +144,12 @@ pub struct LunSpec {
     /// Capacity of a cartridge that is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Size>,
+    /// Of cartridges that are made: their generation, `LTO-5` to `LTO-9`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub density: Option<String>,
+    /// Of cartridges that are made: what is written on them cannot be overwritten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worm: Option<bool>,
     /// Folder of a library: its changer, or with `drive` one of its drives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<PathBuf>,
@@ -211,13 +217,34 @@ impl LunSpec {
         Ok(lun)
     }
 
-    /// A tape as it is written on a command line: `shelf/:2TB`.
+    /// A tape as it is written on a command line: `shelf/:2TB,density=LTO-8,worm`.
     ///
     /// # Errors
     /// In words.
     pub fn tape_argument(text: &str) -> Result<Self, String> {
-        let (path, capacity) = path_and_size(text)?;
-        Ok(Self { tape: Some(path), capacity, ..Self::default() })
+        // A folder may have commas in its name: only options that there are end it.
+        let (folder, options) = match text.find(",density=").into_iter().chain(text.find(",worm")).min() {
+            Some(at) => (&text[..at], &text[at + 1..]),
+            None => (text, ""),
+        };
+        let (path, capacity) = path_and_size(folder)?;
+        let mut tape = Self { tape: Some(path), capacity, ..Self::default() };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            if !tape.medium_option(option) {
+                return Err(format!("unknown option {option:?}; there are density= and worm"));
+            }
+        }
+        Ok(tape)
+    }
+
+    /// Takes an option that says what cartridges are made; false for another.
+    fn medium_option(&mut self, option: &str) -> bool {
+        match option.split_once('=') {
+            Some(("density", name)) => self.density = Some(name.to_owned()),
+            None if option == "worm" => self.worm = Some(true),
+            _ => return false,
+        }
+        true
     }
 
     /// A library as it is written on a command line, `shelf/:2TB,drives=2,slots=20,mail=2`: its changer, then its drives.
@@ -241,7 +268,11 @@ impl LunSpec {
                 "slots" => changer.slots = Some(number(name, value)?),
                 "mail" => changer.mail = Some(number(name, value)?),
                 "cartridges" => changer.cartridges = Some(number(name, value)?),
-                _ => return Err(format!("unknown option {option:?}; there are lun=, drives=, slots=, mail= and cartridges=")),
+                _ if changer.medium_option(option) => {}
+                _ => {
+                    let known = "lun=, drives=, slots=, mail=, cartridges=, density= and worm";
+                    return Err(format!("unknown option {option:?}; there are {known}"));
+                }
             }
         }
         let drives = *changer.drives.get_or_insert(DRIVES);
@@ -627,6 +658,12 @@ mod tests {
             assert!(disk(wrong).is_err(), "{wrong}");
         }
         assert_eq!(LunSpec::tape_argument("shelf/:2TB").unwrap().capacity, Some(Size(2_000_000_000_000)));
+        let worm = LunSpec::tape_argument("a,b/:2TB,density=LTO-6,worm").unwrap();
+        assert_eq!((worm.tape, worm.capacity), (Some("a,b/".into()), Some(Size(2_000_000_000_000))));
+        assert_eq!((worm.density.as_deref(), worm.worm), (Some("LTO-6"), Some(true)));
+        assert!(LunSpec::tape_argument("shelf,worm,thick").is_err());
+        let library = LunSpec::library_argument("shelf/:drives=1,density=LTO-7,worm").unwrap();
+        assert_eq!((library[0].density.as_deref(), library[0].worm, library[1].worm), (Some("LTO-7"), Some(true), None));
     }
 
     #[test]

@@ -80,6 +80,35 @@ const fn is_whole(proportion: &u16) -> bool {
     *proportion == u16::MAX
 }
 
+/// What is asked of a cartridge that is made; what is `None` is as usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NewMedium {
+    /// In bytes; [`DEFAULT_CAPACITY`].
+    pub capacity: Option<u64>,
+    /// DENSITY CODE; [`DEFAULT_DENSITY`].
+    pub density: Option<u8>,
+    /// Written once.
+    pub worm: bool,
+}
+
+impl NewMedium {
+    /// A usual one of so many bytes.
+    #[must_use]
+    pub const fn of_capacity(bytes: u64) -> Self {
+        Self { capacity: Some(bytes), density: None, worm: false }
+    }
+
+    /// The label of one.
+    #[must_use]
+    pub fn label(&self, barcode: impl Into<String>) -> Metadata {
+        Metadata {
+            density: self.density.unwrap_or(DEFAULT_DENSITY),
+            worm: self.worm,
+            ..Metadata::new(barcode, self.capacity.unwrap_or(DEFAULT_CAPACITY))
+        }
+    }
+}
+
 impl Metadata {
     /// Format written and read.
     pub const VERSION: u32 = 1;

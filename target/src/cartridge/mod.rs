@@ -28,7 +28,7 @@ use protocol::cartridge::TapePosition;
 use tracing::warn;
 
 pub use self::erase::Erasure;
-pub use self::metadata::Metadata;
+pub use self::metadata::{Metadata, NewMedium};
 pub use self::open::OpenError;
 pub use self::partition::{Partition, ReadError, Stored, WriteError, Written};
 
@@ -69,6 +69,14 @@ impl Cartridge {
     #[must_use]
     pub fn writable(&self) -> bool {
         self.partitions.iter().all(Partition::writable)
+    }
+
+    /// Nothing may be written until it is opened again, for this reason.
+    pub fn protect(&mut self, reason: &str) {
+        for partition in &mut self.partitions {
+            partition.writable = false;
+            partition.notes.push(reason.to_owned());
+        }
     }
 
     /// For people: what was found and done when it was opened.

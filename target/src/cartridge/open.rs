@@ -43,6 +43,14 @@ pub enum OpenError {
     /// Somebody else has it: another target, or a mover of a former life.
     #[error("{0}: the cartridge is in use")]
     InUse(PathBuf),
+    /// The drive is of a generation that takes no such medium.
+    #[error("{path}: the drive takes no medium of density {density:02X}h")]
+    Incompatible {
+        /// The cartridge.
+        path: PathBuf,
+        /// Its DENSITY CODE.
+        density: u8,
+    },
     /// The label.
     #[error("{path}: {source}")]
     Label {

@@ -4,18 +4,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::metadata::DEFAULT_CAPACITY;
-use super::{Cartridge, Metadata, OpenError};
+use super::{Cartridge, NewMedium, OpenError};
 
 /// Barcode of the cartridge that is made on an empty shelf.
 pub const DEFAULT_BARCODE: &str = "OFH001L8";
 
 /// The cartridge a path means: the folder itself when it is one, else the first by name of those in it. On an empty shelf one is made,
-/// with `capacity` bytes or the default, of a density.
+/// as `new` says.
 ///
 /// # Errors
 /// [`OpenError`]; also when the folder cannot be listed.
-pub fn cartridge_of(path: &Path, capacity: Option<u64>, density: u8) -> Result<PathBuf, OpenError> {
+pub fn cartridge_of(path: &Path, new: &NewMedium) -> Result<PathBuf, OpenError> {
     if Cartridge::is_one(path) {
         return Ok(path.to_owned());
     }
@@ -24,8 +23,7 @@ pub fn cartridge_of(path: &Path, capacity: Option<u64>, density: u8) -> Result<P
         return Ok(first);
     }
     let folder = path.join(DEFAULT_BARCODE);
-    let label = Metadata::new(DEFAULT_BARCODE, capacity.unwrap_or(DEFAULT_CAPACITY));
-    Cartridge::create(&folder, &Metadata { density, ..label })?;
+    Cartridge::create(&folder, &new.label(DEFAULT_BARCODE))?;
     Ok(folder)
 }
 

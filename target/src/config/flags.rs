@@ -26,11 +26,13 @@ pub struct ServeArgs {
     /// (percent in use of a thin disk that initiators are told of)
     #[arg(long, value_name = "FILE[:SIZE][,OPTION…]")]
     pub disk: Vec<DiskArg>,
-    /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none
-    #[arg(long, value_name = "FOLDER[:CAPACITY]")]
+    /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none. Options:
+    /// `,density=LTO-8` (LTO-5 to LTO-9), `,worm` (what is written cannot be overwritten)
+    #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]")]
     pub tape: Vec<TapeArg>,
     /// A library: a changer LUN and a LUN for each of its drives, on a folder of cartridges; made when there is none.
-    /// Options: `,drives=2`, `,slots=20`, `,mail=2` (import/export elements), `,cartridges=5` (in a new library)
+    /// Options: `,drives=2`, `,slots=20`, `,mail=2` (import/export elements), `,cartridges=5` (in a new library) and, as of a
+    /// tape, `,density=LTO-8` and `,worm` of these
     #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]")]
     pub library: Vec<LibraryArg>,
     /// iSCSI name of the target
@@ -228,7 +230,7 @@ mod tests {
             (changer.library.as_path(), changer.wanted.slots, changer.wanted.mail),
             (Path::new("shelf/"), Some(8), Some(1))
         );
-        assert_eq!(changer.wanted.capacity, Some(2_000_000_000_000));
+        assert_eq!(changer.wanted.new.capacity, Some(2_000_000_000_000));
         assert_eq!((first.number, third.number, vault.wanted.drives), (0, 2, Some(1)));
         assert_eq!(vault.library, Path::new("vault"));
         for wrong in ["--library s,slots=0", "--library s,mail=500", "--library s --library s"] {

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use protocol::control::spec::{LunSpec, Size};
 use protocol::units::BlockLength;
 
+use crate::cartridge::NewMedium;
 use crate::library::{Layout, Wanted};
 use crate::lun::disk::DiskOptions;
+use crate::lun::tape::density::{self, Taken};
 
 /// One LUN to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +57,8 @@ pub struct Disk {
 pub struct Tape {
     /// Folder of a cartridge, or of cartridges; one is made where there is none.
     pub path: PathBuf,
-    /// Capacity of a cartridge that is made.
-    pub capacity: Option<Size>,
+    /// What is made where there is none.
+    pub new: NewMedium,
 }
 
 impl Disk {
@@ -84,16 +86,16 @@ impl TryFrom<&LunSpec> for Lun {
             return Err("`drive`, `drives`, `slots`, `mail` and `cartridges` are for a library".to_owned());
         }
         match (&spec.disk, &spec.tape, &spec.library) {
-            (Some(path), None, None) if spec.capacity.is_none() => {
+            (Some(path), None, None) if medium(spec)? == NewMedium::default() => {
                 let disk = Disk { path: path.clone(), size: spec.size, options: disk_options(spec) };
                 disk.check()?;
                 Ok(Self::Disk(disk))
             }
-            (Some(_), None, None) => Err("`capacity` is for a tape; a disk has a `size`".to_owned()),
+            (Some(_), None, None) => Err("`capacity`, `density` and `worm` are for a tape; a disk has a `size`".to_owned()),
             (None, Some(_), None) | (None, None, Some(_)) if of_a_disk => {
                 Err("`size`, `block` and their like are for a disk; a tape has a `capacity`".to_owned())
             }
-            (None, Some(path), None) => Ok(Self::Tape(Tape { path: path.clone(), capacity: spec.capacity })),
+            (None, Some(path), None) => Ok(Self::Tape(Tape { path: path.clone(), new: medium(spec)? })),
             (None, None, Some(library)) => of_library(spec, library.clone()),
             (None, None, None) => Err("a LUN wants `disk = \"file\"`, `tape = \"folder\"` or `library = \"folder\"`".to_owned()),
             _ => Err("a LUN is a disk, a tape or of a library, not several: begin another table".to_owned()),
@@ -102,13 +104,8 @@ impl TryFrom<&LunSpec> for Lun {
 }
 
 fn of_library(spec: &LunSpec, library: PathBuf) -> Result<Lun, String> {
-    let wanted = Wanted {
-        drives: spec.drives,
-        slots: spec.slots,
-        mail: spec.mail,
-        cartridges: spec.cartridges,
-        capacity: spec.capacity.map(|size| size.0),
-    };
+    let wanted =
+        Wanted { drives: spec.drives, slots: spec.slots, mail: spec.mail, cartridges: spec.cartridges, new: medium(spec)? };
     let Some(drive) = spec.drive else {
         let layout = Layout::default();
         let (drives, slots, mail) = (wanted.drives.unwrap_or(layout.drives), wanted.slots.unwrap_or(layout.slots), wanted.mail);
@@ -116,11 +113,28 @@ fn of_library(spec: &LunSpec, library: PathBuf) -> Result<Lun, String> {
         return Ok(Lun::Changer(Changer { library, wanted }));
     };
     if wanted != Wanted::default() {
-        return Err("`drives`, `slots`, `mail`, `cartridges` and `capacity` are for the changer of a library".to_owned());
+        return Err("`drives`, `slots`, `mail`, `cartridges`, `capacity`, `density` and `worm` are for the changer of a library"
+            .to_owned());
     }
     let number = drive.checked_sub(1).filter(|number| *number < Layout::MAX_DRIVES);
     let number = number.ok_or_else(|| format!("drive {drive} cannot be: there are 1 to {}", Layout::MAX_DRIVES))?;
     Ok(Lun::Drive(Drive { library, number }))
+}
+
+/// What cartridges are made of; one that the drive cannot write would be no use.
+fn medium(spec: &LunSpec) -> Result<NewMedium, String> {
+    let generation = spec.density.as_deref().map(density::by_name).transpose()?;
+    let product = spec.product.as_deref().unwrap_or_default();
+    if let Some(generation) = generation
+        && density::taken(product, generation.density) != Some(Taken::Written)
+    {
+        return Err(format!("a drive {product:?} writes no {} cartridges", spec.density.as_deref().unwrap_or_default()));
+    }
+    Ok(NewMedium {
+        capacity: spec.capacity.map(|size| size.0),
+        density: generation.map(|generation| generation.density),
+        worm: spec.worm.unwrap_or(false),
+    })
 }
 
 fn without_disk_keys(spec: &LunSpec) -> LunSpec {

@@ -56,10 +56,8 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
             Device::Disk(opened.with_context(|| disk.path.display().to_string())?)
         }
         Lun::Tape(tape) => {
-            let capacity = tape.capacity.map(|size| size.0);
-            let opened =
-                Tape::open(common(&tape.path, "TAPE")?, &tape.path, capacity).with_context(|| tape.path.display().to_string())?;
-            Device::Tape(opened)
+            let opened = Tape::open(common(&tape.path, "TAPE")?, &tape.path, tape.new);
+            Device::Tape(opened.with_context(|| tape.path.display().to_string())?)
         }
         Lun::Changer(changer) => {
             let library = shared.libraries.open(&changer.library)?;

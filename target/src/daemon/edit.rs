@@ -94,6 +94,8 @@ fn overlaid(old: &LunSpec, new: &LunSpec) -> LunSpec {
         threshold: new.threshold.or(old.threshold),
         tape: new.tape.or(old.tape),
         capacity: new.capacity.or(old.capacity),
+        density: new.density.or(old.density),
+        worm: new.worm.or(old.worm),
         library: new.library.or(old.library),
         drive: new.drive.or(old.drive),
         drives: new.drives.or(old.drives),

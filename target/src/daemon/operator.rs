@@ -5,10 +5,19 @@ use std::sync::Arc;
 use protocol::control::{ErrorKind, ExportRequest, Exported, Failure, ImportRequest, ImportWhat, Imported, OfChanger};
 
 use super::{Daemon, refuse};
-use crate::cartridge::metadata::DEFAULT_CAPACITY;
+use crate::cartridge::NewMedium;
 use crate::library::{ExportError, ImportError};
 use crate::lun::Device;
 use crate::lun::changer::Changer;
+use crate::lun::tape::density;
+
+/// What a new cartridge is to be.
+fn new_medium(what: &ImportWhat) -> Result<NewMedium, Failure> {
+    let ImportWhat::New { capacity, density, worm, .. } = what else { return Ok(NewMedium::default()) };
+    let generation = density.as_deref().map(density::by_name).transpose();
+    let generation = generation.map_err(|error| Failure { kind: ErrorKind::Invalid, error })?;
+    Ok(NewMedium { capacity: *capacity, density: generation.map(|generation| generation.density), worm: *worm })
+}
 
 impl Daemon {
     /// Puts a cartridge into an import/export element.
@@ -17,9 +26,10 @@ impl Daemon {
     /// Why not, in words. The cartridge is then not in the library, or has a slot in it after the next look.
     pub async fn import(&self, request: ImportRequest) -> Result<Imported, Failure> {
         let changer = self.changer(&request.of)?;
+        let new = new_medium(&request.what)?;
         let imported = tokio::task::spawn_blocking(move || match request.what {
             ImportWhat::Cartridge(folder) => changer.import(&folder),
-            ImportWhat::New { barcode, capacity } => changer.import_new(&barcode, capacity.unwrap_or(DEFAULT_CAPACITY)),
+            ImportWhat::New { barcode, .. } => changer.import_new(&barcode, &new),
         });
         let place = imported.await.map_err(|error| internal(&error))??;
         Ok(Imported { place: place.to_string() })

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use protocol::scsi::Sense;
 use tracing::{error, info, warn};
 
-use crate::cartridge::{Cartridge, Metadata, OpenError, shelf};
+use crate::cartridge::{Cartridge, Metadata, NewMedium, OpenError, shelf};
 use crate::lun::tape::{LoadError, Tape, UnloadError};
 use crate::sys;
 
@@ -60,8 +60,8 @@ pub struct Wanted {
     pub mail: Option<u16>,
     /// Cartridges to make in a library that never had one.
     pub cartridges: Option<u16>,
-    /// Their capacity, in bytes.
-    pub capacity: Option<u64>,
+    /// What they are.
+    pub new: NewMedium,
 }
 
 impl Wanted {
@@ -170,7 +170,7 @@ impl Library {
             warn!(cartridge = held.folder, "no place is left for this cartridge: it is in the folder and not in the library");
         }
         if after.held().next().is_none() && !record.exists() {
-            make_cartridges(&self.folder, wanted.cartridges.unwrap_or(NEW_CARTRIDGES).min(layout.slots), wanted.capacity)?;
+            make_cartridges(&self.folder, wanted.cartridges.unwrap_or(NEW_CARTRIDGES).min(layout.slots), &wanted.new)?;
         }
         let looked = look(&self.folder, &mut after, |place| !self.is_in_its_drive(place));
         looked
@@ -440,11 +440,10 @@ fn labels(folder: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(labels)
 }
 
-fn make_cartridges(folder: &Path, count: u16, capacity: Option<u64>) -> Result<(), OpenError> {
+fn make_cartridges(folder: &Path, count: u16, new: &NewMedium) -> Result<(), OpenError> {
     for number in 1..=count {
         let barcode = format!("OFH{number:03}L8");
-        let capacity = capacity.unwrap_or(crate::cartridge::metadata::DEFAULT_CAPACITY);
-        Cartridge::create(&folder.join(&barcode), &Metadata::new(barcode, capacity))?;
+        Cartridge::create(&folder.join(&barcode), &new.label(barcode))?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tracing::info;
 use super::inventory::{Held, Place};
 use super::{Library, record};
 use crate::cartridge::metadata::is_barcode;
-use crate::cartridge::{Cartridge, Metadata, OpenError};
+use crate::cartridge::{Cartridge, Metadata, NewMedium, OpenError};
 
 /// Folder inside the library's for cartridges that were exported to nowhere in particular.
 const EXPORTED: &str = "exported";
@@ -111,7 +111,7 @@ impl Library {
     ///
     /// # Errors
     /// [`ImportError`].
-    pub fn import_new(&self, barcode: &str, capacity: u64) -> Result<Place, ImportError> {
+    pub fn import_new(&self, barcode: &str, new: &NewMedium) -> Result<Place, ImportError> {
         if !is_barcode(barcode) {
             return Err(ImportError::Barcode(barcode.to_owned()));
         }
@@ -122,7 +122,7 @@ impl Library {
         if self.inventory().free(|place| matches!(place, Place::Mail(_))).is_none() {
             return Err(ImportError::NoRoom);
         }
-        Cartridge::create(&folder, &Metadata::new(barcode, capacity))?;
+        Cartridge::create(&folder, &new.label(barcode))?;
         self.import(&folder)
     }
 

@@ -16,7 +16,8 @@ struct Served {
 
 /// A library of two drives, six slots and two import/export elements on a folder; four cartridges when it is new.
 fn serve(folder: &Path) -> Served {
-    let wanted = Wanted { drives: Some(2), slots: Some(6), mail: Some(2), cartridges: Some(4), capacity: Some(64 << 20) };
+    let wanted =
+        Wanted { drives: Some(2), slots: Some(6), mail: Some(2), cartridges: Some(4), new: NewMedium::of_capacity(64 << 20) };
     let library = Library::open(folder).unwrap();
     library.arrange(&wanted).unwrap();
     let drive = |number: u16| {
@@ -184,10 +185,10 @@ fn an_operator_puts_cartridges_in_and_takes_them_out() {
     Cartridge::create(&outside.join("B"), &Metadata::new("BBB001L8", 1 << 20)).unwrap();
     assert_eq!(served.library.import(&outside.join("B")).unwrap(), Place::Mail(0));
     assert!(!outside.join("B").exists() && shelf.join("B").is_dir());
-    assert_eq!(served.library.import_new("CCC001L8", 1 << 20).unwrap(), Place::Mail(1));
+    assert_eq!(served.library.import_new("CCC001L8", &NewMedium::of_capacity(1 << 20)).unwrap(), Place::Mail(1));
     assert!(served.library.inventory().get(Place::Mail(1)).unwrap().by_operator);
-    assert!(matches!(served.library.import_new("DDD001L8", 1 << 20), Err(ImportError::NoRoom)));
-    assert!(matches!(served.library.import_new("../DDD", 1 << 20), Err(ImportError::Barcode(_))));
+    assert!(matches!(served.library.import_new("DDD001L8", &NewMedium::of_capacity(1 << 20)), Err(ImportError::NoRoom)));
+    assert!(matches!(served.library.import_new("../DDD", &NewMedium::of_capacity(1 << 20)), Err(ImportError::Barcode(_))));
     served.library.move_medium(Place::Mail(0), Place::Drive(0)).unwrap();
     assert!(matches!(served.library.export("BBB001L8", None), Err(ExportError::NotThere(_))));
     served.library.move_medium(Place::Drive(0), Place::Mail(0)).unwrap();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::scsi::{Cdb, CommandSpec, DataDirection, DeviceType, LunAddress, Status, sbc, smc, spc, ssc};
 use protocol::units::BlockLength;
+use target::cartridge::NewMedium;
 use target::library::{Library, Wanted};
 use target::lun::Device;
 use target::lun::changer::Changer;
@@ -217,12 +218,14 @@ fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
     let luns = LunMap::default();
     luns.add(0, Device::Disk(disk));
     if options & 2 == 0 {
-        let tape = Tape::open(common("tape", DeviceType::Tape), &folder.join("shelf"), Some(TAPE)).expect("a shelf in memory");
+        let tape = Tape::open(common("tape", DeviceType::Tape), &folder.join("shelf"), NewMedium::of_capacity(TAPE))
+            .expect("a shelf in memory");
         luns.add(1, Device::Tape(tape));
         return Arc::new(luns);
     }
     let library = Library::open(&folder.join("library")).expect("a library in memory");
-    let wanted = Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), capacity: Some(TAPE) };
+    let wanted =
+        Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), new: NewMedium::of_capacity(TAPE) };
     library.arrange(&wanted).expect("room for all");
     let drive = Tape::empty(common("drive", DeviceType::Tape));
     library.attach(0, &drive).expect("the only drive");

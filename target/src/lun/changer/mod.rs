@@ -26,6 +26,7 @@ use protocol::scsi::{DeviceType, Sense, SenseFormat, smc, smc_data, spc};
 use self::status::Search;
 use super::Device;
 use super::common::{Command, Common, LogicalUnit, Run, Turns, dispatch, prevent_allow};
+use crate::cartridge::NewMedium;
 use crate::library::{ExportError, ImportError, Layout, Library, Place};
 use crate::task::{Execution, Task};
 
@@ -81,12 +82,12 @@ impl Changer {
         self.accessed(self.library.import(cartridge))
     }
 
-    /// As [`Changer::import`], with a new cartridge of `capacity` bytes.
+    /// As [`Changer::import`], with a new cartridge.
     ///
     /// # Errors
     /// [`ImportError`].
-    pub fn import_new(&self, barcode: &str, capacity: u64) -> Result<Place, ImportError> {
-        self.accessed(self.library.import_new(barcode, capacity))
+    pub fn import_new(&self, barcode: &str, new: &NewMedium) -> Result<Place, ImportError> {
+        self.accessed(self.library.import_new(barcode, new))
     }
 
     /// An operator takes a cartridge out of an import/export element. Every nexus is told. Blocks.

@@ -22,7 +22,8 @@ struct Bench {
 /// A changer of one drive, three slots and one import/export element with two cartridges, and two hosts that know it.
 fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let wanted = Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), capacity: Some(16 << 20) };
+    let wanted =
+        Wanted { drives: Some(1), slots: Some(3), mail: Some(1), cartridges: Some(2), new: NewMedium::of_capacity(16 << 20) };
     let library = Library::open(&folder.path().join("library")).unwrap();
     library.arrange(&wanted).unwrap();
     let identity = |backing| Identity::new("iqn.2026-01.org.offhost:test", backing, "LIBRARY");
@@ -152,7 +153,7 @@ fn the_door_keeps_media_in_and_moves_out() {
 #[test]
 fn what_an_operator_does_is_told_to_every_host() {
     let bench = bench();
-    bench.changer.import_new("NEW001L8", 1 << 20).unwrap();
+    bench.changer.import_new("NEW001L8", &NewMedium::of_capacity(1 << 20)).unwrap();
     for host in 0..2 {
         assert_eq!(bench.from(host, "00 00 00 00 00 00").sense, Some(Sense::IMPORT_OR_EXPORT_ELEMENT_ACCESSED));
         assert_eq!(bench.from(host, "00 00 00 00 00 00").status, Status::Good);

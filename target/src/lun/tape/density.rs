@@ -51,6 +51,38 @@ pub fn supported(product: &str) -> impl Iterator<Item = Density> {
         .map(move |media| Density { writable: own.is_none_or(|own| own <= media.number + 1), ..media.density(media.capacity) })
 }
 
+/// What a drive does with a medium that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Reads and writes it.
+    Written,
+    /// Reads it.
+    Read,
+}
+
+/// What a drive of this product name does with a medium of this density; `None` for one that it does not take. A drive whose name tells
+/// no generation takes all.
+#[must_use]
+pub fn taken(product: &str, code: u8) -> Option<Taken> {
+    if of_product(product).is_none() {
+        return Some(Taken::Written);
+    }
+    let density = supported(product).find(|density| density.code == code)?;
+    Some(if density.writable { Taken::Written } else { Taken::Read })
+}
+
+/// The generation that is called so: `LTO-8`.
+///
+/// # Errors
+/// In words.
+pub fn by_name(name: &str) -> Result<&'static Generation, String> {
+    let number = name.get(..4).filter(|prefix| prefix.eq_ignore_ascii_case("LTO-")).and_then(|_| name[4..].parse::<u8>().ok());
+    GENERATIONS
+        .iter()
+        .find(|generation| Some(generation.number) == number)
+        .ok_or_else(|| format!("density {name:?} is none that there is: LTO-5, LTO-6, LTO-7, LTO-8 and LTO-9"))
+}
+
 /// The medium with this code and room; one that has no row is named as what it is.
 #[must_use]
 pub fn of_medium(code: u8, capacity: u64) -> Density {
@@ -117,6 +149,19 @@ mod tests {
         assert_eq!(told("ULT3580-TD7"), [(0x58, false), (0x5A, true), (0x5C, true)]);
         assert_eq!(told("ULT3580-TD5"), [(0x58, true)]);
         assert_eq!(told("TAPE").len(), GENERATIONS.len());
+    }
+
+    #[test]
+    fn a_drive_takes_what_it_says() {
+        assert_eq!(taken("ULT3580-TD7", 0x5C), Some(Taken::Written));
+        assert_eq!(taken("ULT3580-TD7", 0x58), Some(Taken::Read));
+        assert_eq!((taken("ULT3580-TD7", 0x5E), taken("ULT3580-TD8", 0x58)), (None, None));
+        assert_eq!(taken("TAPE", 0x42), Some(Taken::Written));
+        assert_eq!(by_name("LTO-6").unwrap().density, 0x5A);
+        assert_eq!(by_name("lto-9").unwrap().density, 0x60);
+        for wrong in ["", "LTO", "LTO-", "LTO-4", "LTO-10", "LTO-x", "8", "ÄÖ"] {
+            assert!(by_name(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use protocol::scsi::ssc::SpaceCode;
 use protocol::scsi::{Sense, SenseKey};
 use tracing::{error, info};
 
+use super::density::{self, Taken};
 use super::mode::Settings;
 use super::{Shown, released};
 use crate::cartridge::memory::Memory;
@@ -32,6 +33,8 @@ pub struct Drive {
     position: TapePosition,
     /// Told to [`Cartridge::loaded`]: vendor and serial number.
     name: String,
+    /// PRODUCT IDENTIFICATION, which may tell what media it takes.
+    product: String,
     /// ALLOW OVERWRITE was given for the current position.
     overwrite_allowed: bool,
     /// ALLOW OVERWRITE was given for a format.
@@ -111,14 +114,15 @@ pub enum Alert {
 }
 
 impl Drive {
-    /// A drive without a cartridge, by the name that cartridges remember.
-    pub const fn empty(name: String) -> Self {
+    /// A drive without a cartridge, by the name that cartridges remember, and its product's.
+    pub const fn empty(name: String, product: String) -> Self {
         Self {
             seated: None,
             cartridge: None,
             partition: 0,
             position: TapePosition::BEGINNING,
             name,
+            product,
             overwrite_allowed: false,
             format_allowed: false,
             copying: false,
@@ -420,6 +424,7 @@ impl Drive {
         self.open().map_err(|error| {
             error!(%error, "not loaded");
             match error {
+                OpenError::Incompatible { .. } => Sense::INCOMPATIBLE_MEDIUM_INSTALLED,
                 OpenError::InUse(_) => Sense::LOGICAL_UNIT_IS_IN_PROCESS_OF_BECOMING_READY,
                 _ => Sense::MEDIUM_FORMAT_CORRUPTED,
             }
@@ -434,7 +439,8 @@ impl Drive {
         let folder = self.seated.as_ref().expect("a cartridge is in the drive").folder.clone();
         // Closed first: the lock of the image is its own.
         self.cartridge = None;
-        let cartridge = released(|| Cartridge::open(&folder))?;
+        let mut cartridge = released(|| Cartridge::open(&folder))?;
+        suit(&mut cartridge, &self.product)?;
         self.partition = self.partition.min(cartridge.partitions().len() - 1);
         let partition = &cartridge.partitions()[self.partition];
         self.position = if end.is_none_or(|end| position.object >= end.object) {
@@ -450,6 +456,7 @@ impl Drive {
     fn open(&mut self) -> Result<(), OpenError> {
         let seated = self.seated.as_mut().expect("a cartridge is in the drive");
         let mut cartridge = Cartridge::open(&seated.folder)?;
+        suit(&mut cartridge, &self.product)?;
         cartridge.loaded(&self.name);
         seated.barcode.clone_from(&cartridge.metadata().barcode);
         seated.held = false;
@@ -623,6 +630,18 @@ impl Drive {
 
     const fn alert(&mut self, alert: Alert) {
         self.alerts |= 1 << (alert as u8 - 1);
+    }
+}
+
+/// A drive of a generation takes media of some generations, and writes not all of these.
+fn suit(cartridge: &mut Cartridge, product: &str) -> Result<(), OpenError> {
+    match density::taken(product, cartridge.metadata().density) {
+        Some(Taken::Written) => Ok(()),
+        Some(Taken::Read) => {
+            cartridge.protect("the drive reads media of this generation and writes none");
+            Ok(())
+        }
+        None => Err(OpenError::Incompatible { path: cartridge.folder().to_owned(), density: cartridge.metadata().density }),
     }
 }
 

@@ -44,8 +44,7 @@ use self::drive::{Drive, Seated};
 use self::mode::Settings;
 use super::Device;
 use super::common::{Command, Common, LogicalUnit, Reply, Run, Turns, dispatch, prevent_allow};
-use crate::cartridge::metadata::DEFAULT_DENSITY;
-use crate::cartridge::{OpenError, shelf};
+use crate::cartridge::{NewMedium, OpenError, shelf};
 use crate::task::{Execution, Response, Task};
 
 /// A tape LUN.
@@ -108,15 +107,15 @@ pub enum UnloadError {
 }
 
 impl Tape {
-    /// A drive with the cartridge that `path` means: a cartridge's folder, or a shelf of them; on an empty shelf one is made, with
-    /// `capacity` bytes or the default. Blocks.
+    /// A drive with the cartridge that `path` means: a cartridge's folder, or a shelf of them; on an empty shelf one is made, as `new`
+    /// says, and of the drive's own generation where it says none. Blocks.
     ///
     /// # Errors
     /// [`OpenError`]. A damaged image is no error: the drive tells of it in [`Tape::status`].
-    pub fn open(common: Common, path: &Path, capacity: Option<u64>) -> Result<Arc<Self>, OpenError> {
-        let density = density::of_product(&common.identity.product).map_or(DEFAULT_DENSITY, |generation| generation.density);
-        let cartridge = shelf::cartridge_of(path, capacity, density)?;
-        let mut drive = Drive::empty(drive_name(&common));
+    pub fn open(common: Common, path: &Path, new: NewMedium) -> Result<Arc<Self>, OpenError> {
+        let own = density::of_product(&common.identity.product).map(|generation| generation.density);
+        let cartridge = shelf::cartridge_of(path, &NewMedium { density: new.density.or(own), ..new })?;
+        let mut drive = Drive::empty(drive_name(&common), common.identity.product.clone());
         released(|| drive.insert(cartridge.clone()))?;
         Ok(Self::with(common, drive))
     }
@@ -124,7 +123,7 @@ impl Tape {
     /// A drive without a cartridge: [`Tape::load`] puts one in.
     #[must_use]
     pub fn empty(common: Common) -> Arc<Self> {
-        let drive = Drive::empty(drive_name(&common));
+        let drive = Drive::empty(drive_name(&common), common.identity.product.clone());
         Self::with(common, drive)
     }
 

@@ -75,7 +75,7 @@ impl Setup {
 
 fn open(folder: &TempDir) -> Arc<Tape> {
     let common = Common::new(Identity::new("iqn.2026-01.org.offhost:t", "tape", "TAPE"), None);
-    Tape::open(common, folder.path(), None).unwrap()
+    Tape::open(common, folder.path(), NewMedium::default()).unwrap()
 }
 
 fn nexus(id: u64, tape: &Arc<Tape>) -> Arc<Nexus> {
@@ -423,16 +423,16 @@ fn log_pages_tell_what_went_through_and_what_is_there() {
     setup.write("abcd,ef|g|h");
     setup.good(REWIND, &[]);
     setup.good("08 00 000004 00", &[]);
-    assert_eq!(setup.good("4D 00 40 00 00 0000 0100 00", &[])[4..], hex("00 02 03 0C 0D 11 12 14 17 1B 2E 30 31"));
+    assert_eq!(setup.good("4D 00 40 00 00 0000 0100 00", &[])[4..], hex("00 02 03 0C 0D 11 12 14 17 1B 2E 30 31 32 3A"));
     let page = setup.good("4D 00 4C 00 00 0000 0100 00", &[]);
     assert_eq!(page[4..28], hex("0000 00 08 0000000000000008  0001 00 08 0000000000000008"));
     assert_eq!(page[28..52], hex("0002 00 08 0000000000000004  0003 00 08 0000000000000004"));
-    let sums = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 70 00 00 0000 1000 00", &[])).unwrap();
+    let sums = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 7A 00 00 0000 1000 00", &[])).unwrap();
     let told: Vec<_> = sums.iter().map(|file| (file.file, file.first_object, file.records, file.bytes, file.closed)).collect();
     assert_eq!(told, [(0, 0, 2, 6, true), (1, 3, 1, 1, true), (2, 5, 1, 1, false)]);
     let hashes = [*blake3::hash(b"abcd").as_bytes(), *blake3::hash(b"ef").as_bytes()].concat();
     assert_eq!((sums[0].complete, sums[0].root), (true, *blake3::hash(&hashes).as_bytes()));
-    let later = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 70 00 00 0002 1000 00", &[])).unwrap();
+    let later = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 7A 00 00 0002 1000 00", &[])).unwrap();
     assert_eq!(later, sums[2..]);
     let statistics = setup.good("4D 00 57 00 00 0042 0100 00", &[]);
     assert_eq!(&statistics[8..16], b"TEST01L8");
@@ -513,7 +513,7 @@ mod copies {
         assert_eq!(setup.send(REWIND, &[]).status, Status::Busy);
         assert_eq!(setup.send("0A 00 000001 00", b"x").status, Status::Busy);
         assert_eq!(setup.check("00 0000000000", &[]).1, (0x04, 0x07));
-        setup.good("4D 00 70 00 00 0000 1000 00", &[]);
+        setup.good("4D 00 7A 00 00 0000 1000 00", &[]);
         setup.good("12 00 00 0060 00", &[]);
 
         let at = setup.tape.with_drive(|drive| drive.position());
@@ -526,7 +526,7 @@ mod copies {
         assert_eq!(setup.good("08 00 000003 00", &[]), b"one");
         assert_eq!(setup.good("08 00 000005 00", &[]), b"moved");
         assert_eq!(setup.check("08 00 000005 00", &[]).1, END_OF_DATA);
-        let sums = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 70 00 00 0000 1000 00", &[])).unwrap();
+        let sums = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 7A 00 00 0000 1000 00", &[])).unwrap();
         assert!(sums[0].complete, "the mover's sums count");
     }
 

@@ -335,6 +335,27 @@ fn counters_begin_anew_when_asked_to() {
 }
 
 #[test]
+fn the_tape_usage_page_has_every_parameter_in_the_width_that_programs_expect() {
+    let setup = Setup::new();
+    setup.write("abcd");
+    setup.good(REWIND, &[]);
+    setup.good("08 00 000004 00", &[]);
+    let page = setup.good("4D 00 70 00 00 0000 0100 00", &[]);
+    assert_eq!(page.len(), 4 + 84);
+    let mut widths = Vec::new();
+    let mut rest = &page[4..];
+    while let [_, code, _, length, ..] = *rest {
+        widths.push((code, length));
+        rest = &rest[4 + usize::from(length)..];
+    }
+    assert_eq!(widths, [(1, 4), (2, 8), (3, 4), (4, 2), (5, 2), (6, 2), (7, 8), (8, 4), (9, 2), (10, 2), (11, 2)]);
+    assert_eq!(page[8..12], [0, 0, 0, 1], "one load");
+    assert_eq!(page[16..24], 1_u64.to_be_bytes(), "one data set written");
+    setup.good("1B 00 0000 00 00", &[]);
+    assert_eq!(setup.good("4D 00 70 00 00 0000 0100 00", &[]).len(), 4 + 84, "also without a medium");
+}
+
+#[test]
 fn copies_never_write_in_the_clear_what_was_to_be_encrypted() {
     let setup = Setup::new();
     setup.good("B5 20 0010 00 00 0000003C 00 00", &set_key("40 00", "02 02", KEY));
@@ -342,4 +363,35 @@ fn copies_never_write_in_the_clear_what_was_to_be_encrypted() {
     let at = setup.tape.with_drive(|drive| drive.position());
     assert_eq!(copy.append(at).unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
     copy.finish().unwrap();
+}
+
+#[test]
+fn a_worm_cartridge_can_be_asked_for_where_one_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = Common::new(Identity::new("iqn.2026-01.org.offhost:t", "tape", "TAPE"), None);
+    let new = NewMedium { worm: true, density: Some(0x5C), ..NewMedium::of_capacity(64 << 20) };
+    let tape = Tape::open(common, &folder.path().join("shelf"), new).unwrap();
+    let nexus = nexus(1, &tape);
+    let page = send_as(&tape, &nexus, "1A 08 1D 00 40 00", &[]).data_in.concat();
+    assert_eq!((page[1], page[6]), (0x7C, 0x01), "an LTO-7 WORM medium, WORMM");
+    assert_eq!(send_as(&tape, &nexus, "0A 00 000004 00", b"once").status, Status::Good);
+    assert_eq!(send_as(&tape, &nexus, REWIND, &[]).status, Status::Good);
+    let again = send_as(&tape, &nexus, "0A 00 000004 00", b"more").sense.unwrap();
+    assert_eq!((again.key, again.code), (SenseKey::DataProtect, WORM_OVERWRITE));
+}
+
+#[test]
+fn a_drive_of_a_generation_takes_only_the_media_that_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let lto_5 = NewMedium { density: Some(0x58), ..NewMedium::of_capacity(64 << 20) };
+    Cartridge::create(folder.path(), &lto_5.label("TEST01L5")).unwrap();
+    let drive = |product: &str| {
+        let identity = Identity { product: product.to_owned(), ..Identity::new("iqn.2026-01.org.offhost:t", "tape", "TAPE") };
+        Tape::open(Common::new(identity, None), folder.path(), NewMedium::default())
+    };
+    assert!(matches!(drive("ULT3580-TD8"), Err(OpenError::Incompatible { density: 0x58, .. })));
+    let written = |tape: Arc<Tape>| send_as(&tape, &nexus(1, &tape), "0A 00 000004 00", b"data");
+    let refused = written(drive("ULT3580-TD7").unwrap()).sense.unwrap();
+    assert_eq!(refused.code, (0x27, 0x00), "it reads this medium and does not write it");
+    assert_eq!(written(drive("ULT3580-TD6").unwrap()).status, Status::Good);
 }
