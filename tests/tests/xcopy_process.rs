@@ -14,6 +14,7 @@ use offhost_tests::programs::program;
 use protocol::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
 use protocol::units::{BlockLength, Lba};
 use protocol::xcopy::{CscdDescriptor, CscdId, Designator, List, Segment};
+use target::cartridge::NewMedium;
 use target::lun::Device;
 use target::lun::common::{Common, CopyService, Identity};
 use target::lun::disk::Disk;
@@ -65,7 +66,7 @@ impl World {
         }
         let shelf = folder.path().join("shelf");
         std::fs::create_dir(&shelf).unwrap();
-        luns.add(0, Device::Tape(Tape::open(common("tape", &manager), &shelf, Some(1 << 32)).unwrap()));
+        luns.add(0, Device::Tape(Tape::open(common("tape", &manager), &shelf, NewMedium::of_capacity(1 << 32)).unwrap()));
         let world = Self { folder, manager, movers, nexus: nexus(1, luns) };
         world.write(DISK, 0, &pattern::bytes(1, 0, size));
         world
@@ -373,4 +374,54 @@ async fn a_killed_mover_ends_the_copy_and_leaves_whole_records_and_a_known_posit
     assert_eq!(world.copy(&list).await.sense, None);
     assert_eq!(world.position().await, 8 * 512);
     assert_ne!(world.manager.movers()[0].pid as i32, pid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_records_are_copied_and_encrypted_ones_refused_in_both_directions() {
+    let world = World::new(MIB);
+    let send = async |cdb: &[u8], data: Vec<u8>| {
+        let response = finish(world.device(TAPE).start(world.task(cdb, data))).await;
+        assert_eq!(response.status, Status::Good, "{cdb:02x?}: {:?}", response.sense);
+    };
+    world.good(TAPE, &[0; 6]).await;
+    let mut compress = vec![0, 0, 0x10, 0, 0x0F, 0x0E, 0xC0, 0x80];
+    compress.resize(20, 0);
+    // The algorithm that there is: it cannot be chosen.
+    compress[15] = 0xFF;
+    send(&[0x15, 0x10, 0, 0, 20, 0], compress).await;
+    let text = b"much the same ".repeat(4096);
+    let record = text[..32_768].to_vec();
+    send(&[0x0A, 0, 0, 0x80, 0, 0], record.clone()).await;
+    let image = world.folder.path().join("shelf/OFH001L8/p0.tap");
+    assert!(std::fs::metadata(&image).unwrap().len() < 8192, "it is compressed");
+
+    let onto_disk = |transfer_length: u32| {
+        let mut list = world.list(1);
+        let blocks = (transfer_length / 512) as u16;
+        list.push(Segment::StreamToBlock { source: CscdId(2), destination: CscdId(1), transfer_length, blocks, to: Lba(0) });
+        list
+    };
+    send(&[0x01, 0, 0, 0, 0, 0], Vec::new()).await;
+    assert_eq!(world.copy(&onto_disk(32_768)).await.sense, None);
+    assert!(world.read(OTHER, 0, 32_768) == record, "as any host would read it");
+    assert_eq!(world.position().await, 1);
+
+    let mut key = vec![0, 0x10, 0, 0x30, 0x40, 0, 2, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x20];
+    key.resize(52, 0x42);
+    send(&[0xB5, 0x20, 0, 0x10, 0, 0, 0, 0, 0, 52, 0, 0], key).await;
+    send(&[0x0A, 0, 0, 0x80, 0, 0], record.clone()).await;
+    send(&[0x2B, 0, 0, 0, 0, 0, 1, 0, 0, 0], Vec::new()).await;
+    let answered = |response: &Response| {
+        let sense = sense(response);
+        assert_eq!((sense.key, sense.code), (SenseKey::CopyAborted, (0x0D, 0x01)));
+        Sense::parse(&sense.forwarded[0].sense).unwrap().code
+    };
+    assert_eq!(answered(&world.copy(&onto_disk(32_768)).await), (0x74, 0x01), "a mover has no keys");
+    assert_eq!(world.position().await, 1, "in front of the record that it could not read");
+
+    let before = std::fs::read(&image).unwrap();
+    let mut onto_tape = world.list(2);
+    onto_tape.push(to_tape(64, 32_768));
+    assert_eq!(answered(&world.copy(&onto_tape).await), (0x74, 0x00));
+    assert!(std::fs::read(&image).unwrap() == before, "nothing was cut and nothing written");
 }

@@ -495,7 +495,7 @@ impl Job<'_> {
             files.push(checked_sum(&sums, part, span, root)?);
         }
         let data = files.iter().find(|sum| sum.part == "data").map(|sum| sum.root.clone());
-        Ok((Manifest { origin: "the target's tape, log page 30h".to_owned(), files }, data))
+        Ok((Manifest { origin: "the target's tape, log page 3Ah".to_owned(), files }, data))
     }
 
     /// Catalog, manifest and trailer, then a filemark that ends with everything on the medium. Gives the object behind it.

@@ -147,8 +147,9 @@ impl fmt::Debug for FileSummer {
     }
 }
 
-/// PAGE CODE of the log page that holds [`FileSums`]; 30h to 3Eh are vendor specific.
-pub const LOG_PAGE: u8 = 0x30;
+/// PAGE CODE of the log page that holds [`FileSums`]. 30h to 3Eh are vendor specific; those that LTO drives have for other things
+/// (30h to 39h, 3Ch to 3Eh) are left to these.
+pub const LOG_PAGE: u8 = 0x3A;
 /// Most tape files one log page tells of: PAGE LENGTH has 16 bits. PARAMETER POINTER of LOG SENSE asks for later ones.
 pub const MAX_FILES_PER_PAGE: usize = u16::MAX as usize / size_of::<Parameter>();
 

@@ -252,6 +252,8 @@ pub enum FaultKind {
     Torn,
     /// A record's data is not what was written: its CRC32C differs from the index's.
     WrongSum,
+    /// A record is encrypted, and a mover has no keys.
+    Encrypted,
     /// A static view lost its truth.
     ViewLost,
     /// Blocks behind the end's last.

@@ -486,6 +486,11 @@ impl Planner<'_> {
         moves: bool,
     ) -> Result<Source, Sense> {
         let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
+        if let Unit::Tape(tape) = &cscd.unit
+            && let Some(sense) = tape.refuses_records_to_copies(&self.task.nexus)
+        {
+            return Err(checked.refused(CopyEnd::Source, sense));
+        }
         match self.stream(cscd) {
             Some(end) => Ok(Source::Stream { end, transfer }),
             None => Err(checked.wrong_device(4)),
@@ -512,6 +517,11 @@ impl Planner<'_> {
     ) -> Result<Destination, Sense> {
         let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
         checked.notes.residual_unit = Some(cscd.fixed.map_or(1, u64::from));
+        if let Unit::Tape(tape) = &cscd.unit
+            && let Some(sense) = tape.refuses_copied_records(&self.task.nexus)
+        {
+            return Err(checked.refused(CopyEnd::Destination, sense));
+        }
         match self.stream(cscd) {
             Some(end) => Ok(Destination::Stream { end, transfer }),
             None => Err(checked.wrong_device(6)),

@@ -100,6 +100,7 @@ fn answer(kind: FaultKind) -> Sense {
             .with_stream(END_OF_MEDIUM)
             .with_information(residual as u64),
         FaultKind::WriteProtected | FaultKind::Refused(libc::EROFS) => Sense::WRITE_PROTECTED,
+        FaultKind::Encrypted => Sense::UNABLE_TO_DECRYPT_DATA,
         FaultKind::OutOfRange => Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE,
         FaultKind::Torn | FaultKind::WrongSum | FaultKind::ViewLost | FaultKind::Read(_) => Sense::UNRECOVERED_READ_ERROR,
         FaultKind::Write(libc::ENOSPC | libc::EDQUOT) => Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,

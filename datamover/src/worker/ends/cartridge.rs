@@ -1,8 +1,8 @@
 //! A cartridge in a drive: reads forward, positions, appends behind the commit word.
 //!
 //! Goes by framing; holds every record that it reads against its sum in the index, and finds far places there, as far as it reaches:
-//! behind that it walks. Reads have SILI = 0: a record of another length than asked for is a fault. Records in envelopes are not read:
-//! a mover has no keys. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
+//! behind that it walks. Reads have SILI = 0: a record of another length than asked for is a fault. A compressed record is
+//! taken out of its envelope, an encrypted one is a fault: a mover has no keys. Appends what [`protocol::cartridge::append`] places, and never without the target's leave.
 //!
 //! Follows SSC-4, "READ(6)", "SPACE(6)", "LOCATE(10)"; SPC-4, "Stream device transfer lengths".
 
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::sys::uio::preadv;
 use nix::unistd::fdatasync;
 use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Placement, Step};
+use protocol::cartridge::envelope::{self, Envelope};
 use protocol::cartridge::frame::{self, Word};
 use protocol::cartridge::scan::{self, Found};
 use protocol::cartridge::sums::crc32c_of_parts;
@@ -114,7 +115,44 @@ impl Tape {
             self.at = self.at.after(ObjectKind::Record, wanted);
             return Ok(());
         }
+        if let Word::Record { class: frame::WRAPPED, length } = Word::parse(head) {
+            return self.read_wrapped(length, into);
+        }
         self.other_object(i64::from(wanted))
+    }
+
+    /// A record in an envelope of `stored` bytes; lengths are those of the data in it.
+    fn read_wrapped(&mut self, stored: u32, into: &mut [IoSliceMut<'_>]) -> Result<(), FaultKind> {
+        if !matches!(self.forward()?, Found::Record { class: frame::WRAPPED, length, .. } if length == stored) {
+            return Err(FaultKind::Torn);
+        }
+        if stored > envelope::MAX_LENGTH {
+            return Err(FaultKind::Torn);
+        }
+        let mut record = vec![0; stored as usize];
+        self.file.read_exact_at(&mut record, self.at.offset + frame::WORD).map_err(|error| read_fault(&error))?;
+        if let Some(sum) = self.sums.as_mut().and_then(|sums| sums.of(self.at, stored))
+            && sum != crc32c_of_parts(std::iter::once(&record[..]))
+        {
+            return Err(FaultKind::WrongSum);
+        }
+        let (envelope, payload_at) = Envelope::parse(&record).map_err(|_| FaultKind::Torn)?;
+        if envelope.encryption.is_some() {
+            return Err(FaultKind::Encrypted);
+        }
+        let data = envelope.open(&record[payload_at..]).map_err(|_| FaultKind::WrongSum)?;
+        self.at = self.at.after(ObjectKind::Record, stored);
+        let wanted: usize = into.iter().map(|part| part.len()).sum();
+        if data.len() != wanted {
+            return Err(FaultKind::IncorrectLength { residual: wanted as i64 - data.len() as i64 });
+        }
+        let mut rest = data.as_slice();
+        for part in into {
+            let (here, behind) = rest.split_at(part.len());
+            part.copy_from_slice(here);
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// What stands here is no record of the wanted length.

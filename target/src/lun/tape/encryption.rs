@@ -105,6 +105,22 @@ impl Tape {
     }
 }
 
+/// What a copy may do for a nexus: a mover has no keys, so it neither writes what is to be encrypted nor reads what was.
+impl Tape {
+    /// Why a copy for this nexus may not write records; `None` when it may.
+    #[must_use]
+    pub fn refuses_copied_records(&self, nexus: &Nexus) -> Option<Sense> {
+        self.encryption().of(nexus).filter(|(set, _)| set.encrypt).map(|_| Sense::SECURITY_ERROR)
+    }
+
+    /// Why a copy for this nexus may not read records; `None` when it may read those that are not encrypted.
+    #[must_use]
+    pub fn refuses_records_to_copies(&self, nexus: &Nexus) -> Option<Sense> {
+        let only_encrypted = |set: &Set| set.decryption == DecryptionMode::Decrypt;
+        self.encryption().of(nexus).filter(|(set, _)| only_encrypted(set)).map(|_| Sense::UNABLE_TO_DECRYPT_DATA)
+    }
+}
+
 /// SECURITY PROTOCOL IN.
 pub fn protocol_in(tape: &Tape, task: &Task) -> Reply {
     let cdb: SecurityProtocolCdb = task.cdb.read();

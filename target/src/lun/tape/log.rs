@@ -1,7 +1,8 @@
 //! LOG SENSE and LOG SELECT: counters of the drive, the state of the medium, and the sums of its tape files.
 //!
-//! Numbers that a file has not (corrected errors, motion hours, data sets, temperature) are left out, or told as unknown. Follows SPC-4, "LOG
-//! SENSE", and SSC-4, "Log parameters"; page 30h is our own, see [`protocol::cartridge::sums`].
+//! Numbers that a file has not (corrected errors, motion hours, temperature) are left out, told as unknown, or are zero where a page of
+//! LTO's must have them. Follows SPC-4, "LOG SENSE", and SSC-4, "Log parameters"; pages 30h, 31h and 32h are LTO's, page 3Ah is our own,
+//! see [`protocol::cartridge::sums`].
 
 use protocol::cartridge::sums;
 use protocol::scsi::spc::{LogSelectCdb, LogSenseCdb};
@@ -10,6 +11,7 @@ use protocol::scsi::{FieldPointer, Sense, log};
 
 use super::Tape;
 use super::drive::{Counters, Drive};
+use crate::cartridge::memory::Memory;
 use crate::cartridge::{Partition, ReadError};
 use crate::lun::common::{Reply, data_in};
 use crate::task::{Response, Task};
@@ -24,9 +26,12 @@ const DEVICE_STATISTICS: u8 = 0x14;
 const VOLUME_STATISTICS: u8 = 0x17;
 const DATA_COMPRESSION: u8 = 0x1B;
 const TAPE_ALERT: u8 = 0x2E;
+const TAPE_USAGE: u8 = 0x30;
 const TAPE_CAPACITY: u8 = 0x31;
+/// What LTO drives had before [`DATA_COMPRESSION`] was in the standard.
+const LTO_DATA_COMPRESSION: u8 = 0x32;
 
-/// Pages beside 00h, ascending. 31h is LTO's own.
+/// Pages beside 00h, ascending.
 pub const PAGES: &[(u8, u8)] = &[
     (WRITE_ERRORS, 0),
     (READ_ERRORS, 0),
@@ -38,8 +43,10 @@ pub const PAGES: &[(u8, u8)] = &[
     (VOLUME_STATISTICS, 0),
     (DATA_COMPRESSION, 0),
     (TAPE_ALERT, 0),
-    (sums::LOG_PAGE, 0),
+    (TAPE_USAGE, 0),
     (TAPE_CAPACITY, 0),
+    (LTO_DATA_COMPRESSION, 0),
+    (sums::LOG_PAGE, 0),
 ];
 const SUPPORTED: (u8, u8) = (0, 0);
 const SUPPORTED_SUBPAGES: (u8, u8) = (0, 0xFF);
@@ -115,7 +122,8 @@ fn parameters(tape: &Tape, drive: &mut Drive, code: u8) -> Vec<Vec<u8>> {
         TAPE_ALERT_RESPONSE => vec![log::binary_parameter(0, &drive.alerts.reverse_bits().to_be_bytes())],
         DEVICE_STATISTICS => device_statistics(tape),
         VOLUME_STATISTICS => volume_statistics(drive),
-        DATA_COMPRESSION => data_compression(tape, drive),
+        DATA_COMPRESSION | LTO_DATA_COMPRESSION => data_compression(tape, drive),
+        TAPE_USAGE => tape_usage(drive),
         TAPE_CAPACITY => tape_capacity(drive),
         _ => {
             // Told once: TapeAlert flags are cleared by reading them.
@@ -234,6 +242,32 @@ fn data_compression(tape: &Tape, drive: &Drive) -> Vec<Vec<u8>> {
     }
     parameters.push(log::binary_parameter(0x0100, &[u8::from(tape.settings().compress)]));
     parameters
+}
+
+/// Bytes that make a data set: a file has none, so these are as many as the bytes would fill.
+const DATA_SET: u64 = 2_472_960;
+
+/// What the cartridge has seen in its life; zeros without a medium. Retries and suspensions are of real tape: there are none. LTO, "Tape
+/// Usage log page", with the widths that programs expect.
+fn tape_usage(drive: &Drive) -> Vec<Vec<u8>> {
+    let none = Memory::default();
+    let memory = drive.cartridge().map_or(&none, |cartridge| &cartridge.metadata().memory);
+    let four = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
+    let two = |value: u64| u16::try_from(value).unwrap_or(u16::MAX).to_be_bytes();
+    let eight = |value: u64| value.to_be_bytes();
+    vec![
+        log::binary_parameter(0x0001, &four(memory.loads)),
+        log::binary_parameter(0x0002, &eight(memory.written.div_ceil(DATA_SET))),
+        log::binary_parameter(0x0003, &four(0)),
+        log::binary_parameter(0x0004, &two(memory.write_errors)),
+        log::binary_parameter(0x0005, &two(0)),
+        log::binary_parameter(0x0006, &two(0)),
+        log::binary_parameter(0x0007, &eight(memory.read.div_ceil(DATA_SET))),
+        log::binary_parameter(0x0008, &four(0)),
+        log::binary_parameter(0x0009, &two(memory.read_errors)),
+        log::binary_parameter(0x000A, &two(0)),
+        log::binary_parameter(0x000B, &two(0)),
+    ]
 }
 
 /// Room left and room there is, by partition, in 2^20 bytes; zeros without a medium. LTO, "Tape Capacity log page".

@@ -12,6 +12,7 @@ use protocol::xcopy::{COPY_IN_ACTIONS, COPY_OUT_ACTIONS, CscdDescriptor, CscdId,
 use super::CopyManager;
 use super::plan::{Plan, plan};
 use super::sense::{Notes, of_fault};
+use crate::cartridge::NewMedium;
 use crate::lun::Device;
 use crate::lun::common::{Common, CopyService, Identity};
 use crate::lun::disk::Disk;
@@ -44,7 +45,7 @@ impl World {
             Device::Disk(Disk::new(identity(name), Volume::new(Arc::new(store)), BlockLength::B512))
         };
         let folder = tempfile::tempdir().unwrap();
-        let tape = Device::Tape(Tape::open(identity("tape"), folder.path(), Some(1 << 24)).unwrap());
+        let tape = Device::Tape(Tape::open(identity("tape"), folder.path(), NewMedium::of_capacity(1 << 24)).unwrap());
         let devices = vec![
             disk("a", MemoryStore::new(size)),
             disk("b", MemoryStore::new(size)),
@@ -215,6 +216,35 @@ fn blocks_behind_the_end_and_protected_disks_are_refused_by_what_they_would_answ
         assert_eq!((forwarded.end, forwarded.status), (end, 0x02));
         assert_eq!(Sense::parse(&forwarded.sense).unwrap().code, code);
     }
+}
+
+#[test]
+fn a_nexus_that_wants_encryption_has_no_records_copied_in_the_clear() {
+    let world = World::new();
+    let Device::Tape(tape) = &world.devices[3] else { panic!("a tape") };
+    let cscds = [world.disk(0), world.tape()];
+    let onto = Segment::BlockToStream { source: A, destination: B, transfer_length: 512, blocks: 1, from: Lba(0) };
+    let from = Segment::StreamToBlock { source: B, destination: A, transfer_length: 512, blocks: 1, to: Lba(0) };
+    let set = |nexus: &Arc<Nexus>, encrypt: u8, decrypt: u8| {
+        let page = hex(&format!("0010 0030 20 00 {encrypt:02x} {decrypt:02x} 01 00 00 00000000000000 0020 {}", "42".repeat(32)));
+        let length = page.len();
+        let task = task(nexus, &format!("B5 20 0010 00 00 {length:08x} 00 00"), page);
+        crate::lun::testing::tell_of_power(world.devices[3].common(), nexus);
+        assert_eq!(finish(tape.start(task)).status, protocol::scsi::Status::Good);
+    };
+    let answers = |segment: &Segment| {
+        let sense = world.refusal(&cscds, std::slice::from_ref(segment));
+        assert_eq!((sense.key, sense.code), (SenseKey::CopyAborted, (0x0D, 0x01)));
+        (sense.forwarded[0].end, Sense::parse(&sense.forwarded[0].sense).unwrap().code)
+    };
+    set(&world.nexus, 2, 3);
+    assert_eq!(answers(&onto), (CopyEnd::Destination, (0x74, 0x00)));
+    assert!(world.plan(&world.list(&cscds, std::slice::from_ref(&from))).is_ok(), "plain records may be read in mixed mode");
+    set(&world.nexus, 0, 2);
+    assert_eq!(answers(&from), (CopyEnd::Source, (0x74, 0x01)));
+    set(&world.nexus, 0, 0);
+    set(&nexus(2, &world.devices), 2, 2);
+    assert!(world.plan(&world.list(&cscds, &[onto, from])).is_ok(), "what another nexus wants for itself");
 }
 
 #[test]
