@@ -5,6 +5,7 @@ mod end_of_data;
 mod erase;
 mod filemarks;
 mod fixed_blocks;
+mod immediate;
 mod incorrect_length;
 mod load_unload;
 mod locate;
@@ -18,6 +19,7 @@ mod reverse;
 mod security;
 mod space;
 mod variable_records;
+mod verify;
 
 use bytes::Bytes;
 use protocol::scsi::{Sense, SenseKey, Status};
@@ -46,6 +48,8 @@ pub const CASES: &[&[Case]] = &[
     partitions::CASES,
     security::CASES,
     ltfs::CASES,
+    immediate::CASES,
+    verify::CASES,
 ];
 
 /// END-OF-DATA DETECTED.

@@ -21,6 +21,10 @@ pub const CASES: &[Case] = &[
     Case::new("log-page-volume-statistics", "SSC-4, Volume Statistics log page", Needs::ScratchTape, |bench| {
         Box::pin(volume_statistics(bench))
     }),
+    Case::new("log-page-tape-usage", "LTO, Tape Usage log page", Needs::ScratchTape, |bench| Box::pin(tape_usage(bench))),
+    Case::new("log-page-tape-capacity", "LTO, Tape Capacity log page", Needs::ScratchTape, |bench| {
+        Box::pin(tape_capacity(bench))
+    }),
     Case::new("log-page-tape-alert", "SSC-4, TapeAlert log page", Needs::ScratchTape, |bench| Box::pin(tape_alert(bench))),
     Case::new("density-support", "SSC-4, REPORT DENSITY SUPPORT command", Needs::ScratchTape, |bench| Box::pin(density(bench))),
     Case::new("recover-buffered-data-refused", "SSC-4, commands for sequential-access devices", Needs::ScratchTape, |bench| {
@@ -112,6 +116,27 @@ async fn volume_statistics(bench: &Bench) -> Outcome {
     let first = records.first_chunk::<8>().copied();
     let expected = |record: [u8; 8]| record[..4] == [7, 0, 0, 0] && record[4..] != [0xFF; 4];
     ensure(first.is_some_and(expected), || format!("the record of partition 0 is {first:02X?}"))
+}
+
+/// The parameters and their widths by which programs tell this page from others' page 30h.
+async fn tape_usage(bench: &Bench) -> Outcome {
+    let tape = bench.tape().await?;
+    let page = log_page(&tape, 0x30).await?;
+    let widths: Vec<(u16, usize)> = page.iter().map(|parameter| (parameter.0, parameter.1.len())).collect();
+    let expected = [(1, 4), (2, 8), (3, 4), (4, 2), (5, 2), (6, 2), (7, 8), (8, 4), (9, 2), (10, 2), (11, 2)];
+    if widths.first().is_none_or(|first| first.0 != 1) {
+        return check::skip("page 30h is something else here");
+    }
+    equal("parameters and their lengths", widths, expected.to_vec())?;
+    ensure(number(&page, 1).is_some_and(|loads| loads > 0), || "no loads in parameter 0001h".into())
+}
+
+async fn tape_capacity(bench: &Bench) -> Outcome {
+    let tape = bench.tape().await?;
+    let page = log_page(&tape, 0x31).await?;
+    ensure((1..=4).all(|code| number(&page, code).is_some()), || "a parameter of 0001h to 0004h is missing".into())?;
+    let (left, whole) = (number(&page, 1), number(&page, 3));
+    ensure(left <= whole && whole > Some(0), || format!("{left:?} MiB left of {whole:?}"))
 }
 
 async fn tape_alert(bench: &Bench) -> Outcome {
