@@ -47,6 +47,18 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Sets how many bytes a socket waits for before it says that there is something to read: `SO_RCVLOWAT`, socket(7). The end of the
+/// stream and errors are told at once all the same.
+///
+/// # Errors
+/// Whatever the call gives.
+pub fn set_receive_low_water_mark(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    let (value, len) = (&raw const bytes, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: `value` points to an int of `len` bytes that lives through the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value.cast(), len) };
+    Ok(Errno::result(set).map(drop)?)
+}
+
 /// Words of memory that other processes map too.
 #[derive(Debug)]
 pub struct SharedWords {

@@ -29,8 +29,9 @@ use crate::task::{Attribute, Execution, Response, Task};
 /// Bytes waiting to be sent above which no further command is started: what is read far ahead of the socket is no longer in the
 /// processor's cache when its turn comes.
 const ENOUGH_BACKLOG: usize = 1024 * 1024;
-/// Bytes waiting to be sent above which they are offered to the socket between two commands of one wake-up.
-const WORTH_SENDING: usize = 128 * 1024;
+/// Bytes waiting to be sent above which they are offered to the socket between two commands of one wake-up: enough that the wake-up
+/// of the peer, which each send may cost, is small beside the copy.
+const WORTH_SENDING: usize = 512 * 1024;
 /// Data-In that running commands may come to, in bytes; one command is always started.
 const MAX_DATA_IN_RUNNING: u64 = 64 * 1024 * 1024;
 /// Bytes sent that may have to be sent again, above which no further command is started.

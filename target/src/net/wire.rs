@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use protocol::iscsi::login::LoginStatus;
 use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+
+use crate::sys;
 
 /// Bytes of a read: enough for many commands.
 const READ_ROOM: usize = 128 * 1024;
@@ -27,6 +30,10 @@ const WAKE_UP: Duration = Duration::from_micros(300);
 const MAX_BACKLOG: usize = 16 * 1024 * 1024;
 /// Bytes that a connection holds at most: what is read and not done, and what waits to be sent. One PDU may come on top of either.
 pub(super) const MOST_HELD: u64 = ((1 + USED_BUFFERS) * LONG_READ_ROOM + MAX_BACKLOG) as u64;
+/// A PDU that lacks no more than this is taken as it comes, in bytes.
+const SHORT: usize = 64 * 1024;
+/// Most bytes that are waited for at once: no more than a slow peer sends well within the time after which it is taken for dead.
+const WAITED_FOR: usize = 256 * 1024;
 /// Parts of one vectored write.
 const WRITE_PARTS: usize = 64;
 
@@ -52,6 +59,8 @@ pub(super) struct Wire {
     used: VecDeque<BytesMut>,
     /// Bytes are taken in.
     reading: bool,
+    /// Bytes that the socket waits for before it wakes the task.
+    waits_for: usize,
     /// Bytes wait for the socket.
     backlog: usize,
     /// Its place among all connections of the server.
@@ -60,7 +69,16 @@ pub(super) struct Wire {
 
 impl Wire {
     pub fn new(id: ConnectionId, stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        Self { id, stream, input: BytesMut::new(), used: VecDeque::new(), reading: true, backlog: 0, _permit: permit }
+        Self {
+            id,
+            stream,
+            input: BytesMut::new(),
+            used: VecDeque::new(),
+            reading: true,
+            waits_for: 1,
+            backlog: 0,
+            _permit: permit,
+        }
     }
 
     /// True when all is written.
@@ -116,6 +134,12 @@ impl Wire {
 
     /// Reads what there is, within bounds, and hands it to the session. False when there may be more.
     pub fn read(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
+        let dry = self.read_some(session)?;
+        self.wait_for(session.missing(self.id, &self.input));
+        Ok(dry)
+    }
+
+    fn read_some(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let begun = Instant::now();
         for _ in 0..READS_PER_WAKE_UP {
             let missing = session.missing(self.id, &self.input);
@@ -139,6 +163,15 @@ impl Wire {
             }
         }
         Ok(false)
+    }
+
+    /// Has the socket gather the rest of a long PDU. With every segment that comes, a wake-up would cost the sender more than the
+    /// segment does.
+    fn wait_for(&mut self, missing: usize) {
+        let bytes = if missing > SHORT { missing.min(WAITED_FOR) } else { 1 };
+        if bytes != self.waits_for && sys::set_receive_low_water_mark(self.stream.as_fd(), bytes as i32).is_ok() {
+            self.waits_for = bytes;
+        }
     }
 
     /// Hands the session what has been read.

@@ -16,6 +16,25 @@ async fn three_megabytes_go_to_the_disk_and_come_back() {
     served.end().await;
 }
 
+/// The socket gathers long PDUs: neither the end of one nor the short one behind it may be left lying there.
+#[tokio::test]
+async fn a_long_pdu_may_stop_in_the_middle_and_a_short_one_follow() {
+    let (served, _gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    client.submit(0, &cdb_10(0x2A, 0, 512), Data::Out(vec![vec![7; 512 * 512].into()]));
+    let transmit = client.session.transmit(CID).unwrap();
+    let mut begin = transmit.copy_to_bytes(transmit.len());
+    assert!(begin.len() > 128 * 1024, "immediate data makes a long PDU");
+    let end = begin.split_off(begin.len() - 100);
+    client.stream.write_all(&begin).await.unwrap();
+    assert!(client.is_silent().await);
+    client.stream.write_all(&end).await.unwrap();
+    assert_eq!(client.completed().await.1.status, Status::Good as u8);
+    client.session.ping(Bytes::from_static(b"still there"));
+    assert!(matches!(client.event().await, Some(InitiatorEvent::Pong { .. })));
+    served.end().await;
+}
+
 #[tokio::test]
 async fn long_reads_that_wait_for_room_are_all_answered() {
     let volume = Volume::new(Arc::new(NullStore::new(8 << 20)));
