@@ -1,0 +1,167 @@
+//! Faults in copies to tape with real processes, from a seed: the mover killed, the task aborted, the session lost, a second copy to
+//! the same drive. After each the status is what it should be, the tape's position is known and its records are a beginning of what
+//! was to be written, and a rerun succeeds.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use offhost_tests::control::{set_movers, status};
+use offhost_tests::copies::{RECORD, disk_to_tape, read_tape};
+use offhost_tests::pattern;
+use offhost_tests::programs::Target;
+use protocol::control::MoverSettings;
+use protocol::scsi::{SenseKey, Status};
+use protocol::units::BlockLength;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use sim::client::{Client, ClientError, LogicalUnit, Options, TaskManagement};
+
+const DISK: u16 = 0;
+const TAPE: u16 = 1;
+const RECORDS: u64 = 256;
+/// A copy takes half a second, so that whatever happens meets it in the middle.
+const BYTES_PER_SECOND: u64 = RECORDS * RECORD as u64 * 2;
+const SEEDS: u64 = 24;
+
+struct Rig {
+    target: Target,
+    client: Client,
+    list: Bytes,
+}
+
+impl Rig {
+    async fn session(target: &Target, name: &str) -> Client {
+        let client = Client::connect(&target.url(DISK).parse().unwrap(), Options::named(name)).await.unwrap();
+        client.lun(DISK).test_unit_ready().await.unwrap();
+        client.lun(TAPE).test_unit_ready().await.unwrap();
+        client
+    }
+
+    fn tape(&self) -> LogicalUnit {
+        self.client.lun(TAPE)
+    }
+
+    fn slow(&self, slow: bool) {
+        let bytes_per_second = slow.then_some(BYTES_PER_SECOND);
+        let settings = MoverSettings { movers: 1, bytes_per_second, job_bytes_per_second: None };
+        set_movers(&self.target.control(), &settings).unwrap();
+    }
+
+    /// How many records are whole, all of them right, and the tape stands behind the last of them.
+    async fn check(&self, seed: u64) -> u64 {
+        let at = self.tape().read_position().await.unwrap().object;
+        let each = |index, data| assert_eq!(data, pattern::bytes(11, index, RECORD as usize), "seed {seed}: record {index}");
+        let whole = read_tape(&self.client, TAPE, each).await.unwrap();
+        assert_eq!(at, whole, "seed {seed}: the tape stands where its data ends");
+        whole
+    }
+
+    /// Until no copy runs.
+    async fn settle(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while status(&self.target.control()).unwrap().copies.running > 0 {
+            assert!(Instant::now() < until, "a copy never ends");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_a_copy_its_tape_is_known_and_a_rerun_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk: Vec<u8> = (0..RECORDS).flat_map(|index| pattern::bytes(11, index, RECORD as usize)).collect();
+    std::fs::write(folder.path().join("disk.img"), disk).unwrap();
+    let target = Target::start(folder.path(), &["--disk", "disk.img", "--tape", "shelf"]).unwrap();
+    let client = Rig::session(&target, "iqn.2026-01.test:faults").await;
+    let list = disk_to_tape(&client, DISK, TAPE, RECORDS).await.unwrap();
+    let rig = Rig { target, client, list };
+    let mut in_the_middle = 0;
+    for seed in 0..SEEDS {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let wait = Duration::from_millis(random.random_range(0..450));
+        rig.slow(true);
+        rig.tape().rewind().await.unwrap();
+        match seed % 4 {
+            0 => kill(&rig, wait, seed).await,
+            1 => abort(&rig, wait, seed).await,
+            2 => lose_session(&rig, wait).await,
+            _ => second_copy(&rig, wait, seed).await,
+        }
+        let whole = rig.check(seed).await;
+        in_the_middle += u32::from(whole > 0 && whole < RECORDS);
+        if seed % 4 >= 2 {
+            assert_eq!(whole, RECORDS, "seed {seed}: the copy goes on, whoever listens");
+        }
+        rig.slow(false);
+        rig.tape().rewind().await.unwrap();
+        rig.tape().extended_copy(rig.list.clone()).await.unwrap_or_else(|error| panic!("seed {seed}: a rerun: {error}"));
+        assert_eq!(rig.check(seed).await, RECORDS);
+    }
+    assert!(in_the_middle >= SEEDS as u32 / 8, "only {in_the_middle} copies were met in the middle");
+    let size = rig.client.lun(DISK).read_capacity().await.unwrap();
+    assert_eq!(size.block_length, BlockLength::B512, "and the target still answers");
+}
+
+async fn kill(rig: &Rig, wait: Duration, seed: u64) {
+    let (tape, list) = (rig.tape(), rig.list.clone());
+    let copying = tokio::spawn(async move { tape.extended_copy(list).await });
+    tokio::time::sleep(wait).await;
+    for mover in status(&rig.target.control()).unwrap().movers.iter().filter(|mover| mover.busy) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(mover.pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    if let Err(error) = copying.await.unwrap() {
+        let sense = error.sense().unwrap_or_else(|| panic!("seed {seed}: {error}"));
+        assert_eq!(sense.key, SenseKey::CopyAborted, "seed {seed}: {error}");
+    }
+}
+
+/// The response to the abort means that nothing moves any more.
+async fn abort(rig: &Rig, wait: Duration, seed: u64) {
+    let (tape, list) = (rig.tape(), rig.list.clone());
+    let copying = tokio::spawn(async move { tape.extended_copy(list).await });
+    tokio::time::sleep(wait).await;
+    rig.client.task_management(TaskManagement::AbortTaskSet(TAPE)).await.unwrap();
+    let running = status(&rig.target.control()).unwrap().copies.running;
+    assert_eq!(running, 0, "seed {seed}: a copy runs behind the response to its abort");
+    // An aborted task has no status of its own.
+    let _ = tokio::time::timeout(Duration::from_millis(50), copying).await;
+}
+
+async fn lose_session(rig: &Rig, wait: Duration) {
+    let other = Rig::session(&rig.target, "iqn.2026-01.test:leaves").await;
+    let (tape, list) = (other.lun(TAPE), rig.list.clone());
+    let copying = tokio::spawn(async move { tape.extended_copy(list).await });
+    // A command that never arrived copies nothing.
+    begun(rig, &copying).await;
+    tokio::time::sleep(wait).await;
+    copying.abort();
+    drop(other);
+    rig.settle().await;
+}
+
+async fn second_copy(rig: &Rig, wait: Duration, seed: u64) {
+    let (tape, list) = (rig.tape(), rig.list.clone());
+    let copying = tokio::spawn(async move { tape.extended_copy(list).await });
+    begun(rig, &copying).await;
+    tokio::time::sleep(wait).await;
+    // Under another list identifier: the same one would be refused for that.
+    let mut again = rig.list.to_vec();
+    again[0] = 2;
+    let second = rig.tape().extended_copy(again.into()).await;
+    if !copying.is_finished() {
+        let busy = matches!(&second, Err(ClientError::Status { status: Status::Busy, .. }));
+        assert!(busy, "seed {seed}: the second copy gets {second:?}");
+    } else if second.is_ok() {
+        // Both ran, one behind the other.
+        copying.await.unwrap().unwrap();
+        rig.tape().rewind().await.unwrap();
+        return rig.tape().extended_copy(rig.list.clone()).await.unwrap();
+    }
+    copying.await.unwrap().unwrap();
+}
+
+async fn begun<T>(rig: &Rig, copying: &tokio::task::JoinHandle<T>) {
+    while status(&rig.target.control()).unwrap().copies.running == 0 && !copying.is_finished() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
