@@ -11,7 +11,6 @@
 use std::io;
 
 use bytes::Bytes;
-use nix::unistd::Whence;
 use protocol::mover::table::ReadError;
 use protocol::mover::{ByMethod, FaultKind};
 use protocol::scsi::sense::CopyEnd;
@@ -83,16 +82,15 @@ fn copy_file(from: &Raw, to: &Raw, stretch: Stretch, moved: &mut ByMethod) -> Re
 
 fn keep_holes(from: &Raw, to: &Raw, mut rest: Stretch, moved: &mut ByMethod) -> Result<(), Failure> {
     while rest.len > 0 {
-        let data = from.seek(rest.from_at, Whence::SeekData).unwrap_or(rest.from_at).max(rest.from_at) - rest.from_at;
-        let hole = data.min(rest.len);
+        let data = from.next_data(rest.from_at, rest.len);
+        let hole = (data.start - rest.from_at).min(rest.len);
         if hole > 0 {
             make_hole(to, ByteRange { start: rest.to_at, len: hole })?;
             moved.holes += hole;
             rest = rest.behind(hole);
             continue;
         }
-        let end = from.seek(rest.from_at, Whence::SeekHole).filter(|end| *end > rest.from_at);
-        let len = end.map_or(rest.len, |end| rest.len.min(end - rest.from_at));
+        let len = rest.len.min(data.end() - rest.from_at).max(1);
         copy_data(from, to, rest.first(len), moved)?;
         rest = rest.behind(len);
     }

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use nix::sys::stat::fstat;
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, lseek};
 use protocol::units::ByteRange;
@@ -24,6 +25,9 @@ pub const PARTS_AT_ONCE: usize = 1024;
 
 /// Fewer bytes are copied sooner than referred to, and leave the file in fewer pieces.
 const CLONE_LEAST: u64 = 64 << 10;
+
+/// In memory holes in fewer bytes are not looked for: it would take longer than to copy them.
+const LOOK_LEAST: u64 = 1 << 20;
 
 /// A file's identity: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,10 @@ pub struct Raw {
     id: FileId,
     /// Bytes of the file system's blocks: what references are made of.
     unit: u64,
+    /// Where a hole begins is found out by looking at every page.
+    in_memory: bool,
+    /// Data, as far as was looked.
+    known_data: Mutex<ByteRange>,
 }
 
 impl Raw {
@@ -47,8 +55,10 @@ impl Raw {
     /// What the system gives.
     pub fn new(file: File, within: ByteRange, block_length: u32) -> io::Result<Self> {
         let stat = fstat(&file)?;
-        let unit = fstatfs(&file)?.block_size().unsigned_abs();
-        Ok(Self { file, within, block_length, id: FileId(stat.st_dev, stat.st_ino), unit })
+        let system = fstatfs(&file)?;
+        let (unit, in_memory) = (system.block_size().unsigned_abs(), system.filesystem_type() == TMPFS_MAGIC);
+        let known_data = Mutex::new(ByteRange { start: 0, len: 0 });
+        Ok(Self { file, within, block_length, id: FileId(stat.st_dev, stat.st_ino), unit, in_memory, known_data })
     }
 
     /// Bytes a block.
@@ -80,10 +90,28 @@ impl Raw {
         write_parts(&self.file, self.place(at, len)?, parts)
     }
 
+    /// The first stretch of data at or behind `at`, empty at the LUN's end; of `len` bytes from there on it tells the truth. What is
+    /// doubtful counts as data, and what has become a hole since it was looked at too.
+    #[must_use]
+    pub fn next_data(&self, at: u64, len: u64) -> ByteRange {
+        let mut known = self.known_data.lock().expect("no holder panics");
+        if !known.range().contains(&at) {
+            let start = self.seek(at, Whence::SeekData).unwrap_or(at).max(at);
+            let hole = if self.in_memory && len < LOOK_LEAST { None } else { self.seek(start, Whence::SeekHole) };
+            let end = hole.filter(|hole| *hole > start);
+            let data = ByteRange { start, len: end.unwrap_or_else(|| self.within.len.max(start)) - start };
+            if end.is_none() {
+                return data;
+            }
+            *known = data;
+        }
+        let start = known.start.max(at);
+        ByteRange { start, len: known.end() - start }
+    }
+
     /// The first byte at or behind `at` that is data, or that is a hole: `None` where the file does not say. What lies behind the
     /// file's end is neither: a file that is shorter than its LUN has lost something, and reading it says so.
-    #[must_use]
-    pub fn seek(&self, at: u64, whence: Whence) -> Option<u64> {
+    fn seek(&self, at: u64, whence: Whence) -> Option<u64> {
         let offset = i64::try_from(self.within.start.checked_add(at)?).ok()?;
         match lseek(&self.file, offset, whence) {
             Ok(found) => Some(found.unsigned_abs().saturating_sub(self.within.start).min(self.within.len)),
