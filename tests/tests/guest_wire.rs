@@ -73,15 +73,15 @@ const ACCESS: &str = r#"
     iscsiadm -m node -p PORTAL --login
     udevadm settle --timeout=60
     says 'target port group id : 0x2' sg_rtpg -d "$disk"
-    printf '%s\n' 'defaults {' 'find_multipaths no' 'prio alua' 'hardware_handler "1 alua"' 'path_grouping_policy group_by_prio' \
-        'user_friendly_names yes' '}' 'blacklist {' 'devnode "^vd"' '}' >/etc/multipath.conf
+    printf '%s\n' 'defaults {' 'find_multipaths no' 'prio alua' 'path_grouping_policy group_by_prio' 'user_friendly_names yes' '}' \
+        'blacklist {' 'devnode "^vd"' '}' >/etc/multipath.conf
     multipathd
-    both() { [ "$(multipathd show paths raw format '%p %T' | grep -c '^50 *active ready')" = 2 ]; }
-    trap 'multipathd show paths; multipath -ll' EXIT
+    both() { [ "$(multipathd show paths raw format '%t %T' | grep -c 'active ready')" = 2 ]; }
+    trap 'multipathd show paths' EXIT
     await 60 both
+    # One group of two paths: "active/optimized" is worth 50.
     says "hwhandler='1 alua'" multipath -ll
+    [ "$(multipath -ll | grep -c prio=50)" = 1 ]
     dd if=/usr/bin/bash of=/dev/mapper/mpatha bs=64k count=16 oflag=direct conv=fsync
     cmp -n 1048576 /usr/bin/bash /dev/mapper/mpatha
-    multipath -f mpatha
-    logout
 "#;
