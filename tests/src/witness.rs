@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::units::{BlockLength, Lba};
@@ -48,6 +49,20 @@ impl Witness {
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it has come through one more round, begun after now.
+    ///
+    /// # Panics
+    /// When that takes longer than any busy machine does.
+    pub async fn goes_on(&self) {
+        let enough = self.rounds() + 1 + self.workers.len() as u64;
+        let going = async {
+            while self.rounds() < enough {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), going).await.expect("the witness goes on");
     }
 
     /// Reads once more what was written long ago, and gives the number of rounds.
