@@ -67,7 +67,7 @@ pub enum Attribute {
 pub struct Response {
     /// Status byte.
     pub status: Status,
-    /// Only with CHECK CONDITION.
+    /// With CHECK CONDITION, and with GOOD where a command asks for it (G_SENSE).
     pub sense: Option<Sense>,
     /// How the sense data is to be written: the logical unit's D_SENSE.
     pub sense_format: SenseFormat,

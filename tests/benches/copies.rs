@@ -136,7 +136,7 @@ impl Bench {
             });
             done += blocks;
         }
-        Ok(vec![list.emit_lid1().into()])
+        Ok(vec![list.emit().into()])
     }
 
     async fn disks(&self) -> Result<Vec<Bytes>> {
@@ -166,7 +166,7 @@ impl Bench {
                     list.push_cat(segment)
                 };
             }
-            lists.push(list.emit_lid1().into());
+            lists.push(list.emit().into());
         }
         Ok(lists)
     }

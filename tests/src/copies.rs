@@ -26,7 +26,7 @@ pub async fn disk_to_tape(client: &Client, disk: u16, tape: u16, records: u64) -
         list.push(Segment::BlockToStream { source, destination, transfer_length: RECORD, blocks, from });
         done += now;
     }
-    Ok(list.emit_lid1().into())
+    Ok(list.emit().into())
 }
 
 /// Records from the beginning of the tape up to where nothing is; `each` gets them with their number.
@@ -63,5 +63,5 @@ pub async fn disk_to_disk(client: &Client, from: (u16, Lba), to: (u16, Lba), byt
         list.push(Segment::BlockToBlock { source, destination, count_of, blocks: blocks as u16, from, to });
         done += blocks;
     }
-    Ok(list.emit_lid1().into())
+    Ok(list.emit().into())
 }

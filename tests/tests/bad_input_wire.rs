@@ -103,7 +103,7 @@ async fn valid_lists(client: &Client) -> Vec<Vec<u8>> {
     disks.push(Segment::WriteFilemarks { destination: tape, immediate: true, count: 1 });
     disks.push(Segment::BlockOffsetToBlockOffset { source, destination, bytes: 3000, from, from_offset: 5, to, to_offset: 7 });
     disks.push(Segment::VerifyCscd { source: tape, test_unit_ready: false });
-    vec![disk_to_tape(client, DISK, TAPE, 20).await.unwrap().to_vec(), disks.emit_lid1()]
+    vec![disk_to_tape(client, DISK, TAPE, 20).await.unwrap().to_vec(), disks.emit()]
 }
 
 #[tokio::test(flavor = "multi_thread")]

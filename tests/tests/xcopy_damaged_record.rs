@@ -50,7 +50,7 @@ async fn a_flipped_bit_on_the_tape_fails_the_copy_that_reads_it() {
         let blocks = (records * 128) as u16;
         list.push(Segment::StreamToBlock { source, destination, transfer_length: RECORD, blocks, to: Lba(0) });
         client.lun(1).rewind().await.unwrap();
-        client.lun(1).extended_copy(list.emit_lid1().into()).await
+        client.lun(1).extended_copy(list.emit().into()).await
     };
     restore(DAMAGED).await.expect("what lies before the damage is good");
     let failed = restore(RECORDS).await.expect_err("the damaged record must not pass for a good one");

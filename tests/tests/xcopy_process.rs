@@ -116,7 +116,7 @@ impl World {
 
     /// EXTENDED COPY, sent to the tape, and what aborts it.
     fn begin(&self, list: &List) -> (JoinHandle<Response>, CancellationToken) {
-        let bytes = list.emit_lid1();
+        let bytes = list.emit();
         let mut cdb = [0; 16];
         cdb[0] = 0x83;
         cdb[10..14].copy_from_slice(&(bytes.len() as u32).to_be_bytes());

@@ -93,7 +93,7 @@ impl Copier {
 
     async fn send(&mut self, list: List, progress: &Progress) -> anyhow::Result<()> {
         let identifier = list.id as u8;
-        let bytes = Bytes::from(list.emit_lid1());
+        let bytes = Bytes::from(list.emit());
         self.commands += 1;
         self.list_bytes += bytes.len() as u64;
         let copy = self.tape.extended_copy(bytes);

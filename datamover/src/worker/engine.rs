@@ -16,10 +16,13 @@ use protocol::cartridge::sums::RecordSum;
 use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, Step, Transfer};
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
+use protocol::xcopy::MAX_STREAM_TRANSFER;
 
 use super::buffers::{BUFFER, Pool};
+use super::ends::cartridge::Next;
 use super::ends::{OpenEnd, read_fault, view_fault};
 use super::fifo::Fifo;
+use super::held::Held;
 use super::job::Shared;
 use super::writer::Op;
 
@@ -42,6 +45,14 @@ const fn destination_fault(kind: FaultKind) -> Halt {
     Halt::Fault(Some(CopyEnd::Destination), kind)
 }
 
+/// What is left of a job when its last segment has been read.
+pub struct Ended {
+    /// Residue was dropped.
+    pub dropped: bool,
+    /// What was processed for the application client too.
+    pub held: Option<Held>,
+}
+
 /// State of a job between two segments: its residue.
 pub struct Engine<'a> {
     ends: &'a [OpenEnd],
@@ -51,6 +62,8 @@ pub struct Engine<'a> {
     shared: &'a Shared,
     source: Fifo,
     destination: Fifo,
+    /// There when a segment holds what it processes.
+    held: Option<Held>,
     /// Disk ranges that earlier segments write and that may not have been written yet.
     under_way: Vec<(EndIndex, ByteRange)>,
 }
@@ -80,22 +93,22 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Op>, shared: &'a Shared) -> Self {
         let (source, destination) = (Fifo::default(), Fifo::default());
-        Self { ends, inline, pool, operations, shared, source, destination, under_way: Vec::new() }
+        Self { ends, inline, pool, operations, shared, source, destination, held: None, under_way: Vec::new() }
     }
 
-    /// Carries out all segments, or up to the first that fails; tells the writer which. Gives whether residue was dropped at the end.
-    pub fn run(mut self, steps: &[Step]) -> bool {
+    /// Carries out all segments, or up to the first that fails; tells the writer which.
+    pub fn run(mut self, steps: &[Step]) -> Ended {
         for step in steps {
             match self.step(step) {
                 Ok(()) => {}
                 Err(Halt::Fault(side, kind)) => {
                     let _ = self.operations.send(Op::Fault { segment: step.segment, side, kind });
-                    return false;
+                    return Ended { dropped: false, held: self.held };
                 }
-                Err(Halt::Stopped) => return false,
+                Err(Halt::Stopped) => return Ended { dropped: false, held: self.held },
             }
         }
-        !self.source.is_empty() || !self.destination.is_empty()
+        Ended { dropped: !self.source.is_empty() || !self.destination.is_empty(), held: self.held }
     }
 
     fn step(&mut self, step: &Step) -> Run {
@@ -109,8 +122,90 @@ impl<'a> Engine<'a> {
             }
             Action::Space { end, over, count } => self.position(step.segment, *end, |tape| tape.space(*over, *count)),
             Action::Locate { end, object } => self.position(step.segment, *end, |tape| tape.locate(*object)),
+            Action::TapeImage { from, to, filemarks } => self.tape_image(step.segment, *from, *to, *filemarks),
+            Action::BlockImage { from, from_at, to, to_at, len } => {
+                let range = ByteRange::new(*to_at, *len).ok_or(Halt::Fault(None, FaultKind::BadJob))?;
+                self.begin(step.segment, *len, (*len > 0).then_some((*to, range)))?;
+                self.block_image(*from, *from_at, *to, range)
+            }
+            Action::Ask => {
+                self.begin(step.segment, 0, None)?;
+                self.send(Op::Ask { segment: step.segment })?;
+                self.settle_writes()
+            }
             Action::Nothing => self.begin(step.segment, 0, None),
         }
+    }
+
+    /// Records and filemarks one by one as they are, beside the residue.
+    fn tape_image(&mut self, segment: u32, from: EndIndex, to: EndIndex, filemarks: u32) -> Run {
+        self.begin(segment, 0, None)?;
+        self.settle_writes()?;
+        if from == to {
+            return Err(Halt::Fault(None, FaultKind::BadJob));
+        }
+        let (source, _) = (self.tape(from)?, self.tape(to)?);
+        let mut in_a_row = 0;
+        loop {
+            let next = source.lock().expect("no holder panics").look().map_err(source_fault)?;
+            match next {
+                Next::EndOfData => return Ok(()),
+                Next::Filemark => {
+                    source.lock().expect("no holder panics").pass_filemark();
+                    self.send(Op::Filemarks { end: to, count: 1, immediate: true })?;
+                    in_a_row += 1;
+                    if in_a_row == filemarks {
+                        return Ok(());
+                    }
+                }
+                Next::Record { length } => {
+                    in_a_row = 0;
+                    let data = self.read_one_record(source, length)?;
+                    let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
+                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
+                }
+            }
+        }
+    }
+
+    fn read_one_record(&mut self, tape: &std::sync::Mutex<super::ends::cartridge::Tape>, length: u32) -> Run<Vec<Bytes>> {
+        if length > MAX_STREAM_TRANSFER {
+            return Err(source_fault(FaultKind::Torn));
+        }
+        let mut memory = Vec::new();
+        for _ in 0..(length as usize).div_ceil(BUFFER) {
+            memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
+        }
+        let read = tape.lock().expect("no holder panics").read_record(&mut pieces(&mut memory, 0, length as usize));
+        read.map_err(source_fault)?;
+        self.shared.read.fetch_add(u64::from(length), Ordering::Relaxed);
+        let mut rest = length as usize;
+        let parts = memory.into_iter().map(|buffer| {
+            let len = rest.min(BUFFER);
+            rest -= len;
+            buffer.freeze(len)
+        });
+        Ok(parts.collect())
+    }
+
+    /// Blocks as they are, beside the residue.
+    fn block_image(&mut self, from: EndIndex, from_at: u64, to: EndIndex, range: ByteRange) -> Run {
+        self.under_way.push((to, range));
+        if let (OpenEnd::Raw(_), OpenEnd::Raw(_)) = (self.end(from)?, self.end(to)?) {
+            self.shared.read.fetch_add(range.len, Ordering::Relaxed);
+            return self.send(Op::Range { from, from_at, end: to, at: range.start, len: range.len });
+        }
+        let residue = std::mem::take(&mut self.source);
+        let mut done = 0;
+        while done < range.len {
+            let len = (range.len - done).min(BUFFER as u64);
+            self.read_blocks(from, from_at + done, len)?;
+            let data = self.source.take(len);
+            self.send(Op::Blocks { end: to, at: range.start + done, data, len })?;
+            done += len;
+        }
+        self.source = residue;
+        Ok(())
     }
 
     fn position(
@@ -146,13 +241,17 @@ impl<'a> Engine<'a> {
         if let Source::Inline { offset, len } = copy.from {
             self.destination.push(part(&self.inline, offset, len).ok_or(Halt::Fault(None, FaultKind::BadJob))?);
         }
-        self.process(&mut input, &mut output, process)?;
+        if copy.hold {
+            self.held.get_or_insert_default();
+        }
+        self.process(&mut input, &mut output, process, copy.hold)?;
         self.end_of_segment(step, copy, &mut output)
     }
 
     /// Makes `left` bytes destination data, reading as many as are needed, and writes whole transfers as they come about.
-    fn process(&mut self, input: &mut Input, output: &mut Output, mut left: u64) -> Run {
+    fn process(&mut self, input: &mut Input, output: &mut Output, mut left: u64, hold: bool) -> Run {
         loop {
+            self.hold(left, hold);
             left -= match output.to {
                 Destination::Discard => self.source.drop_front(left),
                 _ => self.source.move_to(left, &mut self.destination),
@@ -161,6 +260,7 @@ impl<'a> Engine<'a> {
             if left > 0 {
                 // What a read brought before it failed is still written.
                 if let Err(halt) = self.read(input, left) {
+                    self.hold(left, hold);
                     self.source.move_to(left, &mut self.destination);
                     self.write_whole(output)?;
                     return Err(halt);
@@ -170,6 +270,13 @@ impl<'a> Engine<'a> {
             } else {
                 return Ok(());
             }
+        }
+    }
+
+    /// Keeps a copy of what is processed next.
+    fn hold(&mut self, count: u64, hold: bool) {
+        if let Some(held) = self.held.as_mut().filter(|_| hold) {
+            self.source.front(count).for_each(|piece| held.keep(piece));
         }
     }
 
@@ -392,7 +499,7 @@ impl<'a> Engine<'a> {
         let block = u64::from(self.block_length(from)?);
         let whole_reads = matches!(copy.from, Source::Bytes { .. }) || process.is_multiple_of(block);
         let len = copy.output.unwrap_or(process);
-        let exact = whole_reads && len == process && process.is_multiple_of(output.unit);
+        let exact = !copy.hold && whole_reads && len == process && process.is_multiple_of(output.unit);
         if !exact || process == 0 || !self.source.is_empty() || !self.destination.is_empty() {
             return Ok(false);
         }

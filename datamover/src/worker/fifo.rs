@@ -82,6 +82,15 @@ impl Fifo {
         count
     }
 
+    /// The first `count` bytes, or all, piece by piece.
+    pub fn front(&self, count: u64) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().scan(count, |left, piece| {
+            let len = (piece.bytes.len() as u64).min(*left);
+            *left -= len;
+            (len > 0).then(|| &piece.bytes[..len as usize])
+        })
+    }
+
     /// Drops all.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -130,6 +139,7 @@ mod tests {
         to.unpin();
         assert_eq!((from.len(), to.len()), (2, 7));
         assert_eq!(to.take(7).concat(), b"abcde\0\0");
+        assert_eq!(from.front(1).collect::<Vec<_>>().concat(), b"f");
         assert_eq!(from.drop_front(9), 2);
         assert!(from.is_empty());
     }

@@ -12,6 +12,7 @@ use protocol::cartridge::TapePosition;
 use protocol::mover::ends::End;
 use protocol::mover::{Action, CopyJob, Destination, Fault, FaultKind, Move, Outcome, Source, Transfer};
 use protocol::units::ByteRange;
+use protocol::xcopy::MAX_STREAM_TRANSFER;
 use tracing::debug;
 
 use super::buffers::{BUFFER, Pool};
@@ -92,21 +93,25 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
     let priority = io_priority(job.priority);
     let pool = Pool::new(buffers(&job));
     let (operations, queue) = sync_channel(OPERATIONS);
-    let (dropped, cancelled) = thread::scope(|scope| {
+    let (ended, cancelled) = thread::scope(|scope| {
         let writer = scope.spawn(|| {
             set_priority(priority);
             Writer::new(&ends, link, &shared).run(queue)
         });
         set_priority(priority);
         let engine = Engine::new(&ends, Bytes::from(job.inline), pool, operations, &shared);
-        let dropped = engine.run(&job.steps);
+        let ended = engine.run(&job.steps);
         // The engine is gone, and its end of the queue with it: the writer finishes.
-        (dropped, writer.join().expect("the writer does not panic"))
+        (ended, writer.join().expect("the writer does not panic"))
     });
+    if let Some(held) = ended.held {
+        let (data, discarded) = held.into_parts();
+        link.held(data, discarded);
+    }
     match shared.fault.into_inner().expect("no holder panics") {
         Some(fault) => Outcome::Fault(fault),
         None if cancelled => Outcome::Cancelled,
-        None => Outcome::Copied { dropped },
+        None => Outcome::Copied { dropped: ended.dropped },
     }
 }
 
@@ -116,7 +121,10 @@ fn is_sound(job: &CopyJob) -> bool {
         && job.steps.iter().all(|step| match &step.action {
             Action::Move(copy) => move_is_sound(copy),
             Action::Locate { object, .. } => *object <= MOST,
-            Action::WriteFilemarks { .. } | Action::Space { .. } | Action::Nothing => true,
+            Action::BlockImage { from_at, to_at, len, .. } => [from_at, to_at, len].into_iter().all(|number| *number <= MOST),
+            Action::WriteFilemarks { .. } | Action::Space { .. } | Action::TapeImage { .. } | Action::Ask | Action::Nothing => {
+                true
+            }
         })
 }
 
@@ -173,6 +181,7 @@ fn buffers(job: &CopyJob) -> usize {
             let destination = if let Destination::Stream { transfer, .. } = copy.to { transfer.bytes() } else { 0 };
             source.saturating_add(destination)
         }
+        Action::TapeImage { .. } => u64::from(MAX_STREAM_TRANSFER),
         _ => 0,
     });
     let needed = largest.max().unwrap_or(0).saturating_mul(2).saturating_add(BUFFER_LEAST);

@@ -17,6 +17,9 @@ pub trait Link: Send + Sync {
     /// What became of a tape.
     fn tape(&self, end: EndIndex, report: TapeReport);
 
+    /// What was processed for the application client too, the last of it; `discarded` when there was more.
+    fn held(&self, data: Vec<u8>, discarded: bool);
+
     /// How far it is: the segment that is being written, bytes read, bytes written.
     fn progress(&self, segment: u32, read: u64, written: ByMethod);
 }

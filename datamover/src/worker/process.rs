@@ -162,6 +162,10 @@ impl Link for SocketLink {
         self.tell(&FromMover::Tape { job: self.job, end, report });
     }
 
+    fn held(&self, data: Vec<u8>, discarded: bool) {
+        self.tell(&FromMover::Held { job: self.job, data, discarded });
+    }
+
     fn progress(&self, segment: u32, read: u64, written: ByMethod) {
         self.tell(&FromMover::Progress { job: self.job, segment, read, written });
     }

@@ -96,6 +96,11 @@ pub enum Op {
         /// The tape.
         end: EndIndex,
     },
+    /// The target is asked whether a segment may be passed.
+    Ask {
+        /// Its number.
+        segment: u32,
+    },
     /// Tells the engine when all before is written.
     Barrier(SyncSender<()>),
     /// The engine cannot go on; all before counts.
@@ -252,6 +257,10 @@ impl<'a> Writer<'a> {
                 let report = self.report(end, Vec::new())?;
                 self.link.tape(end, report);
                 Ok(())
+            }
+            Op::Ask { segment } => {
+                self.flush()?;
+                self.link.ask(Question::Segment { segment }).map_err(destination)
             }
             Op::Barrier(reached) => {
                 self.flush()?;

@@ -140,6 +140,6 @@ impl Plan {
             });
             done += count;
         }
-        list.emit_lid1()
+        list.emit()
     }
 }

@@ -58,10 +58,41 @@ impl LogicalUnit {
     /// # Errors
     /// As [`super::Client::command`].
     pub async fn extended_copy_reply(&self, list: Bytes) -> Result<Reply, ClientError> {
+        self.third_party_copy_out(0x00, list).await
+    }
+
+    /// THIRD-PARTY COPY OUT of any service action with a parameter list: EXTENDED COPY(LID4) is 01h.
+    ///
+    /// # Errors
+    /// As [`super::Client::command`].
+    pub async fn third_party_copy_out(&self, service_action: u8, list: Bytes) -> Result<Reply, ClientError> {
         let mut cdb = [0; 16];
-        cdb[0] = OPERATION_CODE_EXTENDED_COPY;
+        (cdb[0], cdb[1]) = (OPERATION_CODE_EXTENDED_COPY, service_action & 0x1F);
         cdb[10..14].copy_from_slice(&(list.len() as u32).to_be_bytes());
         self.long(&cdb, if list.is_empty() { Data::None } else { Data::Out(list) }).await
+    }
+
+    /// COPY OPERATION ABORT: waits until nothing of the copy moves any more.
+    ///
+    /// # Errors
+    /// As [`super::Client::command`].
+    pub async fn copy_operation_abort(&self, list_identifier: u32) -> Result<Reply, ClientError> {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1]) = (OPERATION_CODE_EXTENDED_COPY, 0x1C);
+        cdb[2..6].copy_from_slice(&list_identifier.to_be_bytes());
+        self.long(&cdb, Data::None).await
+    }
+
+    /// A RECEIVE COPY command with a list identifier of 32 bits: STATUS(LID4) is 05h, DATA(LID4) 06h, ROD TOKEN INFORMATION 07h.
+    ///
+    /// # Errors
+    /// As [`super::Client::command`].
+    pub async fn receive_copy_lid4_reply(&self, action: u8, list_identifier: u32, allocation: u32) -> Result<Reply, ClientError> {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1]) = (OPERATION_CODE_RECEIVE_COPY, action & 0x1F);
+        cdb[2..6].copy_from_slice(&list_identifier.to_be_bytes());
+        cdb[10..14].copy_from_slice(&allocation.to_be_bytes());
+        self.command(&cdb, if allocation == 0 { Data::None } else { Data::In(allocation) }).await
     }
 
     /// RECEIVE COPY OPERATING PARAMETERS.

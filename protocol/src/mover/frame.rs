@@ -76,6 +76,7 @@ mod tests {
             output: None,
             source_pad: false,
             destination_pad: true,
+            hold: false,
         };
         let within = ByteRange { start: 0, len: 1 << 30 };
         let job = CopyJob {

@@ -72,7 +72,31 @@ pub enum Action {
         /// Logical object number.
         object: u64,
     },
-    /// 07h: the target has done it.
+    /// 13h: records and filemarks as they are.
+    TapeImage {
+        /// The tape that is read.
+        from: EndIndex,
+        /// The tape that is written.
+        to: EndIndex,
+        /// Consecutive filemarks that end it; 0: none do.
+        filemarks: u32,
+    },
+    /// 16h.
+    BlockImage {
+        /// The disk that is read.
+        from: EndIndex,
+        /// Its first byte.
+        from_at: u64,
+        /// The disk that is written.
+        to: EndIndex,
+        /// Its first byte.
+        to_at: u64,
+        /// Bytes, all of which both disks have.
+        len: u64,
+    },
+    /// 14h, and what the target can only tell of a segment when all before it is done: it is asked.
+    Ask,
+    /// 07h and 15h: the target does it.
     Nothing,
 }
 
@@ -100,6 +124,8 @@ pub struct Move {
     pub source_pad: bool,
     /// PAD of the destination CSCD.
     pub destination_pad: bool,
+    /// The target is also given what is processed: the last [`crate::xcopy::HELD_DATA_LIMIT`] bytes of the job's.
+    pub hold: bool,
 }
 
 /// Where source data comes from. Addresses count bytes of the end.

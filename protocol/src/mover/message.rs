@@ -84,6 +84,15 @@ pub enum FromMover {
         /// As it stands now.
         report: TapeReport,
     },
+    /// Data that was processed for the application client; once before `Done` where a segment had such.
+    Held {
+        /// The job.
+        job: JobId,
+        /// The last of it.
+        data: Vec<u8>,
+        /// There was more.
+        discarded: bool,
+    },
     /// Sent now and then, and once before `Done`.
     Progress {
         /// The job.
@@ -168,6 +177,11 @@ pub enum Question {
         end: EndIndex,
         /// Where the tape stands.
         at: TapePosition,
+    },
+    /// Whether an [`super::Action::Ask`] may be passed: all segments before it are done.
+    Segment {
+        /// Its number.
+        segment: u32,
     },
 }
 

@@ -10,7 +10,7 @@
 //!   Job (ends, steps; files beside it) ────────────▶   several jobs may run at once
 //!   ◀───────────────────────────────── Ask(Grant …)    before bytes of a local disk change
 //!   Answer(Granted) ───────────────────────────────▶
-//!   ◀──────────── Tape, GiveBack, Progress, Segment
+//!   ◀─────────────── Tape, GiveBack, Progress, Held
 //!   Throttle ──────────────────────────────────────▶
 //!   Cancel ────────────────────────────────────────▶
 //!   ◀────────────────────────────────────────── Done   nothing of the job moves any more

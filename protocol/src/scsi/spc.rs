@@ -27,14 +27,20 @@ const fn reserve_out(action: u8) -> [u8; 10] {
     [0x5F, action, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0]
 }
 
+/// With a list identifier of 32 bits.
+const fn receive_copy(action: u8) -> [u8; 16] {
+    [0x84, action, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]
+}
+
 /// All rows of this module.
 #[rustfmt::skip]
 pub const COMMANDS: &[&CommandSpec] = &[
     &TEST_UNIT_READY, &REQUEST_SENSE, &INQUIRY, &MODE_SELECT_6, &RESERVE_6, &RELEASE_6, &MODE_SENSE_6, &START_STOP_UNIT,
     &PREVENT_ALLOW_MEDIUM_REMOVAL, &LOG_SELECT, &LOG_SENSE, &MODE_SELECT_10, &RESERVE_10, &RELEASE_10, &MODE_SENSE_10, &READ_KEYS,
     &READ_RESERVATION, &REPORT_CAPABILITIES, &READ_FULL_STATUS, &REGISTER, &RESERVE, &RELEASE, &CLEAR, &PREEMPT,
-    &PREEMPT_AND_ABORT, &REGISTER_AND_IGNORE_EXISTING_KEY, &REGISTER_AND_MOVE, &EXTENDED_COPY, &RECEIVE_COPY_STATUS,
-    &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS, &RECEIVE_COPY_FAILURE_DETAILS, &REPORT_LUNS,
+    &PREEMPT_AND_ABORT, &REGISTER_AND_IGNORE_EXISTING_KEY, &REGISTER_AND_MOVE, &EXTENDED_COPY, &EXTENDED_COPY_LID4,
+    &COPY_OPERATION_ABORT, &RECEIVE_COPY_STATUS, &RECEIVE_COPY_DATA, &RECEIVE_COPY_OPERATING_PARAMETERS,
+    &RECEIVE_COPY_FAILURE_DETAILS, &RECEIVE_COPY_STATUS_LID4, &RECEIVE_COPY_DATA_LID4, &REPORT_LUNS,
     &REPORT_TARGET_PORT_GROUPS, &REPORT_SUPPORTED_OPERATION_CODES, &REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS,
 ];
 
@@ -101,6 +107,12 @@ pub const REGISTER_AND_MOVE: CommandSpec =
 /// EXTENDED COPY(LID1).
 pub const EXTENDED_COPY: CommandSpec =
     action("EXTENDED COPY(LID1)", &[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::Out);
+/// EXTENDED COPY(LID4).
+pub const EXTENDED_COPY_LID4: CommandSpec =
+    action("EXTENDED COPY(LID4)", &[0x83, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::Out);
+/// COPY OPERATION ABORT.
+pub const COPY_OPERATION_ABORT: CommandSpec =
+    action("COPY OPERATION ABORT", &[0x83, 0x1C, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], DataDirection::None);
 /// RECEIVE COPY STATUS(LID1).
 pub const RECEIVE_COPY_STATUS: CommandSpec = action(
     "RECEIVE COPY STATUS(LID1)",
@@ -122,6 +134,10 @@ pub const RECEIVE_COPY_FAILURE_DETAILS: CommandSpec = action(
     &[0x84, 0x04, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
     DataDirection::In,
 );
+/// RECEIVE COPY STATUS(LID4).
+pub const RECEIVE_COPY_STATUS_LID4: CommandSpec = action("RECEIVE COPY STATUS(LID4)", &receive_copy(0x05), DataDirection::In);
+/// RECEIVE COPY DATA(LID4).
+pub const RECEIVE_COPY_DATA_LID4: CommandSpec = action("RECEIVE COPY DATA(LID4)", &receive_copy(0x06), DataDirection::In);
 /// REPORT LUNS.
 pub const REPORT_LUNS: CommandSpec =
     row("REPORT LUNS", &[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0], DataDirection::In);

@@ -1,4 +1,4 @@
-//! Segment descriptors as they lie in the list. SPC-4, "Segment descriptors", tables 147 to 162.
+//! Segment descriptors as they lie in the list. SPC-4, "Segment descriptors", tables 147 to 166.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -41,4 +41,12 @@ layouts! {
     TapeCount: 12 { header: Header, flags: u8, count: U24 }
     /// 12h.
     TapeLocate: 12 { header: Header, object: U32 }
+    /// 13h.
+    TapeImage: 12 { header: Header, count: U32 }
+    /// 14h.
+    RegisterKey: 28 { header: Header, key: U64, action_key: U64, reserved_24: [u8; 4] }
+    /// 16h of the length that table 166 says.
+    BlockImage32: 28 { header: Header, from: U64, to: U64, blocks: U32 }
+    /// 16h with the fields that table 166 shows.
+    BlockImage64: 32 { header: Header, from: U64, to: U64, blocks: U64 }
 }

@@ -1,7 +1,6 @@
 //! The EXTENDED COPY parameter list: built by an agent, parsed by a copy manager.
 //!
-//! [`List`] is one value for both list formats; today LID1 is read and written. What is checked here needs no device: form,
-//! limits and supported descriptor types. Follows SPC-4, "EXTENDED COPY parameter list" and "Shared EXTENDED COPY parameter list
+//! [`List`] is one value for both list formats. What is checked here needs no device: form, limits and supported descriptor types. Follows SPC-4, "EXTENDED COPY parameter list" and "Shared EXTENDED COPY parameter list
 //! fields".
 
 use bytes::Bytes;
@@ -23,14 +22,50 @@ pub enum ListIdUsage {
     None,
 }
 
+/// Which of the two formats a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListFormat {
+    /// EXTENDED COPY(LID1): an identifier of 8 bits, lengths of 32, and the first CSCD descriptor has the id 0000h.
+    #[default]
+    Lid1,
+    /// EXTENDED COPY(LID4): an identifier of 32 bits, lengths of 16, and the first CSCD descriptor has the id 0001h: the header
+    /// takes the place of 0000h.
+    Lid4,
+}
+
+impl ListFormat {
+    /// Bytes before the first CSCD descriptor.
+    #[must_use]
+    pub const fn header_length(self) -> usize {
+        match self {
+            Self::Lid1 => LIST_HEADER_LENGTH,
+            Self::Lid4 => LIST_HEADER_LENGTH + CSCD_LENGTH,
+        }
+    }
+
+    /// Id of the first CSCD descriptor.
+    const fn first_id(self) -> u16 {
+        match self {
+            Self::Lid1 => 0,
+            Self::Lid4 => 1,
+        }
+    }
+}
+
 /// An EXTENDED COPY parameter list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct List {
+    /// As which it is read and written.
+    pub format: ListFormat,
+    /// IMMED: the command ends before the first segment is processed. Only in a LID4 list.
+    pub immediate: bool,
+    /// G_SENSE: sense data with GOOD. Only in a LID4 list.
+    pub good_with_sense: bool,
     /// LIST IDENTIFIER; eight bits in a LID1 list.
     pub id: u32,
     /// LIST ID USAGE.
     pub usage: ListIdUsage,
-    /// PRIORITY, three bits; a hint that is not used.
+    /// PRIORITY, three bits; 0 is the highest.
     pub priority: u8,
     /// STR; a hint that is not used.
     pub sequential_striped: bool,
@@ -49,10 +84,22 @@ impl List {
         Self { id: u32::from(id), ..Self::default() }
     }
 
+    /// An empty list of EXTENDED COPY(LID4).
+    #[must_use]
+    pub fn lid4(id: u32) -> Self {
+        Self { id, format: ListFormat::Lid4, ..Self::default() }
+    }
+
     /// Adds a CSCD and gives the id that segments name it by.
     pub fn cscd(&mut self, descriptor: CscdDescriptor) -> CscdId {
         self.cscds.push(descriptor);
-        CscdId((self.cscds.len() - 1) as u16)
+        CscdId(self.cscds.len() as u16 - 1 + self.format.first_id())
+    }
+
+    /// The position in [`List::cscds`] of a CSCD that segments name by an id; `None` for special ids and such that none has.
+    #[must_use]
+    pub fn cscd_index(&self, id: CscdId) -> Option<usize> {
+        id.index()?.checked_sub(usize::from(self.format.first_id())).filter(|index| *index < self.cscds.len())
     }
 
     /// Adds a segment with CAT = 0.
@@ -63,7 +110,7 @@ impl List {
 
     /// Adds a segment with CAT = 1: its residue goes to the next segment.
     pub fn push_cat(&mut self, segment: Segment) -> &mut Self {
-        self.segments.push(SegmentDescriptor { cat: true, segment });
+        self.segments.push(SegmentDescriptor::new(true, segment));
         self
     }
 
@@ -76,7 +123,7 @@ impl List {
     /// Byte of the list at which a CSCD descriptor begins.
     #[must_use]
     pub const fn cscd_at(&self, index: usize) -> usize {
-        LIST_HEADER_LENGTH + CSCD_LENGTH * index
+        self.format.header_length() + CSCD_LENGTH * index
     }
 
     /// Byte of the list at which a segment descriptor begins, or the inline data for an index behind the last.
@@ -85,22 +132,38 @@ impl List {
         self.cscd_at(self.cscds.len()) + self.segments.iter().take(index).map(SegmentDescriptor::length).sum::<usize>()
     }
 
-    /// Writes the list in the format of EXTENDED COPY(LID1).
+    /// Writes the list in its format.
     #[must_use]
-    pub fn emit_lid1(&self) -> Vec<u8> {
+    pub fn emit(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.length());
         let usage = match self.usage {
             ListIdUsage::Hold => 0b00,
             ListIdUsage::MayDiscard => 0b10,
             ListIdUsage::None => 0b11,
         };
-        out.push(self.id as u8);
-        out.push(u8::from(self.sequential_striped) << 5 | usage << 3 | self.priority & 0x07);
-        out.extend_from_slice(&((self.cscds.len() * CSCD_LENGTH) as u16).to_be_bytes());
-        out.extend_from_slice(&[0; 4]);
+        let hints = u8::from(self.sequential_striped) << 5 | usage << 3 | self.priority & 0x07;
+        let cscds = self.cscds.len() * CSCD_LENGTH;
         let segments = self.segment_at(self.segments.len()) - self.segment_at(0);
-        out.extend_from_slice(&(segments as u32).to_be_bytes());
-        out.extend_from_slice(&(self.inline.len() as u32).to_be_bytes());
+        out.resize(self.format.header_length(), 0);
+        out[1] = hints;
+        match self.format {
+            ListFormat::Lid1 => {
+                out[0] = self.id as u8;
+                out[2..4].copy_from_slice(&(cscds as u16).to_be_bytes());
+                out[8..12].copy_from_slice(&(segments as u32).to_be_bytes());
+                out[12..16].copy_from_slice(&(self.inline.len() as u32).to_be_bytes());
+            }
+            ListFormat::Lid4 => {
+                out[0] = PARAMETER_LIST_FORMAT;
+                out[2..4].copy_from_slice(&(CSCD_LENGTH as u16).to_be_bytes());
+                out[15] = u8::from(self.good_with_sense) << 1 | u8::from(self.immediate);
+                out[16] = HEADER_CSCD_TYPE;
+                out[20..24].copy_from_slice(&self.id.to_be_bytes());
+                out[42..44].copy_from_slice(&(cscds as u16).to_be_bytes());
+                out[44..46].copy_from_slice(&(segments as u16).to_be_bytes());
+                out[46..48].copy_from_slice(&(self.inline.len() as u16).to_be_bytes());
+            }
+        }
         self.cscds.iter().for_each(|cscd| out.extend_from_slice(&cscd.emit()));
         self.segments.iter().for_each(|segment| segment.emit(&mut out));
         out.extend_from_slice(&self.inline);
@@ -115,47 +178,108 @@ impl List {
     pub fn parse_lid1(list: &Bytes, manager: DeviceType) -> Result<Self, ListError> {
         let header: &[u8; LIST_HEADER_LENGTH] = list.first_chunk().ok_or(ListError::Length)?;
         let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
-        let cscd_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        let (segment_length, inline_length) = (word(8), word(12));
+        let cscds = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let parts = Parts { format: ListFormat::Lid1, cscds, cscds_field: 2, segments: word(8), inline: word(12) };
+        let head = Self { id: u32::from(header[0]), ..Self::head(header[1])? };
+        if head.usage == ListIdUsage::None && head.id != 0 {
+            parts.check(list)?;
+            return Err(ListError::field(0));
+        }
+        parts.read(list, manager, head)
+    }
 
-        // In the order of the standard's text: lengths before counts, counts before types.
-        if cscd_length + segment_length > MAX_DESCRIPTOR_LIST_LENGTH || inline_length > MAX_INLINE_DATA_LENGTH {
-            return Err(ListError::Length);
+    /// Reads the list of an EXTENDED COPY(LID4), as [`List::parse_lid1`] does.
+    ///
+    /// # Errors
+    /// As [`List::parse_lid1`].
+    pub fn parse_lid4(list: &Bytes, manager: DeviceType) -> Result<Self, ListError> {
+        let header: &[u8; LIST_HEADER_LENGTH + CSCD_LENGTH] = list.first_chunk().ok_or(ListError::Length)?;
+        let half = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
+        if header[0] != PARAMETER_LIST_FORMAT {
+            return Err(ListError::field(0));
         }
-        let segments_at = LIST_HEADER_LENGTH + cscd_length;
-        let inline_at = segments_at + segment_length;
-        if inline_at + inline_length > list.len() {
-            return Err(ListError::Length);
-        }
-        if !cscd_length.is_multiple_of(CSCD_LENGTH) {
+        if half(2) != CSCD_LENGTH {
             return Err(ListError::field(2));
         }
-        if cscd_length / CSCD_LENGTH > MAX_CSCDS {
-            return Err(ListError::TooManyCscds);
+        if header[16] != HEADER_CSCD_TYPE {
+            return Err(ListError::field(16));
         }
-        let usage = match header[1] >> 3 & 0b11 {
+        let parts = Parts { format: ListFormat::Lid4, cscds: half(42), cscds_field: 42, segments: half(44), inline: half(46) };
+        let head = Self {
+            id: u32::from_be_bytes([header[20], header[21], header[22], header[23]]),
+            immediate: header[15] & 0x01 != 0,
+            good_with_sense: header[15] & 0x02 != 0,
+            ..Self::head(header[1])?
+        };
+        if head.immediate && (head.good_with_sense || head.usage == ListIdUsage::None) {
+            return Err(ListError::Immediate);
+        }
+        if head.usage == ListIdUsage::None && head.id != 0 {
+            parts.check(list)?;
+            return Err(ListError::field(20));
+        }
+        parts.read(list, manager, head)
+    }
+
+    /// STR, LIST ID USAGE and PRIORITY, which both formats have in byte 1.
+    fn head(byte: u8) -> Result<Self, ListError> {
+        let usage = match byte >> 3 & 0b11 {
             0b00 => ListIdUsage::Hold,
             0b10 => ListIdUsage::MayDiscard,
-            0b11 if header[0] != 0 => return Err(ListError::field(0)),
             0b11 => ListIdUsage::None,
             _ => return Err(ListError::Field { byte: 1, bit: Some(4) }),
         };
-        let raw = RawSegment::cut(&list[..inline_at], segments_at)?;
-        Ok(Self {
-            id: u32::from(header[0]),
-            usage,
-            priority: header[1] & 0x07,
-            sequential_striped: header[1] & 0x20 != 0,
-            cscds: parse_cscds(&list[..segments_at])?,
-            segments: raw.into_iter().map(|segment| segment.parse(manager)).collect::<Result<_, _>>()?,
-            inline: list.slice(inline_at..inline_at + inline_length),
+        Ok(Self { usage, priority: byte & 0x07, sequential_striped: byte & 0x20 != 0, ..Self::default() })
+    }
+}
+
+/// Bytes of the parts of a list, as its header says.
+struct Parts {
+    format: ListFormat,
+    cscds: usize,
+    /// Byte of the header that holds CSCD DESCRIPTOR LIST LENGTH.
+    cscds_field: usize,
+    segments: usize,
+    inline: usize,
+}
+
+impl Parts {
+    /// In the order of the standard's text: lengths before counts, counts before types.
+    fn check(&self, list: &Bytes) -> Result<(), ListError> {
+        if self.cscds + self.segments > MAX_DESCRIPTOR_LIST_LENGTH || self.inline > MAX_INLINE_DATA_LENGTH {
+            return Err(ListError::Length);
+        }
+        if self.format.header_length() + self.cscds + self.segments + self.inline > list.len() {
+            return Err(ListError::Length);
+        }
+        if !self.cscds.is_multiple_of(CSCD_LENGTH) {
+            return Err(ListError::field(self.cscds_field));
+        }
+        if self.cscds / CSCD_LENGTH > MAX_CSCDS {
+            return Err(ListError::TooManyCscds { field: self.cscds_field });
+        }
+        Ok(())
+    }
+
+    fn read(&self, list: &Bytes, manager: DeviceType, head: List) -> Result<List, ListError> {
+        self.check(list)?;
+        let cscds_at = self.format.header_length();
+        let segments_at = cscds_at + self.cscds;
+        let inline_at = segments_at + self.segments;
+        let raw = RawSegment::cut(&list[..inline_at], segments_at, self.format)?;
+        Ok(List {
+            format: self.format,
+            cscds: parse_cscds(&list[..segments_at], cscds_at)?,
+            segments: raw.into_iter().map(|segment| segment.parse(manager, head.usage)).collect::<Result<_, _>>()?,
+            inline: list.slice(inline_at..inline_at + self.inline),
+            ..head
         })
     }
 }
 
-fn parse_cscds(list: &[u8]) -> Result<Vec<CscdDescriptor>, ListError> {
-    let (chunks, _) = list[LIST_HEADER_LENGTH..].as_chunks::<CSCD_LENGTH>();
-    let at = |index: usize| LIST_HEADER_LENGTH + index * CSCD_LENGTH;
+fn parse_cscds(list: &[u8], begin: usize) -> Result<Vec<CscdDescriptor>, ListError> {
+    let (chunks, _) = list[begin..].as_chunks::<CSCD_LENGTH>();
+    let at = |index: usize| begin + index * CSCD_LENGTH;
     chunks
         .iter()
         .enumerate()
@@ -176,7 +300,7 @@ struct RawSegment<'a> {
 
 impl<'a> RawSegment<'a> {
     /// Cuts what lies between `at` and the end of `list`.
-    fn cut(list: &'a [u8], mut at: usize) -> Result<Vec<Self>, ListError> {
+    fn cut(list: &'a [u8], mut at: usize, format: ListFormat) -> Result<Vec<Self>, ListError> {
         let mut segments = Vec::new();
         while at < list.len() {
             let header: &[u8; 4] = list[at..].first_chunk().ok_or(ListError::Length)?;
@@ -186,12 +310,13 @@ impl<'a> RawSegment<'a> {
             at += length;
         }
         if segments.len() > MAX_SEGMENTS {
-            return Err(ListError::TooManySegments);
+            let field = if format == ListFormat::Lid1 { 8 } else { 44 };
+            return Err(ListError::TooManySegments { field });
         }
         Ok(segments)
     }
 
-    fn parse(self, manager: DeviceType) -> Result<SegmentDescriptor, ListError> {
+    fn parse(self, manager: DeviceType, usage: ListIdUsage) -> Result<SegmentDescriptor, ListError> {
         let code = self.bytes[0];
         let unsupported = ListError::UnsupportedSegment { code, byte: self.at };
         let row = SegmentType::of(code).filter(|row| row.supported_on(manager)).ok_or(unsupported)?;
@@ -202,7 +327,9 @@ impl<'a> RawSegment<'a> {
         if !right_length {
             return Err(ListError::field(self.at + 2));
         }
-        SegmentDescriptor::parse(self.bytes).map_err(|fault| ListError::field(self.at + fault.byte))
+        let descriptor = SegmentDescriptor::parse(self.bytes).map_err(|fault| ListError::field(self.at + fault.byte))?;
+        // Nobody could ask for what is held of a copy without a name.
+        if descriptor.hold && usage == ListIdUsage::None { Err(ListError::field(self.at)) } else { Ok(descriptor) }
     }
 }
 
@@ -214,10 +341,19 @@ pub enum ListError {
     Length,
     /// More than [`MAX_CSCDS`].
     #[error("too many CSCD descriptors")]
-    TooManyCscds,
+    TooManyCscds {
+        /// Byte of the length at fault.
+        field: usize,
+    },
     /// More than [`MAX_SEGMENTS`].
     #[error("too many segment descriptors")]
-    TooManySegments,
+    TooManySegments {
+        /// Byte of the length at fault.
+        field: usize,
+    },
+    /// IMMED together with what it excludes.
+    #[error("IMMED with G_SENSE or without a list identifier")]
+    Immediate,
     /// A CSCD descriptor type that is not taken here.
     #[error("CSCD descriptor type {code:02x}h is not supported")]
     UnsupportedCscd {
@@ -254,8 +390,10 @@ impl ListError {
     pub fn sense(&self) -> Sense {
         let (code, byte, bit) = match *self {
             Self::Length => ((0x1A, 0x00), None, None),
-            Self::TooManyCscds => ((0x26, 0x06), Some(2), None),
-            Self::TooManySegments => ((0x26, 0x08), Some(8), None),
+            Self::TooManyCscds { field } => ((0x26, 0x06), Some(field), None),
+            Self::TooManySegments { field } => ((0x26, 0x08), Some(field), None),
+            // The bit is in the list; the standard calls it a field of the CDB all the same.
+            Self::Immediate => return Sense::INVALID_FIELD_IN_CDB,
             Self::UnsupportedCscd { byte, .. } => ((0x26, 0x07), Some(byte), None),
             Self::UnsupportedSegment { byte, .. } => ((0x26, 0x09), Some(byte), None),
             Self::Field { byte, bit } => ((0x26, 0x00), Some(byte), bit),
@@ -267,3 +405,8 @@ impl ListError {
         }
     }
 }
+
+/// PARAMETER LIST FORMAT of a LID4 list.
+const PARAMETER_LIST_FORMAT: u8 = 0x01;
+/// HEADER CSCD DESCRIPTOR TYPE CODE of a LID4 list.
+const HEADER_CSCD_TYPE: u8 = 0xFF;

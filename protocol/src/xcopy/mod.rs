@@ -10,11 +10,12 @@
 pub mod cscd;
 mod layout;
 pub mod list;
+pub mod operation;
 pub mod results;
 pub mod segment;
 
 pub use cscd::{CscdDescriptor, CscdId, CscdParameters, Designator};
-pub use list::{List, ListError, ListIdUsage};
+pub use list::{List, ListError, ListFormat, ListIdUsage};
 pub use segment::{CountOf, Segment, SegmentDescriptor};
 
 /// Bytes of the EXTENDED COPY(LID1) parameter list header. SPC-4, "EXTENDED COPY(LID1) command".
@@ -30,6 +31,8 @@ pub const MAX_SEGMENTS: usize = 4096;
 pub const MAX_DESCRIPTOR_LIST_LENGTH: usize = MAX_CSCDS * CSCD_LENGTH + MAX_SEGMENTS * 32;
 /// MAXIMUM INLINE DATA LENGTH.
 pub const MAX_INLINE_DATA_LENGTH: usize = 1 << 20;
+/// HELD DATA LIMIT: of what a copy processes for the application client too, so many of the last bytes are kept.
+pub const HELD_DATA_LIMIT: usize = 64 << 10;
 /// MAXIMUM STREAM DEVICE TRANSFER SIZE: the longest record a drive here takes (READ BLOCK LIMITS has 24 bits).
 pub const MAX_STREAM_TRANSFER: u32 = 0xFF_FFFF;
 /// Records of one transfer with FIXED=1: as many as blocks of 512 bytes are in the longest. Every record has framing and sums of its
@@ -38,10 +41,12 @@ pub const MAX_TRANSFER_RECORDS: u32 = 1 << 15;
 /// MAXIMUM CONCURRENT COPIES, and also TOTAL CONCURRENT COPIES.
 pub const MAX_CONCURRENT_COPIES: u8 = 64;
 
-/// Service actions of THIRD-PARTY COPY OUT (83h) that copy managers here have, ascending: EXTENDED COPY(LID1).
-pub const COPY_OUT_ACTIONS: &[u8] = &[0x00];
-/// Service actions of THIRD-PARTY COPY IN (84h), ascending: STATUS(LID1), OPERATING PARAMETERS, FAILURE DETAILS(LID1).
-pub const COPY_IN_ACTIONS: &[u8] = &[0x00, 0x03, 0x04];
+/// Service actions of THIRD-PARTY COPY OUT (83h) that copy managers here have, ascending: EXTENDED COPY(LID1) and (LID4), COPY
+/// OPERATION ABORT.
+pub const COPY_OUT_ACTIONS: &[u8] = &[0x00, 0x01, 0x1C];
+/// Service actions of THIRD-PARTY COPY IN (84h), ascending: STATUS(LID1), DATA(LID1), OPERATING PARAMETERS, FAILURE
+/// DETAILS(LID1), STATUS(LID4), DATA(LID4).
+pub const COPY_IN_ACTIONS: &[u8] = &[0x00, 0x01, 0x03, 0x04, 0x05, 0x06];
 
 #[cfg(test)]
 mod tests;

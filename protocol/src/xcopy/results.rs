@@ -6,8 +6,8 @@
 use super::cscd::{CSCD_TYPES, CscdId};
 use super::segment::SEGMENT_TYPES;
 use super::{
-    COPY_IN_ACTIONS, COPY_OUT_ACTIONS, MAX_CONCURRENT_COPIES, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH, MAX_INLINE_DATA_LENGTH,
-    MAX_SEGMENTS, MAX_STREAM_TRANSFER,
+    COPY_IN_ACTIONS, COPY_OUT_ACTIONS, HELD_DATA_LIMIT, MAX_CONCURRENT_COPIES, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH,
+    MAX_INLINE_DATA_LENGTH, MAX_SEGMENTS, MAX_STREAM_TRANSFER,
 };
 use crate::scsi::DeviceType;
 use crate::wire::{Problem, WireError};
@@ -41,19 +41,21 @@ pub struct CopyStatus {
     pub segments_processed: u16,
     /// Bytes written to copy destinations. Reported in kibibytes, mebibytes … where 32 bits do not hold it.
     pub transferred: u64,
+    /// HDD: held data has been discarded.
+    pub held_data_discarded: bool,
 }
 
 impl CopyStatus {
     /// Bytes of the parameter data.
     pub const LENGTH: usize = 12;
 
-    /// As it is returned. HDD is zero: no data is held.
+    /// As it is returned.
     #[must_use]
     pub fn emit(&self) -> [u8; Self::LENGTH] {
         let (units, count) = transfer_count(self.transferred);
         let mut out = [0; Self::LENGTH];
         out[..4].copy_from_slice(&(Self::LENGTH as u32 - 4).to_be_bytes());
-        out[4] = self.status as u8;
+        out[4] = u8::from(self.held_data_discarded) << 7 | self.status as u8;
         out[5..7].copy_from_slice(&self.segments_processed.to_be_bytes());
         out[7] = units;
         out[8..].copy_from_slice(&count.to_be_bytes());
@@ -79,7 +81,8 @@ impl CopyStatus {
             return Err(wire(7, Problem::Value { field: "TRANSFER COUNT UNITS", value: u64::from(data[7]) }));
         }
         let transferred = count.saturating_mul(1 << (10 * u32::from(data[7])));
-        Ok(Self { status, segments_processed: u16::from_be_bytes([data[5], data[6]]), transferred })
+        let segments_processed = u16::from_be_bytes([data[5], data[6]]);
+        Ok(Self { status, segments_processed, transferred, held_data_discarded: data[4] & 0x80 != 0 })
     }
 }
 
@@ -91,6 +94,12 @@ fn transfer_count(bytes: u64) -> (u8, u32) {
     (0..=MAX_UNITS)
         .find_map(|units| Some((units, u32::try_from(bytes >> (10 * u32::from(units))).ok()?)))
         .unwrap_or((MAX_UNITS, 0))
+}
+
+/// Parameter data of RECEIVE COPY DATA(LID1).
+#[must_use]
+pub fn held_data_lid1(held: &[u8]) -> Vec<u8> {
+    [&(held.len() as u32).to_be_bytes()[..], held].concat()
 }
 
 /// Parameter data of RECEIVE COPY FAILURE DETAILS(LID1).
@@ -180,7 +189,7 @@ impl OperatingParameters {
             // As far as the descriptors can count.
             maximum_segment_length: u32::MAX,
             maximum_inline_data_length: MAX_INLINE_DATA_LENGTH as u32,
-            held_data_limit: 0,
+            held_data_limit: HELD_DATA_LIMIT as u32,
             maximum_stream_device_transfer_size: MAX_STREAM_TRANSFER,
             total_concurrent_copies: u16::from(MAX_CONCURRENT_COPIES),
             maximum_concurrent_copies: MAX_CONCURRENT_COPIES,
@@ -257,6 +266,7 @@ pub fn third_party_copy_page(manager: DeviceType) -> Vec<u8> {
     descriptor(&mut page, 0x000C, &supported_cscd_ids());
     descriptor(&mut page, 0x8001, &general_copy_operations(&limits));
     descriptor(&mut page, 0x9101, &stream_copy_operations(&limits));
+    descriptor(&mut page, 0xC001, &held_data(&limits));
     page
 }
 
@@ -310,4 +320,12 @@ fn general_copy_operations(limits: &OperatingParameters) -> Vec<u8> {
 /// Stream Copy Operations: 12 bytes.
 fn stream_copy_operations(limits: &OperatingParameters) -> Vec<u8> {
     [&limits.maximum_stream_device_transfer_size.to_be_bytes()[..], &[0; 8]].concat()
+}
+
+/// Held Data: 28 bytes.
+fn held_data(limits: &OperatingParameters) -> Vec<u8> {
+    let mut out = vec![0; 28];
+    out[..4].copy_from_slice(&limits.held_data_limit.to_be_bytes());
+    out[4] = limits.held_data_granularity;
+    out
 }

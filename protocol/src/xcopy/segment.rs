@@ -81,18 +81,19 @@ pub const SEGMENT_TYPES: &[SegmentType] = &[
     row(0x08, "block<o>→stream", Fixed(0x18), Everybody),
     row(0x09, "stream→block<o>", Fixed(0x18), Everybody),
     row(0x0A, "block<o>→block<o>", Fixed(0x1C), Everybody),
-    row(0x0B, "block→stream + application client", Fixed(0x14), Nobody),
-    row(0x0C, "stream→block + application client", Fixed(0x14), Nobody),
-    row(0x0D, "block→block + application client", Fixed(0x18), Nobody),
-    row(0x0E, "stream→stream + application client", Fixed(0x10), Nobody),
-    row(0x0F, "stream→discard + application client", Fixed(0x0C), Nobody),
+    row(0x0B, "block→stream + application client", Fixed(0x14), Everybody),
+    row(0x0C, "stream→block + application client", Fixed(0x14), Everybody),
+    row(0x0D, "block→block + application client", Fixed(0x18), Everybody),
+    row(0x0E, "stream→stream + application client", Fixed(0x10), Tapes),
+    row(0x0F, "stream→discard + application client", Fixed(0x0C), Everybody),
     row(0x10, "filemark→tape", Fixed(0x08), Everybody),
     row(0x11, "space→tape", Fixed(0x08), Everybody),
     row(0x12, "locate→tape", Fixed(0x08), Everybody),
-    row(0x13, "<i>tape→<i>tape", Fixed(0x08), Nobody),
-    row(0x14, "register persistent reservation key", Fixed(0x18), Nobody),
-    row(0x15, "third party persistent reservations source I_T nexus", AtLeast(0x1C), Nobody),
-    row(0x16, "<i>block→<i>block", Fixed(0x18), Nobody),
+    row(0x13, "<i>tape→<i>tape", Fixed(0x08), Tapes),
+    row(0x14, "register persistent reservation key", Fixed(0x18), Everybody),
+    row(0x15, "third party persistent reservations source I_T nexus", AtLeast(0x1C), Everybody),
+    // The table says 0018h, and shows eight bytes for the number of blocks, which is 001Ch: both are taken.
+    row(0x16, "<i>block→<i>block", AtLeast(0x18), Everybody),
     row(0xBE, "ROD←block ranges(n)", AtLeast(0x0C), Nobody),
     row(0xBF, "ROD←block range(1)", AtLeast(0x0C), Nobody),
 ];
@@ -102,13 +103,23 @@ pub const SEGMENT_TYPES: &[SegmentType] = &[
 pub struct SegmentDescriptor {
     /// CAT: residual source and destination data are kept for the next segment.
     pub cat: bool,
+    /// What is processed is also held for the application client: types 0Bh to 0Fh instead of 00h to 03h and 06h.
+    pub hold: bool,
     /// What to do.
     pub segment: Segment,
 }
 
+impl SegmentDescriptor {
+    /// Without held data.
+    #[must_use]
+    pub const fn new(cat: bool, segment: Segment) -> Self {
+        Self { cat, hold: false, segment }
+    }
+}
+
 impl From<Segment> for SegmentDescriptor {
     fn from(segment: Segment) -> Self {
-        Self { cat: false, segment }
+        Self::new(false, segment)
     }
 }
 
@@ -162,6 +173,14 @@ pub enum Segment {
     Space { destination: CscdId, code: u8, count: i32 },
     /// 12h.
     Locate { destination: CscdId, object: u32 },
+    /// 13h: ends behind so many consecutive filemarks; 0 only at the end of the data.
+    TapeImage { source: CscdId, destination: CscdId, filemarks: u32 },
+    /// 14h.
+    RegisterKey { destination: CscdId, key: u64, action_key: u64 },
+    /// 15h: the parameter list of PERSISTENT RESERVE OUT, REGISTER AND MOVE.
+    RegisterAndMove { destination: CscdId, parameters: Vec<u8> },
+    /// 16h: 0 blocks are as many as there are.
+    BlockImage { source: CscdId, destination: CscdId, blocks: u64, from: Lba, to: Lba },
 }
 
 /// What is wrong with a segment descriptor whose type is supported.
@@ -182,7 +201,7 @@ fn fixed<T: FromBytes>(bytes: &[u8]) -> Result<T, SegmentFault> {
 }
 
 impl Segment {
-    /// DESCRIPTOR TYPE CODE.
+    /// DESCRIPTOR TYPE CODE of the type that holds nothing.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
@@ -200,6 +219,22 @@ impl Segment {
             Self::WriteFilemarks { .. } => 0x10,
             Self::Space { .. } => 0x11,
             Self::Locate { .. } => 0x12,
+            Self::TapeImage { .. } => 0x13,
+            Self::RegisterKey { .. } => 0x14,
+            Self::RegisterAndMove { .. } => 0x15,
+            Self::BlockImage { .. } => 0x16,
+        }
+    }
+
+    /// DESCRIPTOR TYPE CODE of the type that does the same and also holds the processed data.
+    #[must_use]
+    pub const fn holding_code(&self) -> Option<u8> {
+        match self {
+            Self::BlockToStream { .. } | Self::StreamToBlock { .. } | Self::BlockToBlock { .. } | Self::StreamToStream { .. } => {
+                Some(self.code() + HOLDING)
+            }
+            Self::StreamToDiscard { .. } => Some(0x0F),
+            _ => None,
         }
     }
 
@@ -215,12 +250,16 @@ impl Segment {
             | Self::VerifyCscd { source, .. }
             | Self::BlockOffsetToStream { source, .. }
             | Self::StreamToBlockOffset { source, .. }
-            | Self::BlockOffsetToBlockOffset { source, .. } => Some(source),
+            | Self::BlockOffsetToBlockOffset { source, .. }
+            | Self::TapeImage { source, .. }
+            | Self::BlockImage { source, .. } => Some(source),
             Self::InlineToStream { .. }
             | Self::EmbeddedToStream { .. }
             | Self::WriteFilemarks { .. }
             | Self::Space { .. }
-            | Self::Locate { .. } => None,
+            | Self::Locate { .. }
+            | Self::RegisterKey { .. }
+            | Self::RegisterAndMove { .. } => None,
         }
     }
 
@@ -239,7 +278,11 @@ impl Segment {
             | Self::BlockOffsetToBlockOffset { destination, .. }
             | Self::WriteFilemarks { destination, .. }
             | Self::Space { destination, .. }
-            | Self::Locate { destination, .. } => Some(destination),
+            | Self::Locate { destination, .. }
+            | Self::TapeImage { destination, .. }
+            | Self::RegisterKey { destination, .. }
+            | Self::RegisterAndMove { destination, .. }
+            | Self::BlockImage { destination, .. } => Some(destination),
             Self::StreamToDiscard { .. } | Self::VerifyCscd { .. } => None,
         }
     }
@@ -251,6 +294,8 @@ impl SegmentDescriptor {
     pub fn length(&self) -> usize {
         match (&self.segment, SegmentType::of(self.segment.code()).expect("every variant has a row").length) {
             (Segment::EmbeddedToStream { data, .. }, _) => size_of::<layout::EmbeddedStream>() + data.len().next_multiple_of(4),
+            (Segment::RegisterAndMove { parameters, .. }, _) => size_of::<Header>() + parameters.len(),
+            (Segment::BlockImage { blocks, .. }, _) if *blocks > u64::from(u32::MAX) => size_of::<layout::BlockImage64>(),
             (_, Fixed(length) | AtLeast(length)) => usize::from(length) + 4,
         }
     }
@@ -259,11 +304,16 @@ impl SegmentDescriptor {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, SegmentFault> {
         let header: Header = fixed(bytes)?;
         let (source, destination) = (CscdId(header.source.get()), CscdId(header.destination.get()));
-        let segment = match header.code {
+        let (hold, code) = match header.code {
+            0x0B..=0x0E => (true, header.code - HOLDING),
+            0x0F => (true, 0x06),
+            code => (false, code),
+        };
+        let segment = match code {
             0x00 | 0x01 => {
                 let body: layout::BlockStream = fixed(bytes)?;
                 let (transfer_length, blocks, lba) = (body.transfer_length.get(), body.blocks.get(), Lba(body.lba.get()));
-                if header.code == 0x00 {
+                if code == 0x00 {
                     Segment::BlockToStream { source, destination, transfer_length, blocks, from: lba }
                 } else {
                     Segment::StreamToBlock { source, destination, transfer_length, blocks, to: lba }
@@ -295,7 +345,7 @@ impl SegmentDescriptor {
                 let body: layout::BlockOffsetStream = fixed(bytes)?;
                 let (transfer_length, bytes, lba) = (body.transfer_length.get(), body.bytes.get(), Lba(body.lba.get()));
                 let offset = body.offset.get();
-                if header.code == 0x08 {
+                if code == 0x08 {
                     Segment::BlockOffsetToStream { source, destination, transfer_length, bytes, from: lba, offset }
                 } else {
                     Segment::StreamToBlockOffset { source, destination, transfer_length, bytes, to: lba, offset }
@@ -324,9 +374,17 @@ impl SegmentDescriptor {
                 Segment::Space { destination, code: body.flags & 0x0F, count }
             }
             0x12 => Segment::Locate { destination, object: fixed::<layout::TapeLocate>(bytes)?.object.get() },
+            0x13 => Segment::TapeImage { source, destination, filemarks: fixed::<layout::TapeImage>(bytes)?.count.get() },
+            0x14 => {
+                let body: layout::RegisterKey = fixed(bytes)?;
+                Segment::RegisterKey { destination, key: body.key.get(), action_key: body.action_key.get() }
+            }
+            0x15 if !bytes.len().is_multiple_of(4) => return Err(SegmentFault { byte: 2 }),
+            0x15 => Segment::RegisterAndMove { destination, parameters: bytes[size_of::<Header>()..].to_vec() },
+            0x16 => block_image(bytes, source, destination)?,
             _ => return Err(SegmentFault { byte: 0 }),
         };
-        Ok(Self { cat: header.flags & CAT != 0, segment })
+        Ok(Self { cat: header.flags & CAT != 0, hold, segment })
     }
 
     /// Appends the descriptor's bytes.
@@ -420,13 +478,29 @@ impl SegmentDescriptor {
                 put(out, layout::TapeCount { header, flags: code & 0x0F, count: u24(*count as u32) });
             }
             Segment::Locate { object, .. } => put(out, layout::TapeLocate { header, object: U32::new(*object) }),
+            Segment::TapeImage { filemarks, .. } => put(out, layout::TapeImage { header, count: U32::new(*filemarks) }),
+            Segment::RegisterKey { key, action_key, .. } => put(
+                out,
+                layout::RegisterKey { header, key: U64::new(*key), action_key: U64::new(*action_key), reserved_24: [0; 4] },
+            ),
+            Segment::RegisterAndMove { parameters, .. } => {
+                put(out, header);
+                out.extend_from_slice(parameters);
+            }
+            Segment::BlockImage { blocks, from, to, .. } => {
+                let (from, to) = (U64::new(from.0), U64::new(to.0));
+                match u32::try_from(*blocks) {
+                    Ok(blocks) => put(out, layout::BlockImage32 { header, from, to, blocks: U32::new(blocks) }),
+                    Err(_) => put(out, layout::BlockImage64 { header, from, to, blocks: U64::new(*blocks) }),
+                }
+            }
         }
     }
 
     fn header(&self) -> Header {
         let dc = matches!(self.segment, Segment::BlockToBlock { count_of: CountOf::DestinationBlocks, .. });
         Header {
-            code: self.segment.code(),
+            code: self.segment.holding_code().filter(|_| self.hold).unwrap_or(self.segment.code()),
             flags: (u8::from(self.cat) * CAT) | (u8::from(dc) * DC),
             descriptor_length: U16::new((self.length() - 4) as u16),
             source: U16::new(self.segment.source().map_or(0, |id| id.0)),
@@ -445,6 +519,21 @@ fn embedded(bytes: &[u8], destination: CscdId) -> Result<Segment, SegmentFault> 
     Ok(Segment::EmbeddedToStream { destination, transfer_length: body.transfer_length.get(), data: data.to_vec() })
 }
 
+fn block_image(bytes: &[u8], source: CscdId, destination: CscdId) -> Result<Segment, SegmentFault> {
+    let (from, to, blocks) = match bytes.len() {
+        0x1C => {
+            let body: layout::BlockImage32 = fixed(bytes)?;
+            (body.from, body.to, u64::from(body.blocks.get()))
+        }
+        0x20 => {
+            let body: layout::BlockImage64 = fixed(bytes)?;
+            (body.from, body.to, body.blocks.get())
+        }
+        _ => return Err(SegmentFault { byte: 2 }),
+    };
+    Ok(Segment::BlockImage { source, destination, blocks, from: Lba(from.get()), to: Lba(to.get()) })
+}
+
 fn put(out: &mut Vec<u8>, layout: impl IntoBytes + zerocopy::Immutable) {
     out.extend_from_slice(layout.as_bytes());
 }
@@ -452,3 +541,5 @@ fn put(out: &mut Vec<u8>, layout: impl IntoBytes + zerocopy::Immutable) {
 /// Bits of byte 1.
 const CAT: u8 = 0x01;
 const DC: u8 = 0x02;
+/// From the code of a type to the one that also holds what it processes.
+const HOLDING: u8 = 0x0B;

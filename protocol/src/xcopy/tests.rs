@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::operation::{CopyOperationStatus, OperationStatus};
 use super::results::{CopyCommandStatus, CopyStatus, FailureDetails, OperatingParameters, third_party_copy_page};
 use super::segment::{DescriptorLength, SEGMENT_TYPES};
 use super::*;
@@ -20,6 +21,7 @@ fn golden() -> Vec<(&'static str, SegmentDescriptor)> {
             "00 01 0014 0000 0001  00 040000  0000 fe00  0000000000000800",
             SegmentDescriptor {
                 cat: true,
+                hold: false,
                 segment: Segment::BlockToStream {
                     source: A,
                     destination: B,
@@ -66,7 +68,11 @@ fn golden() -> Vec<(&'static str, SegmentDescriptor)> {
         ),
         (
             "06 01 000c 0000 0000  00 000400  00000007",
-            SegmentDescriptor { cat: true, segment: Segment::StreamToDiscard { source: A, transfer_length: 1024, bytes: 7 } },
+            SegmentDescriptor {
+                cat: true,
+                hold: false,
+                segment: Segment::StreamToDiscard { source: A, transfer_length: 1024, bytes: 7 },
+            },
         ),
         ("07 00 0008 0000 0000  01 000000", Segment::VerifyCscd { source: A, test_unit_ready: true }.into()),
         (
@@ -108,8 +114,79 @@ fn golden() -> Vec<(&'static str, SegmentDescriptor)> {
         ),
         ("10 00 0008 0000 0001  01 000002", Segment::WriteFilemarks { destination: B, immediate: true, count: 2 }.into()),
         ("11 00 0008 0000 0001  01 fffffe", Segment::Space { destination: B, code: 1, count: -2 }.into()),
+        (
+            "0b 00 0014 0000 0001  00 040000  0000 fe00  0000000000000800",
+            holding(Segment::BlockToStream {
+                source: A,
+                destination: B,
+                transfer_length: 0x4_0000,
+                blocks: 0xFE00,
+                from: Lba(2048),
+            }),
+        ),
+        (
+            "0c 00 0014 0000 0001  00 000002  0000 0003  0000000000000004",
+            holding(Segment::StreamToBlock { source: A, destination: B, transfer_length: 2, blocks: 3, to: Lba(4) }),
+        ),
+        (
+            "0d 00 0018 0000 0001  0000 0800  0000000000000000  0000000000100000",
+            holding(Segment::BlockToBlock {
+                source: A,
+                destination: B,
+                count_of: CountOf::SourceBlocks,
+                blocks: 2048,
+                from: Lba(0),
+                to: Lba(0x10_0000),
+            }),
+        ),
+        (
+            "0e 00 0010 0000 0001  00 000200  00 000400  00001000",
+            holding(Segment::StreamToStream {
+                source: A,
+                destination: B,
+                source_transfer_length: 512,
+                transfer_length: 1024,
+                bytes: 4096,
+            }),
+        ),
+        (
+            "0f 00 000c 0000 0000  00 000400  00000007",
+            holding(Segment::StreamToDiscard { source: A, transfer_length: 1024, bytes: 7 }),
+        ),
         ("12 00 0008 0000 0001  00000539", Segment::Locate { destination: B, object: 1337 }.into()),
+        ("13 00 0008 0000 0001  00000002", Segment::TapeImage { source: A, destination: B, filemarks: 2 }.into()),
+        (
+            "14 00 0018 0000 0001  0000000000000001  0000000000000002  00000000",
+            Segment::RegisterKey { destination: B, key: 1, action_key: 2 }.into(),
+        ),
+        (
+            "15 00 0024 0000 0001  0000000000000001 0000000000000002 00 01 0001 00000008  0500 0004 69716e00",
+            Segment::RegisterAndMove {
+                destination: B,
+                parameters: hex("0000000000000001 0000000000000002 00 01 0001 00000008 0500 0004 69716e00"),
+            }
+            .into(),
+        ),
+        (
+            "16 00 0018 0000 0001  0000000000000003  0000000000000004  00000005",
+            Segment::BlockImage { source: A, destination: B, blocks: 5, from: Lba(3), to: Lba(4) }.into(),
+        ),
     ]
+}
+
+fn holding(segment: Segment) -> SegmentDescriptor {
+    SegmentDescriptor { hold: true, ..segment.into() }
+}
+
+#[test]
+fn a_block_image_of_more_blocks_than_32_bits_count_has_the_longer_form() {
+    let golden = hex("16 00 001c 0000 0001  0000000000000003  0000000000000004  0000000100000000");
+    let descriptor =
+        SegmentDescriptor::from(Segment::BlockImage { source: A, destination: B, blocks: 1 << 32, from: Lba(3), to: Lba(4) });
+    assert_eq!(SegmentDescriptor::parse(&golden).as_ref(), Ok(&descriptor));
+    let mut out = Vec::new();
+    descriptor.emit(&mut out);
+    assert_eq!((out.len(), out), (descriptor.length(), golden));
 }
 
 #[test]
@@ -170,10 +247,38 @@ fn sample() -> List {
 #[test]
 fn a_whole_list_comes_back_as_it_was_built() {
     let list = sample();
-    let bytes = Bytes::from(list.emit_lid1());
+    let bytes = Bytes::from(list.emit());
     assert_eq!(bytes.len(), list.length());
-    assert_eq!(bytes[..16], hex("5a 00 0040 00000000 00000124 0000000b"), "the header counts its parts");
+    assert_eq!(bytes[..16], hex("5a 00 0040 00000000 00000200 0000000b"), "the header counts its parts");
     assert_eq!(List::parse_lid1(&bytes, DeviceType::Tape), Ok(list));
+}
+
+#[test]
+fn a_lid4_list_comes_back_as_it_was_built_and_numbers_its_cscds_from_one() {
+    let mut list = List::lid4(0x1234_5678);
+    (list.priority, list.immediate) = (2, true);
+    assert_eq!((list.cscd(disk()), list.cscd(tape())), (CscdId(1), CscdId(2)));
+    list.segments = golden().into_iter().map(|(_, descriptor)| descriptor).collect();
+    list.inline = Bytes::from_static(b"inline data");
+    let bytes = Bytes::from(list.emit());
+    assert_eq!(bytes.len(), list.length());
+    let header = "01 02 0020 0000000000000000 000000 01  ff 000000 12345678 000000000000000000000000000000000000 0040 0200 000b";
+    assert_eq!(bytes[..48], hex(header), "the header counts its parts");
+    assert_eq!(List::parse_lid4(&bytes, DeviceType::Tape).as_ref(), Ok(&list));
+    assert_eq!((list.cscd_index(CscdId(0)), list.cscd_index(CscdId(2)), list.cscd_index(CscdId(3))), (None, Some(1), None));
+
+    let refused = |at: usize, value: u8| {
+        let mut bytes = list.emit();
+        bytes[at] = value;
+        List::parse_lid4(&Bytes::from(bytes), DeviceType::Tape).expect_err("must be refused").sense()
+    };
+    let illegal = Sense::illegal_request;
+    assert_eq!(refused(0, 2), illegal(0x26, 0x00).at(at(0)), "PARAMETER LIST FORMAT");
+    assert_eq!(refused(3, 0x21), illegal(0x26, 0x00).at(at(2)), "HEADER CSCD DESCRIPTOR LIST LENGTH");
+    assert_eq!(refused(16, 0xE4), illegal(0x26, 0x00).at(at(16)), "HEADER CSCD DESCRIPTOR TYPE CODE");
+    assert_eq!(refused(15, 0x03), illegal(0x24, 0x00), "IMMED with G_SENSE");
+    assert_eq!(refused(1, 0x18), illegal(0x24, 0x00), "IMMED without an identifier");
+    assert_eq!(refused(46, 0x10), illegal(0x1A, 0x00), "inline data is cut off");
 }
 
 #[test]
@@ -192,7 +297,7 @@ fn the_108_bytes_that_stock_clients_send_are_understood() {
 
 /// The sense a list is refused with, after `change` was made to its bytes.
 fn refused(manager: DeviceType, change: impl FnOnce(&mut Vec<u8>)) -> Sense {
-    let mut bytes = sample().emit_lid1();
+    let mut bytes = sample().emit();
     change(&mut bytes);
     List::parse_lid1(&Bytes::from(bytes), manager).expect_err("must be refused").sense()
 }
@@ -220,7 +325,7 @@ fn each_defect_has_its_own_sense_and_pointer() {
     assert_eq!(refused(tape, |list| list[48 + 7] = 21), illegal(0x26, 0x00).at(at(55)), "a designator of 21 bytes");
     assert_eq!(refused(tape, |list| list[48 + 28] = 0), illegal(0x26, 0x00).at(at(77)), "FIXED 0 with a block length");
     assert_eq!(refused(tape, |list| list[48 + 1] = 0x1F), illegal(0x26, 0x00).at(at(49)), "a device type without a format");
-    assert_eq!(refused(tape, |list| list[80] = 0x0B), illegal(0x26, 0x09).at(at(80)), "holding data is not supported");
+    assert_eq!(refused(tape, |list| list[80] = 0xBE), illegal(0x26, 0x09).at(at(80)), "no RODs here");
     assert_eq!(refused(tape, |list| list[80] = 0x77), illegal(0x26, 0x09).at(at(80)));
     assert_eq!(refused(DeviceType::Disk, |_| ()), illegal(0x26, 0x09).at(at(80 + 24 + 24 + 28)), "03h is for tapes");
     assert_eq!(
@@ -234,7 +339,7 @@ fn each_defect_has_its_own_sense_and_pointer() {
 fn counts_over_the_limits_are_refused_as_such() {
     let mut list = List::new(1);
     list.cscds = vec![disk(); MAX_CSCDS + 1];
-    let parse = |list: &List| List::parse_lid1(&Bytes::from(list.emit_lid1()), DeviceType::Disk).map_err(|error| error.sense());
+    let parse = |list: &List| List::parse_lid1(&Bytes::from(list.emit()), DeviceType::Disk).map_err(|error| error.sense());
     assert_eq!(parse(&list).unwrap_err().code, (0x26, 0x06));
     list.cscds.pop();
     assert!(parse(&list).is_ok());
@@ -262,8 +367,14 @@ fn operating_parameters_come_back_and_ascend() {
         assert!(parameters.implemented_descriptors.is_sorted());
         assert_eq!(OperatingParameters::parse(&bytes), Ok(parameters));
     }
-    assert_eq!(results::implemented_descriptors(DeviceType::Disk), hex("00 01 02 04 05 06 07 08 09 0a 10 11 12 e4"));
-    assert_eq!(results::implemented_descriptors(DeviceType::Tape), hex("00 01 02 03 04 05 06 07 08 09 0a 10 11 12 e4"));
+    assert_eq!(
+        results::implemented_descriptors(DeviceType::Disk),
+        hex("00 01 02 04 05 06 07 08 09 0a 0b 0c 0d 0f 10 11 12 14 15 16 e4")
+    );
+    assert_eq!(
+        results::implemented_descriptors(DeviceType::Tape),
+        hex("00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 e4")
+    );
 }
 
 /// Cuts the page into (type, parameters).
@@ -286,7 +397,7 @@ fn vpd_page_8f_says_the_same_as_operating_parameters() {
         let body = |code: u16| page.iter().find(|(at, _)| *at == code).map(|(_, body)| body.clone()).unwrap();
         assert!(page.is_sorted_by_key(|(code, _)| *code));
         assert!(page.iter().all(|(_, body)| body.len().is_multiple_of(4)));
-        assert_eq!(body(0x0001)[..9], hex("08 83 01 00 84 03 00 03 04"));
+        assert_eq!(body(0x0001)[..14], hex("0d 83 03 00 01 1c 84 06 00 01 03 04 05 06"));
         assert_eq!(body(0x0004)[4..8], bytes[8..12], "counts");
         assert_eq!(body(0x0004)[8..12], bytes[12..16], "descriptor list length");
         assert_eq!(body(0x0004)[12..16], bytes[20..24], "inline data length");
@@ -299,16 +410,41 @@ fn vpd_page_8f_says_the_same_as_operating_parameters() {
         assert_eq!(body(0x8001).len(), 0x20);
         assert_eq!(body(0x9101)[..4], bytes[28..32], "stream transfer size");
         assert_eq!(body(0x9101).len(), 0x0C);
+        assert_eq!(body(0xC001)[..4], bytes[24..28], "held data limit");
+        assert_eq!((body(0xC001)[4], body(0xC001).len()), (bytes[39], 0x1C));
     }
 }
 
 #[test]
 fn copy_status_comes_back_in_the_smallest_unit_that_fits() {
-    let status = CopyStatus { status: CopyCommandStatus::Done, segments_processed: 3, transferred: 0xFFFF_FFFF };
+    let (status, transferred) = (CopyCommandStatus::Done, 0xFFFF_FFFF);
+    let status = CopyStatus { status, segments_processed: 3, transferred, held_data_discarded: false };
     assert_eq!(status.emit(), hex("00000008 01 0003 00 ffffffff")[..]);
-    let large = CopyStatus { transferred: 5 << 40, ..status };
-    assert_eq!(large.emit()[7..], hex("02 00500000"));
+    let large = CopyStatus { transferred: 5 << 40, held_data_discarded: true, ..status };
+    assert_eq!(large.emit()[4..], hex("81 0003 02 00500000"));
     assert_eq!(CopyStatus::parse(&large.emit()), Ok(large));
+}
+
+#[test]
+fn the_shared_header_has_its_fields_where_the_table_has_them() {
+    let status = OperationStatus {
+        service_action: 0x01,
+        held_data_discarded: true,
+        status: CopyOperationStatus::Failed,
+        operation_counter: 0x1234,
+        update_delay_ms: OperationStatus::NO_MORE_UPDATES,
+        completion_status: 0x02,
+        transferred: 0x1_0000_0000,
+        segments_processed: 7,
+        sense: hex("70 00 0a 00000000 0a 00000000 26 0a 00 00 0000"),
+    };
+    let bytes = status.emit();
+    assert_eq!(bytes[..32], hex("00000030 01 82 1234 fffffffe 02 14 12 00 0000000100000000 0007 000000000000"));
+    assert_eq!(bytes.len(), 32 + 20, "LENGTH OF THE SENSE DATA FIELD is a multiple of four");
+    assert_eq!(OperationStatus::parse(&bytes), Ok((status.clone(), &[][..])));
+    let held = status.emit_with(b"held");
+    assert_eq!(held[..4], hex("00000038"));
+    assert_eq!(held[52..], hex("00000004 68656c64"));
 }
 
 #[test]
@@ -325,6 +461,8 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_or_understood(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = List::parse_lid1(&Bytes::from(bytes.clone()), DeviceType::Tape);
+        let _ = List::parse_lid4(&Bytes::from(bytes.clone()), DeviceType::Disk);
+        let _ = OperationStatus::parse(&bytes);
         let _ = OperatingParameters::parse(&bytes);
         let _ = FailureDetails::parse(&bytes);
         let _ = CopyStatus::parse(&bytes);
@@ -335,11 +473,11 @@ proptest! {
     fn a_damaged_list_is_refused_or_comes_back_as_it_is_read(
         damage in proptest::collection::vec((0_usize..400, any::<u8>()), 1..6),
     ) {
-        let mut bytes = sample().emit_lid1();
+        let mut bytes = sample().emit();
         let length = bytes.len();
         damage.into_iter().for_each(|(at, value)| bytes[at % length] = value);
         if let Ok(list) = List::parse_lid1(&Bytes::from(bytes), DeviceType::Tape) {
-            let again = List::parse_lid1(&Bytes::from(list.emit_lid1()), DeviceType::Tape);
+            let again = List::parse_lid1(&Bytes::from(list.emit()), DeviceType::Tape);
             prop_assert_eq!(again, Ok(list));
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use protocol::scsi::Sense;
 
 use crate::metrics::usage::{Meter, Op};
-use crate::task::{Execution, Task};
+use crate::task::{Execution, Response, Task};
 use common::Common;
 
 /// A logical unit of any type; cheap to clone.
@@ -69,6 +69,23 @@ impl Device {
             Self::Tape(tape) => common::restore_modes(&**tape),
             Self::Changer(changer) => common::restore_modes(&**changer),
         }
+    }
+
+    /// Carries out a PERSISTENT RESERVE OUT that a copy brings for its nexus: no unit attention of the nexus is taken by it.
+    #[must_use]
+    pub fn persistent_reserve_out(&self, task: &Task) -> Response {
+        let reply = match self {
+            Self::Disk(disk) => common::persistent_reserve_out(&**disk, task),
+            Self::Tape(tape) => common::persistent_reserve_out(&**tape, task),
+            Self::Changer(changer) => common::persistent_reserve_out(&**changer, task),
+        };
+        reply.unwrap_or_else(Response::from)
+    }
+
+    /// Unlike that of every other logical unit, as long as this one is there.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        std::ptr::from_ref(self.common()).addr()
     }
 
     /// True when both are the same logical unit.

@@ -197,6 +197,7 @@ impl Mover {
                 FromMover::Ask { job, .. }
                 | FromMover::GiveBack { job, .. }
                 | FromMover::Tape { job, .. }
+                | FromMover::Held { job, .. }
                 | FromMover::Progress { job, .. }
                 | FromMover::Done { job, .. } => *job,
             };

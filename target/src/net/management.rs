@@ -125,6 +125,11 @@ impl Target {
                 unit.common().attentions.establish(nexus, &COMMANDS_CLEARED);
             }
         }
+        for device in self.reset_units(reset, &scope) {
+            if let Some(copy) = &device.common().copy {
+                copy.abort_background(&device, None).await;
+            }
+        }
         match (reset, &scope) {
             (Reset::LogicalUnit, Scope::Unit(unit)) => unit.common().reset(),
             (Reset::Warm | Reset::Cold, _) => self.luns().all().iter().for_each(|(_, device)| device.common().reset()),
@@ -132,6 +137,15 @@ impl Target {
         }
         if reset == Reset::Cold {
             others.iter().for_each(|(_, messages)| drop(messages.send(Message::Close)));
+        }
+    }
+
+    /// The logical units that a reset goes to.
+    fn reset_units(&self, reset: Reset, scope: &Scope) -> Vec<Device> {
+        match (reset, scope) {
+            (Reset::LogicalUnit, Scope::Unit(unit)) => vec![unit.clone()],
+            (Reset::Warm | Reset::Cold, _) => self.luns().all().into_iter().map(|(_, device)| device).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -142,12 +156,16 @@ impl Peers for Target {
     }
 
     fn abort(self: Arc<Self>, nexuses: Vec<u64>, unit: Device) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let copies = unit.common().copy.as_ref().map(|copy| copy.abort_background(&unit, Some(&nexuses)));
         let hit = self.reachable().into_iter().filter(|(nexus, _)| nexuses.contains(nexus));
         let asked: Vec<_> = hit.map(|(_, messages)| ask_to_abort(&messages, &Scope::Unit(unit.clone()))).collect();
         Box::pin(async move {
             for aborted in asked {
                 // A session that ends meanwhile has ended its tasks.
                 let _ = aborted.await;
+            }
+            if let Some(copies) = copies {
+                copies.await;
             }
         })
     }

@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use protocol::mover::ends::{Descriptor, End};
-use protocol::mover::{Answer, ByMethod, CopyJob, EndIndex, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover};
+use protocol::mover::{
+    Answer, ByMethod, CopyJob, EndIndex, Fault, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover,
+};
 use protocol::scsi::Status;
 use protocol::scsi::sense::{CopyEnd, Sense};
 use protocol::units::ByteRange;
@@ -18,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::duty::Duty;
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
@@ -25,6 +28,7 @@ use super::shares;
 use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
+use crate::nexus::Nexus;
 use crate::store::LocalEnd;
 use crate::task::Response;
 use crate::volume::WriteGrant;
@@ -41,6 +45,17 @@ pub struct Ended {
     pub segments: u64,
     /// Bytes written.
     pub written: ByMethod,
+    /// It was told to stop, and did.
+    pub terminated: bool,
+    /// Residue of its last segment was dropped.
+    pub dropped: bool,
+}
+
+impl From<Response> for Ended {
+    /// Nothing was begun.
+    fn from(response: Response) -> Self {
+        Self { response, segments: 0, written: ByMethod::default(), terminated: false, dropped: false }
+    }
 }
 
 /// The drives of a job, by end.
@@ -58,49 +73,72 @@ pub(super) struct Opened {
     tapes: Tapes,
 }
 
-/// Carries out a plan to its end.
-pub async fn run(plan: Plan, movers: &Arc<Movers>, progress: &Arc<Progress>, cancelled: &CancellationToken) -> Ended {
-    let notes = plan.notes.clone();
-    let ended = |response| Ended { response, segments: 0, written: ByMethod::default() };
-    let _copying = match have_disks(&plan, &notes) {
+/// Carries out a plan to its end, for the nexus that sent it.
+pub async fn run(
+    mut plan: Plan,
+    nexus: Arc<Nexus>,
+    movers: &Arc<Movers>,
+    progress: &Arc<Progress>,
+    cancelled: &CancellationToken,
+) -> Ended {
+    let moves = std::mem::take(&mut plan.moves);
+    let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
+    let mut ended = carry_out(plan, Arc::clone(&nexus), movers, progress, cancelled).await;
+    if let Some(sense) = refused.filter(|_| ended.response.status == Status::Good) {
+        let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
+        ended = Ended { response: sense.into(), segments: begun.into(), ..ended };
+    }
+    // "… shall be processed before the copy operation is completed", whatever became of the others.
+    for (segment, duty) in moves.into_iter().filter(|(segment, _)| u64::from(*segment) < ended.segments && !ended.terminated) {
+        let nexus = Arc::clone(&nexus);
+        let moved = spawn_blocking(move || duty.fulfil(&nexus, segment)).await;
+        let moved = moved.unwrap_or_else(|_| Err(abort(segment, Sense::INTERNAL_TARGET_FAILURE)));
+        if let (Err(sense), Status::Good) = (moved, ended.response.status) {
+            ended.response = sense.into();
+        }
+    }
+    ended
+}
+
+async fn carry_out(
+    mut plan: Plan,
+    nexus: Arc<Nexus>,
+    movers: &Arc<Movers>,
+    progress: &Arc<Progress>,
+    cancelled: &CancellationToken,
+) -> Ended {
+    let _copying = match have_disks(&plan, &plan.notes) {
         Ok(copying) => copying,
-        Err(response) => return ended(response),
+        Err(response) => return response.into(),
     };
     if let Some(dispersed) = shares::divide(&plan, movers) {
         return shares::run(plan, dispersed, movers, progress, cancelled).await;
     }
     let id = movers.job_id();
-    let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
+    let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
     let (starting, starter) = (movers.clone(), notes.clone());
-    let started = spawn_blocking(move || start(plan, id, &starting, &starter)).await;
-    match started {
+    match spawn_blocking(move || start(plan, id, &starting, &starter)).await {
         Ok(Ok((handle, disks, tapes))) => {
-            let grants = Grants::default();
-            let watched = Arc::clone(progress);
             let running = Running {
                 id,
+                nexus,
                 handle,
                 disks,
                 tapes,
                 notes,
-                progress: watched,
-                grants,
+                duties,
+                refusal: None,
+                progress: Arc::clone(progress),
+                grants: Grants::default(),
                 told: (0, ByMethod::default()),
                 doubted: false,
             };
-            let ended = running.watch(cancelled).await;
-            match refused {
-                Some(sense) if ended.response.status == Status::Good => {
-                    let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
-                    Ended { response: sense.into(), segments: begun.into(), ..ended }
-                }
-                _ => ended,
-            }
+            running.watch(cancelled).await
         }
-        Ok(Err(response)) => ended(response),
+        Ok(Err(response)) => response.into(),
         Err(error) => {
             warn!(%error, "a copy could not be started");
-            ended(Sense::INTERNAL_TARGET_FAILURE.into())
+            Response::from(Sense::INTERNAL_TARGET_FAILURE).into()
         }
     }
 }
@@ -239,10 +277,14 @@ pub(super) async fn synchronize(disks: Disks) -> io::Result<()> {
 /// A job on a mover.
 struct Running {
     id: JobId,
+    nexus: Arc<Nexus>,
     handle: JobHandle,
     disks: Disks,
     tapes: Tapes,
     notes: Vec<Notes>,
+    duties: BTreeMap<u32, Vec<Duty>>,
+    /// What a duty that was refused says.
+    refusal: Option<Sense>,
     progress: Arc<Progress>,
     grants: Grants,
     /// Bytes read and written, as last told.
@@ -261,16 +303,19 @@ impl Running {
             }
         };
         let closed = self.close(outcome.is_some()).await;
+        let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
+        let terminated = matches!(outcome, Some(Outcome::Cancelled)) && !self.doubted;
+        let dropped = matches!(outcome, Some(Outcome::Copied { dropped: true }));
         let response = match outcome {
             Some(outcome) => self.response(outcome, closed),
             None => self.abandoned(),
         };
-        let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
         info!(job = self.id.0, segments, read = self.told.0, written = ?self.told.1, status = ?response.status, "copy ended");
-        Ended { response, segments, written: self.told.1 }
+        Ended { response, segments, written: self.told.1, terminated, dropped }
     }
 
     async fn hear(&mut self, message: FromMover, cancelled: &CancellationToken) {
+        self.progress.operations.fetch_add(1, Ordering::Relaxed);
         match message {
             FromMover::Ask { question, .. } => {
                 let answer = match self.decide(question, cancelled).await {
@@ -291,6 +336,7 @@ impl Running {
                     self.handle.tell(&ToMover::Cancel { job: self.id });
                 }
             }
+            FromMover::Held { data, discarded, .. } => self.progress.hold(data, discarded),
             FromMover::Progress { segment, read, written, .. } => {
                 self.progress.segments.fetch_max(segment.saturating_add(1), Ordering::Relaxed);
                 self.progress.written.store(written.total(), Ordering::Relaxed);
@@ -304,6 +350,14 @@ impl Running {
     async fn decide(&mut self, question: Question, cancelled: &CancellationToken) -> io::Result<()> {
         match question {
             Question::Grant { end, range } => self.grants.ask(&self.disks, end, range, cancelled).await,
+            Question::Segment { segment } => {
+                let (duties, nexus) = (self.duties.remove(&segment).unwrap_or_default(), Arc::clone(&self.nexus));
+                let done = spawn_blocking(move || duties.iter().try_for_each(|duty| duty.fulfil(&nexus, segment))).await;
+                done.map_err(io::Error::other)?.map_err(|sense| {
+                    self.refusal = Some(sense);
+                    io::Error::from_raw_os_error(libc::EACCES)
+                })
+            }
             Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await,
         }
     }
@@ -341,6 +395,9 @@ impl Running {
                 warn!(job = self.id.0, %error, "not synchronized after a copy");
                 let segment = self.notes.len().saturating_sub(1) as u32;
                 third_party(segment, &self.note(segment), CopyEnd::Destination, &Sense::WRITE_ERROR.into()).into()
+            }
+            (Outcome::Fault(Fault { kind: FaultKind::Refused(_), .. }), _) if self.refusal.is_some() => {
+                self.refusal.clone().map_or_else(Response::good, Response::from)
             }
             (Outcome::Fault(fault), _) => of_fault(&fault, &self.note(fault.segment)).into(),
             (Outcome::Cancelled, _) => abort(self.segment(), Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into(),

@@ -1,8 +1,10 @@
 //! The copy manager of all logical units of a target.
 //!
-//! Takes EXTENDED COPY(LID1) and the RECEIVE COPY commands, decides at once what can be decided at once, and lets jobs run beside
-//! the commands that began them. Follows SPC-4, "EXTENDED COPY(LID1) command" and "RECEIVE COPY …(LID1) command".
+//! Takes THIRD-PARTY COPY OUT and IN, decides at once what can be decided at once, and lets jobs run beside the commands that began
+//! them. Follows SPC-4, "Third-party copy command usage" and the commands' own clauses.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +12,16 @@ use protocol::control::{CopyStatus, MoverStatus};
 use protocol::mover::ByMethod;
 use protocol::scsi::sense::FieldPointer;
 use protocol::scsi::{DeviceType, Sense, Status};
-use protocol::xcopy::results::{OperatingParameters, third_party_copy_page};
+use protocol::xcopy::results::{OperatingParameters, held_data_lid1, third_party_copy_page};
 use protocol::xcopy::{List, ListIdUsage, MAX_CONCURRENT_COPIES};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::jobs;
+use super::jobs::{self, Ended};
 use super::plan::plan;
-use super::results::{Progress, Results};
+use super::results::{Begun, Origin, Results};
+use super::turns::Turns;
 use crate::lun::Device;
 use crate::lun::common::{CopyService, data_in, parameter_list};
 use crate::mover::Movers;
@@ -34,7 +38,7 @@ pub struct CopyManager {
     counters: Arc<Counters>,
     /// Copies that run or wait.
     admitted: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +59,7 @@ impl CopyManager {
             results: Arc::default(),
             counters: Arc::default(),
             admitted: Arc::new(Semaphore::new(usize::from(MAX_CONCURRENT_COPIES))),
-            turns: Arc::new(Semaphore::new(JOBS_AT_ONCE)),
+            turns: Turns::new(JOBS_AT_ONCE),
         })
     }
 
@@ -80,7 +84,7 @@ impl CopyManager {
         self.movers.status()
     }
 
-    /// All checks that need no waiting, then a future that waits for the job.
+    /// EXTENDED COPY: all checks that need no waiting, then what waits for the job, in the foreground or beside it.
     fn begin(&self, device: &Device, task: Task) -> Result<Execution, Sense> {
         let cdb = task.cdb.basic();
         let length = u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]]) as usize;
@@ -88,8 +92,10 @@ impl CopyManager {
             // "… no data shall be transferred. This condition shall not be considered an error."
             return Ok(Execution::Done(Response::good()));
         }
+        let service_action = cdb[1] & 0x1F;
         let bytes = parameter_list(&task, length)?;
-        let list = List::parse_lid1(&bytes, device_type(device)).map_err(|error| {
+        let parse = if service_action == EXTENDED_COPY_LID4 { List::parse_lid4 } else { List::parse_lid1 };
+        let list = parse(&bytes, device_type(device)).map_err(|error| {
             debug!(%error, "EXTENDED COPY list refused");
             error.sense()
         })?;
@@ -97,51 +103,132 @@ impl CopyManager {
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
             return Ok(Execution::Done(jobs::task_set_full()));
         };
+        let (format, background) = (Some(list.format), list.immediate);
+        let abort = if background { CancellationToken::new() } else { task.abort.child_token() };
         let named = (list.usage != ListIdUsage::None).then_some(list.id);
-        let progress = match named {
-            Some(id) => self.results.begin(&task.nexus, id)?,
-            None => Arc::new(Progress::default()),
+        let origin = Origin { service_action, format, background, device: device.address() };
+        let begun = match named {
+            Some(id) => self.results.begin(&task.nexus, id, origin, abort)?,
+            None => Begun { progress: Arc::default(), abort },
+        };
+        let sense_format = device.common().sense_format();
+        let (results, nexus) = (Arc::clone(&self.results), task.nexus.id);
+        let report = move |ended: &Ended| match named {
+            // BUSY is not how a copy ends, but that it did not begin.
+            Some(id) if ended.response.status == Status::Busy && !background => results.withdraw(nexus, id),
+            Some(id) => results.end(nexus, id, ended, sense_format),
+            None => {}
         };
         if plan.steps.is_empty() {
-            progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
+            begun.progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
             let response = plan.refused.map_or_else(Response::good, Response::from);
-            if let Some(id) = named {
-                self.results.end(task.nexus.id, id, &response, device.common().sense_format());
-            }
-            return Ok(Execution::Done(response));
+            let ended = Ended::from(response);
+            report(&ended);
+            return Ok(Execution::Done(if background { Response::good() } else { finished(ended, &list) }));
         }
+        info!(nexus, initiator = task.nexus.initiator, list = ?named, background, segments = plan.steps.len(), "EXTENDED COPY");
         let (movers, turns, counters) = (Arc::clone(&self.movers), Arc::clone(&self.turns), Arc::clone(&self.counters));
-        let (results, nexus, abort) = (Arc::clone(&self.results), task.nexus.id, task.abort.clone());
-        let format = device.common().sense_format();
-        info!(nexus, initiator = task.nexus.initiator, list = ?named, segments = plan.steps.len(), "EXTENDED COPY");
+        let sender = Arc::clone(&task.nexus);
         let work = async move {
             let _admitted = admitted;
             let turn = tokio::select! {
                 biased;
-                () = abort.cancelled() => None,
-                turn = turns.acquire_owned() => turn.ok(),
+                () = begun.abort.cancelled() => None,
+                turn = turns.take(list.priority) => Some(turn),
             };
-            let response = match turn {
-                Some(_turn) => counters.count(jobs::run(plan, &movers, &progress, &abort)).await,
-                None => Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER.into(),
+            let ended = match turn {
+                Some(_turn) => counters.count(jobs::run(plan, sender, &movers, &begun.progress, &begun.abort)).await,
+                None => Ended { terminated: true, ..Response::from(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into() },
             };
-            match named {
-                // BUSY is not how a copy ends, but that it did not begin.
-                Some(id) if response.status == Status::Busy => results.withdraw(nexus, id),
-                Some(id) => results.end(nexus, id, &response, format),
-                None => {}
-            }
-            response
+            report(&ended);
+            finished(ended, &list)
         };
+        if background {
+            tokio::spawn(work);
+            return Ok(Execution::Done(Response::good()));
+        }
         Ok(Execution::Async(Box::pin(async move {
             // A task of its own: when the nexus is lost and nobody waits for this response, the copy still goes on.
             tokio::spawn(work).await.unwrap_or_else(|_| Sense::INTERNAL_TARGET_FAILURE.into())
         })))
     }
+
+    /// COPY OPERATION ABORT: answers when nothing of the operation moves any more.
+    fn abort(&self, task: &Task) -> Result<Execution, Sense> {
+        let over = self.results.abort(task.nexus.id, list_identifier(task)).ok_or(UNKNOWN_LIST)?;
+        Ok(Execution::Async(Box::pin(async move {
+            over.cancelled().await;
+            Response::good()
+        })))
+    }
+
+    /// The parameter data of a RECEIVE COPY command; `None` for a list identifier of which nothing is known.
+    fn parameter_data(&self, device: &Device, task: &Task, allocation_length: u32) -> Option<Vec<u8>> {
+        let (nexus, results) = (task.nexus.id, &self.results);
+        let cdb = task.cdb.basic();
+        let lid1 = u32::from(cdb[2]);
+        // "… shall discard after all has been transferred, or with the ALLOCATION LENGTH field set to zero."
+        let is_taken = |data: &[u8]| allocation_length == 0 || data.len() as u64 <= u64::from(allocation_length);
+        match cdb[1] & 0x1F {
+            0x00 => results.status(nexus, lid1).map(|status| status.emit().to_vec()),
+            0x01 => {
+                let data = results.held(nexus, lid1, false).map(|held| held_data_lid1(&held))?;
+                if is_taken(&data) {
+                    let _ = results.held(nexus, lid1, true);
+                }
+                Some(data)
+            }
+            0x03 => Some(OperatingParameters::of(device_type(device)).emit()),
+            0x04 => {
+                let data = results.details(nexus, lid1, false)?.map_or(vec![0; 4], |details| details.emit());
+                if is_taken(&data) {
+                    let _ = results.details(nexus, lid1, true);
+                }
+                Some(data)
+            }
+            0x05 => results.operation(nexus, list_identifier(task)).map(|status| status.emit()),
+            0x06 => {
+                let id = list_identifier(task);
+                let status = results.operation(nexus, id)?;
+                let held = if status.status.is_without_errors() { results.held(nexus, id, false)? } else { Vec::new() };
+                let data = status.emit_with(&held);
+                if is_taken(&data) && !status.status.is_in_progress() {
+                    let _ = results.held(nexus, id, true);
+                }
+                Some(data)
+            }
+            _ => None,
+        }
+    }
 }
 
+/// What the initiator is told: with G_SENSE, GOOD brings the number of segments along.
+fn finished(ended: Ended, list: &List) -> Response {
+    let segments = ended.segments;
+    match ended.response {
+        response if list.good_with_sense && response.status == Status::Good => {
+            let sense = Sense::EXTENDED_COPY_INFORMATION_AVAILABLE.with_command_specific(segments);
+            Response { sense: Some(sense), ..response }
+        }
+        response => response,
+    }
+}
+
+/// LIST IDENTIFIER of 32 bits, where all commands have it that have one in the CDB.
+fn list_identifier(task: &Task) -> u32 {
+    let cdb = task.cdb.basic();
+    u32::from_be_bytes([cdb[2], cdb[3], cdb[4], cdb[5]])
+}
+
+/// No copy operation of this nexus has the list identifier.
+const UNKNOWN_LIST: Sense = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(2));
+
+/// Service actions of THIRD-PARTY COPY OUT.
+const EXTENDED_COPY_LID4: u8 = 0x01;
+const COPY_OPERATION_ABORT: u8 = 0x1C;
+
 impl Counters {
-    async fn count(&self, job: impl Future<Output = jobs::Ended>) -> Response {
+    async fn count(&self, job: impl Future<Output = Ended>) -> Ended {
         self.running.fetch_add(1, Ordering::Relaxed);
         let ended = job.await;
         self.running.fetch_sub(1, Ordering::Relaxed);
@@ -149,14 +236,18 @@ impl Counters {
         (if good { &self.done } else { &self.failed }).fetch_add(1, Ordering::Relaxed);
         self.segments.fetch_add(ended.segments, Ordering::Relaxed);
         *self.bytes.lock().expect("no holder panics") += ended.written;
-        ended.response
+        ended
     }
 }
 
 impl CopyService for CopyManager {
-    fn extended_copy(self: Arc<Self>, device: Device, task: Task) -> Execution {
-        self.begin(&device, task).unwrap_or_else(|sense| {
-            debug!(%sense, "EXTENDED COPY refused");
+    fn third_party_copy_out(self: Arc<Self>, device: Device, task: Task) -> Execution {
+        let begun = match task.cdb.basic()[1] & 0x1F {
+            COPY_OPERATION_ABORT => self.abort(&task),
+            _ => self.begin(&device, task),
+        };
+        begun.unwrap_or_else(|sense| {
+            debug!(%sense, "THIRD-PARTY COPY OUT refused");
             Execution::Done(sense.into())
         })
     }
@@ -164,27 +255,19 @@ impl CopyService for CopyManager {
     fn receive_copy(&self, device: &Device, task: &Task) -> Response {
         let cdb = task.cdb.basic();
         let allocation_length = u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]]);
-        let (nexus, id) = (task.nexus.id, u32::from(cdb[2]));
-        let data = match cdb[1] & 0x1F {
-            0x00 => self.results.status(nexus, id).map(|status| status.emit().to_vec()),
-            0x03 => Some(OperatingParameters::of(device_type(device)).emit()),
-            0x04 => {
-                // Dropped once they were transferred whole, or when nothing of them is wanted.
-                let whole = self.results.details(nexus, id, false).map(|details| details.map_or(vec![0; 4], |d| d.emit()));
-                if whole
-                    .as_ref()
-                    .is_some_and(|whole| allocation_length == 0 || whole.len() as u64 <= u64::from(allocation_length))
-                {
-                    let _ = self.results.details(nexus, id, true);
-                }
-                whole
-            }
-            _ => return Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb_bit(1, 4)).into(),
-        };
-        match data {
+        match self.parameter_data(device, task, allocation_length) {
             Some(data) => data_in(data, allocation_length),
-            None => Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(2)).into(),
+            None => UNKNOWN_LIST.into(),
         }
+    }
+
+    fn abort_background(&self, device: &Device, nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let over = self.results.abort_background(device.address(), nexuses);
+        Box::pin(async move {
+            for one in over {
+                one.cancelled().await;
+            }
+        })
     }
 
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8> {

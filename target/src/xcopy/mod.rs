@@ -11,6 +11,7 @@
 //!
 //! Follows SPC-4, "Third-party copies" and the third-party copy commands.
 
+mod duty;
 mod jobs;
 mod manager;
 mod plan;
@@ -19,5 +20,6 @@ mod sense;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use manager::CopyManager;

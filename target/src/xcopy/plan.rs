@@ -5,19 +5,18 @@
 //!
 //! Follows SPC-4, "CSCD descriptors", "Segment descriptors" and tables 115 and 138.
 
-use std::collections::BTreeMap;
+mod sides;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::mover::ends::End;
-use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
-use protocol::scsi::conflict::{Passes, Rule};
+use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step};
 use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
-use protocol::units::Lba;
-use protocol::xcopy::{
-    self, CountOf, CscdId, CscdParameters, List, MAX_STREAM_TRANSFER, MAX_TRANSFER_RECORDS, Segment, SegmentDescriptor,
-};
+use protocol::xcopy::{self, CountOf, CscdId, CscdParameters, List, Segment, SegmentDescriptor};
 
+use super::duty::{Duty, admitted};
 use super::sense::{Notes, abort, at_cscd, at_list, third_party};
 use crate::lun::Device;
 use crate::lun::disk::Disk;
@@ -42,7 +41,7 @@ pub enum PlannedEnd {
 pub struct Plan {
     /// In the order of [`EndIndex`].
     pub ends: Vec<PlannedEnd>,
-    /// One for each segment.
+    /// One for each segment, and one more before those that the target is asked about.
     pub steps: Vec<Step>,
     /// What sense data of a segment has to know; one for each.
     pub notes: Vec<Notes>,
@@ -53,6 +52,10 @@ pub struct Plan {
     pub refused: Option<Sense>,
     /// PRIORITY of the list.
     pub priority: u8,
+    /// What the target does when it is asked about a segment.
+    pub duties: BTreeMap<u32, Vec<Duty>>,
+    /// Segments 15h, to be done after all others and also after an error.
+    pub moves: Vec<(u32, Duty)>,
     /// Ends by the logical unit and what is done with it.
     known: BTreeMap<(usize, u8), EndIndex>,
 }
@@ -66,6 +69,17 @@ enum Unit {
     NullStream,
 }
 
+impl Unit {
+    /// As commands are sent to it; nobody sends one to a null logical unit.
+    fn device(&self) -> Option<Device> {
+        match self {
+            Self::Disk(disk) => Some(Device::Disk(Arc::clone(disk))),
+            Self::Tape(tape) => Some(Device::Tape(Arc::clone(tape))),
+            Self::NullBlock | Self::NullStream => None,
+        }
+    }
+}
+
 /// What a CSCD id stands for.
 #[derive(Debug, Clone)]
 struct Cscd {
@@ -77,13 +91,8 @@ struct Cscd {
 
 /// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out.
 pub fn plan(list: &List, device: &Device, task: &Task) -> Plan {
-    let mut planner = Planner {
-        list,
-        device,
-        task,
-        plan: Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() },
-        residue: false,
-    };
+    let plan = Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() };
+    let mut planner = Planner { list, device, task, plan, residue: false, registers: BTreeSet::new() };
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
         let ends = planner.plan.ends.len();
@@ -105,6 +114,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Source data of an earlier segment may be left, so that fewer blocks are read than a segment counts.
     residue: bool,
+    /// Logical units that an earlier 14h registers with: whether the nexus may use them only shows then.
+    registers: BTreeSet<usize>,
 }
 
 /// One segment under way through the checks.
@@ -147,11 +158,7 @@ impl Planner<'_> {
         let source = descriptor.segment.source().map(|id| self.resolve(&mut checked, id, CopyEnd::Source)).transpose()?;
         let destination =
             descriptor.segment.destination().map(|id| self.resolve(&mut checked, id, CopyEnd::Destination)).transpose()?;
-        for (cscd, end) in [(&source, CopyEnd::Source), (&destination, CopyEnd::Destination)] {
-            if let Some(cscd) = cscd {
-                self.admitted(&checked, cscd, end)?;
-            }
-        }
+        self.admit(&checked, source.as_ref(), destination.as_ref())?;
         let action = match (source, destination) {
             (source, Some(destination)) => self.action(&mut checked, source, destination)?,
             (Some(source), None) => self.without_destination(&checked, source)?,
@@ -160,6 +167,9 @@ impl Planner<'_> {
         if let Action::Move(copy) = &action {
             // Table "PAD and CAT bit definitions": CAT, or PAD of the destination alone, keep source data.
             self.residue = descriptor.cat || (!copy.source_pad && copy.destination_pad);
+        }
+        if self.plan.duties.contains_key(&number) && !matches!(action, Action::Ask) {
+            self.plan.steps.push(Step { segment: number, cat: descriptor.cat, action: Action::Ask });
         }
         self.plan.steps.push(Step { segment: number, cat: descriptor.cat, action });
         self.plan.notes.push(checked.notes);
@@ -178,8 +188,7 @@ impl Planner<'_> {
             _ => {}
         }
         let field = if end == CopyEnd::Source { 4 } else { 6 };
-        let index = id.index().filter(|index| *index < self.list.cscds.len());
-        let index = index.ok_or_else(|| checked.field(Sense::UNREACHABLE_COPY_TARGET, field))?;
+        let index = self.list.cscd_index(id).ok_or_else(|| checked.field(Sense::UNREACHABLE_COPY_TARGET, field))?;
         let at = self.list.cscd_at(index);
         match end {
             CopyEnd::Source => checked.notes.source_at = Some(at),
@@ -213,29 +222,21 @@ impl Planner<'_> {
         found.next().is_none().then_some(device)
     }
 
-    /// The nexus's own commands would be refused there: so is its copy.
-    fn admitted(&self, checked: &Checked<'_>, cscd: &Cscd, end: CopyEnd) -> Result<(), Sense> {
-        // A copy reads its source and writes its destination; reading a tape moves it.
-        let device = match &cscd.unit {
-            Unit::Disk(disk) => Device::Disk(Arc::clone(disk)),
-            Unit::Tape(tape) => Device::Tape(Arc::clone(tape)),
-            Unit::NullBlock | Unit::NullStream => return Ok(()),
-        };
-        if end == CopyEnd::Destination && !self.task.nexus.luns.may_write(&device) {
-            return Err(checked.refused(end, Sense::WRITE_PROTECTED));
+    /// The nexus's own commands would be refused there: so is its copy. After a 14h it is asked again, when that is done.
+    fn admit(&mut self, checked: &Checked<'_>, source: Option<&Cscd>, destination: Option<&Cscd>) -> Result<(), Sense> {
+        if matches!(checked.descriptor.segment, Segment::RegisterKey { .. } | Segment::RegisterAndMove { .. }) {
+            return Ok(());
         }
-        let (common, persistent) = match &cscd.unit {
-            Unit::Disk(disk) if end == CopyEnd::Source => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Readers),
-            Unit::Disk(disk) => (crate::lun::common::LogicalUnit::common(&**disk), Passes::Registrants),
-            Unit::Tape(tape) => (crate::lun::common::LogicalUnit::common(&**tape), Passes::Registrants),
-            Unit::NullBlock | Unit::NullStream => return Ok(()),
-        };
-        let rule = Rule { persistent, reserved: false };
-        common.reservation.admit(&self.task.nexus, || rule).map_err(|refusal| checked.refused(end, refusal))?;
-        match &cscd.unit {
-            Unit::Disk(disk) => disk.refuses_copies().map_or(Ok(()), |sense| Err(checked.refused(end, sense))),
-            _ => Ok(()),
+        for (cscd, end) in [(source, CopyEnd::Source), (destination, CopyEnd::Destination)] {
+            let Some(device) = cscd.and_then(|cscd| cscd.unit.device()) else { continue };
+            if self.registers.contains(&device.address()) {
+                let duty = Duty::Admit { device, end, notes: checked.notes };
+                self.plan.duties.entry(checked.number).or_default().push(duty);
+            } else {
+                admitted(&self.task.nexus, &device, end).map_err(|refusal| checked.refused(end, refusal))?;
+            }
         }
+        Ok(())
     }
 
     /// 06h and 07h.
@@ -262,6 +263,7 @@ impl Planner<'_> {
                     output: None,
                     source_pad: source.pad,
                     destination_pad: false,
+                    hold: checked.descriptor.hold,
                 }))
             }
             _ => Ok(Action::Nothing),
@@ -271,7 +273,8 @@ impl Planner<'_> {
     fn action(&mut self, checked: &mut Checked<'_>, source: Option<Cscd>, destination: Cscd) -> Result<Action, Sense> {
         let data = |from, to, process, output| {
             let source_pad = source.as_ref().is_some_and(|source| source.pad);
-            Action::Move(Move { from, to, process, output, source_pad, destination_pad: destination.pad })
+            let (destination_pad, hold) = (destination.pad, checked.descriptor.hold);
+            Action::Move(Move { from, to, process, output, source_pad, destination_pad, hold })
         };
         let from = source.as_ref();
         Ok(match checked.descriptor.segment {
@@ -350,204 +353,24 @@ impl Planner<'_> {
             Segment::Locate { object, .. } => {
                 Action::Locate { end: self.tape(checked, &destination)?, object: u64::from(object) }
             }
+            Segment::TapeImage { filemarks, .. } => self.tape_image(checked, from, &destination, filemarks)?,
+            Segment::BlockImage { blocks, from: from_lba, to: to_lba, .. } => {
+                self.block_image(checked, (from, &destination), (from_lba, to_lba), blocks)?
+            }
+            Segment::RegisterKey { key, action_key, .. } => {
+                let device = destination.unit.device().ok_or_else(|| checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE))?;
+                self.registers.insert(device.address());
+                let duty = Duty::register(device, key, action_key, checked.notes);
+                self.plan.duties.entry(checked.number).or_default().push(duty);
+                Action::Ask
+            }
+            Segment::RegisterAndMove { ref parameters, .. } => {
+                let Unit::Tape(tape) = &destination.unit else { return Err(checked.wrong_device(6)) };
+                let device = Device::Tape(Arc::clone(tape));
+                self.plan.moves.push((checked.number, Duty::register_and_move(device, parameters, checked.notes)));
+                Action::Nothing
+            }
             Segment::StreamToDiscard { .. } | Segment::VerifyCscd { .. } => Action::Nothing,
-        })
-    }
-
-    /// The tape that 10h, 11h or 12h moves.
-    fn tape(&mut self, checked: &Checked<'_>, cscd: &Cscd) -> Result<EndIndex, Sense> {
-        match &cscd.unit {
-            Unit::Tape(tape) => Ok(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
-            // "… as if an unreachable CSCD had been encountered."
-            Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
-            Unit::Disk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
-        }
-    }
-
-    /// Whole blocks of a source, and how many bytes they are.
-    fn block_source(
-        &mut self,
-        checked: &Checked<'_>,
-        cscd: Option<&Cscd>,
-        lba: Lba,
-        blocks: u16,
-    ) -> Result<(Source, u64), Sense> {
-        match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::Disk(disk)) => {
-                let bytes = u64::from(blocks) * disk.block_length().bytes();
-                let at = byte_of(disk, lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                if !self.residue {
-                    within(disk, at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                }
-                Ok((Source::Blocks { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at }, bytes))
-            }
-            Some(Unit::NullBlock) => {
-                let end = self.end(PlannedEnd::Null(null_block()));
-                Ok((Source::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
-            }
-            _ => Err(checked.wrong_device(4)),
-        }
-    }
-
-    /// Whole blocks of a destination, and how many bytes they are.
-    fn block_destination(
-        &mut self,
-        checked: &mut Checked<'_>,
-        cscd: &Cscd,
-        lba: Lba,
-        blocks: u16,
-    ) -> Result<(Destination, u64), Sense> {
-        match &cscd.unit {
-            Unit::Disk(disk) => {
-                let unit = disk.block_length().bytes();
-                let bytes = u64::from(blocks) * unit;
-                checked.notes.residual_unit = Some(unit);
-                let at = byte_of(disk, lba).and_then(|at| within(disk, at, bytes));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
-                Ok((Destination::Blocks { end: self.writable(checked, disk)?, at }, bytes))
-            }
-            Unit::NullBlock => {
-                let end = self.end(PlannedEnd::Null(null_block()));
-                Ok((Destination::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
-            }
-            _ => Err(checked.wrong_device(6)),
-        }
-    }
-
-    fn byte_source(
-        &mut self,
-        checked: &Checked<'_>,
-        cscd: Option<&Cscd>,
-        lba: Lba,
-        offset: u16,
-        bytes: u32,
-    ) -> Result<Source, Sense> {
-        match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::Disk(disk)) => {
-                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
-                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                Ok(Source::Bytes { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at, len: u64::from(bytes) })
-            }
-            Some(Unit::NullBlock) => {
-                let end = self.end(PlannedEnd::Null(null_block()));
-                Ok(Source::Bytes { end, at: 0, len: u64::from(bytes) })
-            }
-            _ => Err(checked.wrong_device(4)),
-        }
-    }
-
-    fn byte_destination(
-        &mut self,
-        checked: &mut Checked<'_>,
-        cscd: &Cscd,
-        lba: Lba,
-        offset: u16,
-        bytes: u32,
-    ) -> Result<Destination, Sense> {
-        match &cscd.unit {
-            Unit::Disk(disk) => {
-                checked.notes.residual_unit = Some(disk.block_length().bytes());
-                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
-                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
-                Ok(Destination::Bytes { end: self.writable(checked, disk)?, at })
-            }
-            Unit::NullBlock => Ok(Destination::Bytes { end: self.end(PlannedEnd::Null(null_block())), at: 0 }),
-            _ => Err(checked.wrong_device(6)),
-        }
-    }
-
-    fn writable(&mut self, checked: &Checked<'_>, disk: &Arc<Disk>) -> Result<EndIndex, Sense> {
-        match disk.write_protection() {
-            Some(sense) => Err(checked.refused(CopyEnd::Destination, sense)),
-            None => Ok(self.end(PlannedEnd::Destination(Arc::clone(disk)))),
-        }
-    }
-
-    fn stream_source_of(
-        &mut self,
-        checked: &Checked<'_>,
-        cscd: Option<&Cscd>,
-        transfer_length: u32,
-        field: u16,
-        moves: bool,
-    ) -> Result<Source, Sense> {
-        let cscd = cscd.ok_or_else(|| checked.wrong_device(4))?;
-        self.stream_source(checked, cscd, transfer_length, field, moves)
-    }
-
-    fn stream_source(
-        &mut self,
-        checked: &Checked<'_>,
-        cscd: &Cscd,
-        transfer_length: u32,
-        field: u16,
-        moves: bool,
-    ) -> Result<Source, Sense> {
-        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
-        if let Unit::Tape(tape) = &cscd.unit
-            && let Some(sense) = tape.refuses_records_to_copies(&self.task.nexus)
-        {
-            return Err(checked.refused(CopyEnd::Source, sense));
-        }
-        match self.stream(cscd) {
-            Some(end) => Ok(Source::Stream { end, transfer }),
-            None => Err(checked.wrong_device(4)),
-        }
-    }
-
-    fn stream_destination(
-        &mut self,
-        checked: &mut Checked<'_>,
-        cscd: &Cscd,
-        transfer_length: u32,
-        moves: bool,
-    ) -> Result<Destination, Sense> {
-        self.stream_destination_at(checked, cscd, transfer_length, 9, moves)
-    }
-
-    fn stream_destination_at(
-        &mut self,
-        checked: &mut Checked<'_>,
-        cscd: &Cscd,
-        transfer_length: u32,
-        field: u16,
-        moves: bool,
-    ) -> Result<Destination, Sense> {
-        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
-        checked.notes.residual_unit = Some(cscd.fixed.map_or(1, u64::from));
-        if let Unit::Tape(tape) = &cscd.unit
-            && let Some(sense) = tape.refuses_copied_records(&self.task.nexus)
-        {
-            return Err(checked.refused(CopyEnd::Destination, sense));
-        }
-        match self.stream(cscd) {
-            Some(end) => Ok(Destination::Stream { end, transfer }),
-            None => Err(checked.wrong_device(6)),
-        }
-    }
-
-    fn stream(&mut self, cscd: &Cscd) -> Option<EndIndex> {
-        match &cscd.unit {
-            Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
-            Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
-            Unit::Disk(_) | Unit::NullBlock => None,
-        }
-    }
-
-    /// A logical unit takes part once as what it is, however many CSCD descriptors name it.
-    fn end(&mut self, end: PlannedEnd) -> EndIndex {
-        let key = match &end {
-            PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
-            PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
-            PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
-            PlannedEnd::Null(End::NullStream) => (0, 3),
-            PlannedEnd::Null(_) => (0, 4),
-        };
-        *self.plan.known.entry(key).or_insert_with(|| {
-            self.plan.ends.push(end);
-            EndIndex((self.plan.ends.len() - 1) as u16)
         })
     }
 }
@@ -574,21 +397,13 @@ pub fn side_of(step: &Step, end: EndIndex) -> Option<CopyEnd> {
         Action::WriteFilemarks { end: tape, .. } | Action::Space { end: tape, .. } | Action::Locate { end: tape, .. } => {
             (*tape == end).then_some(CopyEnd::Destination)
         }
-        Action::Nothing => None,
+        Action::TapeImage { from, to, .. } | Action::BlockImage { from, to, .. } => match () {
+            () if *from == end => Some(CopyEnd::Source),
+            () if *to == end => Some(CopyEnd::Destination),
+            () => None,
+        },
+        Action::Ask | Action::Nothing => None,
     }
-}
-
-/// Table "Stream device transfer lengths". A length of zero moves nothing, so it goes only where nothing is to be moved.
-fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: bool) -> Result<Transfer, Sense> {
-    let transfer = match cscd.fixed {
-        Some(record) => Transfer { record, records: length, fixed: true },
-        None => Transfer { record: length, records: 1, fixed: false },
-    };
-    let too_long = transfer.bytes() > u64::from(MAX_STREAM_TRANSFER) || transfer.records > MAX_TRANSFER_RECORDS;
-    if too_long || (moves && length == 0) {
-        return Err(checked.invalid(field));
-    }
-    Ok(transfer)
 }
 
 /// `None` for a device that is neither source nor destination of anything.
@@ -606,26 +421,4 @@ fn equal(designator: &Designator, wanted: &xcopy::Designator) -> bool {
         && designator.association as u8 == wanted.association
         && designator.kind as u8 == wanted.designator_type
         && designator.bytes == wanted.identifier.as_bytes()
-}
-
-/// First byte of a block that may also be the one behind the last.
-fn byte_of(disk: &Disk, lba: Lba) -> Option<u64> {
-    lba.0.checked_mul(disk.block_length().bytes())
-}
-
-/// `at`, when `len` bytes from there on lie on the disk.
-fn within(disk: &Disk, at: u64, len: u64) -> Option<u64> {
-    let size = disk.capacity().0 * disk.block_length().bytes();
-    at.checked_add(len).filter(|end| *end <= size).map(|_| at)
-}
-
-const fn out_of_range() -> Sense {
-    Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
-}
-
-/// A null logical unit has no block length of its own.
-const NULL_BLOCK_LENGTH: u32 = 512;
-
-const fn null_block() -> End {
-    End::NullBlock { block_length: NULL_BLOCK_LENGTH }
 }

@@ -73,7 +73,7 @@ pub fn divide(plan: &Plan, movers: &Movers) -> Option<Vec<Piece>> {
 
 /// A segment that only moves whole blocks from disk to disk.
 fn whole_segment(plan: &Plan, step: &Step) -> Option<Piece> {
-    let Action::Move(Move { from, to, process, output, .. }) = &step.action else { return None };
+    let Action::Move(Move { from, to, process, output, hold: false, .. }) = &step.action else { return None };
     let (Source::Blocks { end: from, at: from_at } | Source::Bytes { end: from, at: from_at, .. }) = *from else { return None };
     let Destination::Blocks { end: to, at: to_at } = *to else { return None };
     let len = process.or(*output)?;
@@ -150,7 +150,7 @@ pub async fn run(
 ) -> Ended {
     let notes = plan.notes.clone();
     let segments = u64::from(pieces.last().map_or(0, |piece| piece.segment + 1));
-    let ended = |response, written| Ended { response, segments, written };
+    let ended = |response, written| Ended { segments, written, ..Ended::from(response) };
     let (refused, priority, starting) = (plan.refused.clone(), plan.priority, Arc::clone(movers));
     let started = spawn_blocking(move || {
         let opened = open(&plan, &plan.notes)?;
@@ -182,7 +182,8 @@ pub async fn run(
     let state = std::mem::take(&mut *shared.state());
     info!(shares = ?state.shares, written = ?state.written, fault = ?state.fault, "dispersed copy ended");
     let response = response(&state, synchronize(disks).await, &notes, refused);
-    ended(response, state.written)
+    let terminated = state.fault.is_none() && state.abandoned.is_none() && !state.waiting.is_empty();
+    Ended { terminated, ..ended(response, state.written) }
 }
 
 fn response(state: &State, synced: io::Result<()>, notes: &[Notes], refused: Option<Sense>) -> Response {
@@ -246,6 +247,7 @@ impl Shared {
             output: None,
             source_pad: false,
             destination_pad: false,
+            hold: false,
         };
         let job = CopyJob {
             id: self.movers.job_id(),
@@ -286,8 +288,8 @@ impl Shared {
                     told = (read.max(told.0), written);
                     self.count(pid, piece, more);
                 }
-                Event::Message(FromMover::Tape { .. } | FromMover::Hello { .. }) => {
-                    debug!(pid, "a mover speaks of a tape that it was not given");
+                Event::Message(FromMover::Tape { .. } | FromMover::Held { .. } | FromMover::Hello { .. }) => {
+                    debug!(pid, "a mover speaks of what it was not given");
                 }
             }
         }

@@ -52,7 +52,7 @@ impl Device {
         let mut residue = Residue::default();
         // No command relies on where the one before left the tape, but for appending.
         self.position = None;
-        for SegmentDescriptor { cat, segment } in &command.segments {
+        for SegmentDescriptor { cat, segment, .. } in &command.segments {
             self.segment(segment, &command.inline, &mut residue);
             let left = (residue.source.len(), residue.destination.len());
             assert!(*cat || left == (0, 0), "unexpected inexact segment: {segment:?} leaves {left:?}");

@@ -132,7 +132,7 @@ impl Plan {
             (Segment::StreamToBlockOffset { source, destination, transfer_length, bytes, to, offset }, length)
         };
         command.moved += length;
-        command.push(SegmentDescriptor { cat: self.is_inside(piece.from + length), segment });
+        command.push(SegmentDescriptor::new(self.is_inside(piece.from + length), segment));
         length
     }
 
@@ -143,7 +143,7 @@ impl Plan {
             let length = (until.min(region) - at).min(MAX_BYTES);
             at += length;
             let segment = Segment::StreamToDiscard { source: TAPE, transfer_length, bytes: length as u32 };
-            command.push(SegmentDescriptor { cat: self.is_inside(at), segment });
+            command.push(SegmentDescriptor::new(self.is_inside(at), segment));
         }
         until
     }
@@ -237,7 +237,7 @@ mod tests {
             (false, stream(65_536 - 4096 - 5000)),
         ];
         assert_eq!(commands.len(), 1);
-        assert_eq!(commands[0].segments, expected.map(|(cat, segment)| SegmentDescriptor { cat, segment }));
+        assert_eq!(commands[0].segments, expected.map(|(cat, segment)| SegmentDescriptor::new(cat, segment)));
     }
 
     #[test]

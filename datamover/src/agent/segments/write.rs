@@ -240,7 +240,7 @@ impl Stretch<'_> {
         }
         (command.moved, command.objects) = (moved, objects);
         // What an unfinished record has so far is carried to the next segment; else nothing may be left over.
-        command.push(SegmentDescriptor { cat: last_border != end, segment });
+        command.push(SegmentDescriptor::new(last_border != end, segment));
         Some(next(length))
     }
 

@@ -40,6 +40,20 @@ pub struct Tape {
     synced: bool,
 }
 
+/// What stands where the tape does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A record of so many bytes.
+    Record {
+        /// Bytes of data.
+        length: u32,
+    },
+    /// A filemark.
+    Filemark,
+    /// Nothing any more.
+    EndOfData,
+}
+
 /// What a positioning came to: where it stopped, and why it did so early.
 pub type Positioned = Result<(), FaultKind>;
 
@@ -153,6 +167,27 @@ impl Tape {
             rest = behind;
         }
         Ok(())
+    }
+
+    /// What follows, whatever it is; nothing is moved.
+    ///
+    /// # Errors
+    /// [`FaultKind::Torn`], also for a record that is not plain.
+    pub fn look(&self) -> Result<Next, FaultKind> {
+        if self.at.offset >= self.end_of_data.offset {
+            return Ok(Next::EndOfData);
+        }
+        match self.forward()? {
+            Found::Record { class: 0, length, .. } => Ok(Next::Record { length }),
+            Found::Filemark { .. } => Ok(Next::Filemark),
+            Found::End => Ok(Next::EndOfData),
+            _ => Err(FaultKind::Torn),
+        }
+    }
+
+    /// Goes behind the filemark that [`Tape::look`] has found.
+    pub fn pass_filemark(&mut self) {
+        self.at = self.at.after(ObjectKind::Filemark, 0);
     }
 
     /// What stands here is no record of the wanted length.

@@ -88,6 +88,11 @@ impl Link for Troublesome<'_> {
         self.rig.seen.tape(end, report);
     }
 
+    fn held(&self, data: Vec<u8>, discarded: bool) {
+        self.word();
+        self.rig.seen.held(data, discarded);
+    }
+
     fn progress(&self, segment: u32, read: u64, written: ByMethod) {
         self.word();
         self.rig.seen.progress(segment, read, written);
@@ -118,6 +123,7 @@ fn to_tape(disk: EndIndex, tape: EndIndex, at: u64, bytes: u64, record: u32) -> 
         output: None,
         source_pad: false,
         destination_pad: false,
+        hold: false,
     })
 }
 
@@ -228,6 +234,7 @@ proptest! {
                 output: None,
                 source_pad: false,
                 destination_pad: false,
+                hold: false,
             };
             step(segment, false, copy)
         }).collect();

@@ -75,9 +75,9 @@ fn movement() -> impl Strategy<Value = Action> {
         (index(), transfer()).prop_map(|(end, transfer)| Destination::Stream { end, transfer }),
         Just(Destination::Discard),
     ];
-    let counts = (prop::option::of(number()), prop::option::of(number()), any::<bool>(), any::<bool>());
-    (from, to, counts).prop_map(|(from, to, (process, output, source_pad, destination_pad))| {
-        Action::Move(Move { from, to, process, output, source_pad, destination_pad })
+    let counts = (prop::option::of(number()), prop::option::of(number()), any::<bool>(), any::<bool>(), any::<bool>());
+    (from, to, counts).prop_map(|(from, to, (process, output, source_pad, destination_pad, hold))| {
+        Action::Move(Move { from, to, process, output, source_pad, destination_pad, hold })
     })
 }
 
@@ -103,6 +103,8 @@ impl Link for Indulgent {
     fn give_back(&self, _: EndIndex) {}
 
     fn tape(&self, _: EndIndex, _: TapeReport) {}
+
+    fn held(&self, _: Vec<u8>, _: bool) {}
 
     fn progress(&self, _: u32, _: u64, _: ByMethod) {}
 }

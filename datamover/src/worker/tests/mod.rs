@@ -47,6 +47,7 @@ struct Seen {
     order: Mutex<Vec<&'static str>>,
     /// As the last progress said.
     written: Mutex<ByMethod>,
+    held: Mutex<Option<(Vec<u8>, bool)>>,
     /// Files of the tapes, to be cut when they are appended to.
     tapes: Mutex<Vec<(EndIndex, File)>>,
 }
@@ -66,6 +67,7 @@ impl Link for Seen {
                 file.write_all_at(&[0xFF; 4], at.offset).unwrap();
                 self.order.lock().unwrap().push("append");
             }
+            Question::Segment { .. } => self.order.lock().unwrap().push("segment"),
         }
         Ok(())
     }
@@ -76,6 +78,10 @@ impl Link for Seen {
 
     fn tape(&self, end: EndIndex, report: TapeReport) {
         self.reports.lock().unwrap().push((end, report));
+    }
+
+    fn held(&self, data: Vec<u8>, discarded: bool) {
+        assert!(self.held.lock().unwrap().replace((data, discarded)).is_none(), "told once");
     }
 
     fn progress(&self, _segment: u32, _read: u64, written: ByMethod) {

@@ -23,6 +23,7 @@ struct Model {
     source: Vec<u8>,
     destination: Vec<u8>,
     written: u64,
+    held: Option<Vec<u8>>,
 }
 
 /// Ends of every job here: disk 0 (source), disk 1 (source), disk 1 (destination), tape 0, tape 1, both null units.
@@ -50,7 +51,30 @@ impl Model {
                 tape.at = (*object as usize).min(tape.objects.len());
                 if *object as usize > tape.objects.len() { Err(FaultKind::EndOfData { residual: 0 }) } else { Ok(()) }
             }
+            Action::TapeImage { from, to, filemarks } => self.tape_image(*from, *to, *filemarks),
+            Action::BlockImage { from, from_at, to_at, len, .. } => {
+                let from = usize::from(from.0);
+                let data = self.disks[from][*from_at as usize..][..*len as usize].to_vec();
+                self.disks[1][*to_at as usize..][..data.len()].copy_from_slice(&data);
+                self.written += *len;
+                Ok(())
+            }
             _ => Ok(()),
+        }
+    }
+
+    fn tape_image(&mut self, from: EndIndex, to: EndIndex, filemarks: u32) -> Result<(), FaultKind> {
+        let mut in_a_row = 0;
+        loop {
+            let source = self.tape(from).ok_or(FaultKind::Null)?;
+            let Some(object) = source.objects.get(source.at).cloned() else { return Ok(()) };
+            source.at += 1;
+            in_a_row = if object.is_none() { in_a_row + 1 } else { 0 };
+            self.written += object.as_ref().map_or(0, Vec::len) as u64;
+            self.append(to, object)?;
+            if in_a_row == filemarks && filemarks > 0 {
+                return Ok(());
+            }
         }
     }
 
@@ -148,6 +172,9 @@ impl Model {
         let failed = loop {
             let take = left.min(self.source.len());
             let processed: Vec<u8> = self.source.drain(..take).collect();
+            if copy.hold {
+                self.held.get_or_insert_default().extend(&processed);
+            }
             if copy.to != Destination::Discard {
                 self.destination.extend(processed);
             }
@@ -226,7 +253,7 @@ fn destination() -> impl Strategy<Value = Destination> {
 }
 
 fn data() -> impl Strategy<Value = Action> {
-    let parts = (source(), destination(), 0..8000_u64, any::<bool>(), any::<bool>(), any::<bool>());
+    let parts = (source(), destination(), 0..8000_u64, any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
     let possible = |copy: &Move| match (copy.from, copy.to) {
         // A drive does not copy to itself; the plan refuses it.
         (Source::Stream { end: a, .. }, Destination::Stream { end: b, .. }) => a != b,
@@ -236,7 +263,7 @@ fn data() -> impl Strategy<Value = Action> {
         _ => true,
     };
     parts
-        .prop_map(|(from, to, amount, counts_output, source_pad, destination_pad)| {
+        .prop_map(|(from, to, amount, counts_output, source_pad, destination_pad, hold)| {
             let whole = if matches!(to, Destination::Blocks { .. }) { amount / 512 * 512 } else { amount };
             let (process, output) = match (from, to) {
                 (Source::Inline { .. }, _) => (None, None),
@@ -246,7 +273,7 @@ fn data() -> impl Strategy<Value = Action> {
                 (_, Destination::Blocks { .. }) if counts_output => (None, Some(whole)),
                 _ => (Some(amount), None),
             };
-            Move { from, to, process, output, source_pad, destination_pad }
+            Move { from, to, process, output, source_pad, destination_pad, hold }
         })
         .prop_filter("a segment type that exists", possible)
         .prop_map(Action::Move)
@@ -257,6 +284,14 @@ fn action() -> impl Strategy<Value = Action> {
         8 => data(),
         1 => (3..5_u16, 0..3_u32, any::<bool>())
             .prop_map(|(end, count, immediate)| Action::WriteFilemarks { end: EndIndex(end), count, immediate }),
+        1 => (any::<bool>(), 0..4_u32).prop_map(|(there, filemarks)| {
+            let (from, to) = if there { (3, 4) } else { (4, 3) };
+            Action::TapeImage { from: EndIndex(from), to: EndIndex(to), filemarks }
+        }),
+        1 => (0..2_u16, 0..16_u64, 32..40_u64, 0..8_u64).prop_map(|(from, from_at, to_at, blocks)| {
+            let (from_at, to_at, len) = (from_at * 512, to_at * 512, blocks * 512);
+            Action::BlockImage { from: EndIndex(from), from_at, to: TO_DISK, to_at, len }
+        }),
         1 => (3..5_u16, 0..12_u64).prop_map(|(end, object)| Action::Locate { end: EndIndex(end), object }),
     ]
 }
@@ -298,7 +333,7 @@ proptest! {
 
         let outcome = rig.run(steps.clone(), &inline);
 
-        let mut model = Model { disks, tapes, inline, source: Vec::new(), destination: Vec::new(), written: 0 };
+        let mut model = Model { disks, tapes, inline, source: Vec::new(), destination: Vec::new(), written: 0, held: None };
         let failed = steps.iter().find_map(|step| model.segment(step).err().map(|kind| (step.segment, kind)));
         match (&outcome, failed) {
             (Outcome::Copied { dropped }, None) => {
@@ -312,6 +347,8 @@ proptest! {
             _ => prop_assert!(false, "{outcome:?}, the model says {failed:?}"),
         }
         prop_assert!(rig.blocks(TO_DISK) == model.disks[1], "disks differ");
+        let held = rig.seen.held.lock().unwrap().take();
+        prop_assert_eq!(held, model.held.map(|held| (held, false)));
         for (index, tape) in model.tapes.iter().enumerate() {
             let end = EndIndex(index as u16 + 3);
             prop_assert_eq!(&rig.objects(end), &tape.objects);

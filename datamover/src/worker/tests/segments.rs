@@ -9,7 +9,7 @@ const MIB: usize = 1 << 20;
 
 fn to_tape(from: Source, end: EndIndex, record: u32, process: u64) -> Move {
     let to = Destination::Stream { end, transfer: variable(record) };
-    Move { from, to, process: Some(process), output: None, source_pad: false, destination_pad: false }
+    Move { from, to, process: Some(process), output: None, source_pad: false, destination_pad: false, hold: false }
 }
 
 #[test]
@@ -26,6 +26,7 @@ fn a_disk_goes_to_tape_and_back_bit_for_bit() {
         output: Some(content.len() as u64),
         source_pad: true,
         destination_pad: false,
+        hold: false,
     };
     let mut padded = to_tape(out, tape, 300_000, content.len() as u64);
     padded.destination_pad = true;
@@ -56,6 +57,7 @@ fn records_larger_than_a_buffer_come_back_whole() {
         output: Some(content.len() as u64),
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     let steps = vec![
         step(0, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, record, content.len() as u64)),
@@ -81,6 +83,7 @@ fn disk_to_disk_keeps_holes_and_clears_what_was_under_them() {
         output: None,
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
     assert!(rig.blocks(to) == rig.blocks(source));
@@ -105,6 +108,7 @@ fn a_copy_that_overlaps_itself_moves_the_old_bytes() {
             output: None,
             source_pad: false,
             destination_pad: false,
+            hold: false,
         };
         assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
         assert!(rig.blocks(disk)[to..to + len] == content[from..from + len]);
@@ -126,6 +130,7 @@ fn a_copy_that_overlaps_itself_moves_the_old_bytes_across_the_end_of_a_grant() {
         output: None,
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     let steps = vec![step(0, false, copy(0, 8 * MIB, 8 * MIB)), step(1, false, copy(11 * MIB, 12 * MIB, 8 * MIB))];
     let mut wanted = content.clone();
@@ -146,6 +151,7 @@ fn a_grant_goes_back_with_the_first_segment_that_has_no_use_for_it() {
         output: None,
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     let steps = vec![step(0, false, copy), step(1, false, to_tape(Source::Blocks { end: disk, at: 0 }, tape, 512, 4096))];
     assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
@@ -192,6 +198,7 @@ fn bytes_around_a_byte_range_stay() {
         output: Some(700),
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     assert_eq!(rig.run(vec![step(0, false, copy)], &[]), Outcome::Copied { dropped: false });
     let blocks = rig.blocks(disk);
@@ -304,6 +311,7 @@ fn a_throttled_copy_takes_its_time_holds_no_disk_meanwhile_and_can_be_let_go() {
         output: None,
         source_pad: false,
         destination_pad: false,
+        hold: false,
     };
     let control = Control::new(Some(32 * MIB as u64), &Arc::new(Throttle::new(None, Instant::now())));
     let began = Instant::now();

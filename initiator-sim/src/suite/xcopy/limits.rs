@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::implemented;
+use crate::client::LogicalUnit;
 use crate::suite::bench::vpd_or_skip;
 use crate::suite::check::{self, Outcome, ensure, equal, skip};
 use crate::suite::{Bench, Case, Needs};
@@ -86,8 +87,27 @@ async fn page(bench: &Bench) -> Outcome {
     let codes = &list[1..1 + usize::from(list[0])];
     check::equal_bytes("descriptor type codes of page 8Fh", codes, &implemented(&unit).await?)?;
     // Mandatory as soon as a stream segment type is supported: 00h, 01h, 03h to 06h, 08h, 09h.
+    if let Some(held) = descriptor(0xC001) {
+        check::equal_bytes("HELD DATA LIMIT", &held[..4], &parameters[24..28])?;
+    }
     let streams = codes.iter().any(|code| matches!(code, 0x00 | 0x01 | 0x03..=0x06 | 0x08 | 0x09));
     ensure(!streams || descriptor(0x9101).is_some(), || "descriptor 9101h is missing though streams are copied".into())
+}
+
+/// What the Supported Commands descriptor lists for an operation code; nothing without one.
+pub(super) async fn service_actions_of(unit: &LogicalUnit, wanted: u8) -> Outcome<Vec<u8>> {
+    let page = vpd_or_skip(unit, 0x8F).await?;
+    let found = descriptors(&page)?;
+    let Some((_, commands)) = found.iter().find(|(code, _)| *code == 1) else { return Ok(Vec::new()) };
+    let mut rest = &commands[1..1 + usize::from(commands[0])];
+    while let [opcode, count, ..] = *rest {
+        let (actions, behind) = rest[2..].split_at(usize::from(count));
+        if opcode == wanted {
+            return Ok(actions.to_vec());
+        }
+        rest = behind;
+    }
+    Ok(Vec::new())
 }
 
 /// Every service action listed answers; every other is refused.

@@ -27,7 +27,7 @@ const FAILURE_DETAILS: u8 = 0x04;
 async fn held_copy(copy: &CopyDisk, id: u8) -> Outcome {
     wants(&copy.disk.unit, &[0x02]).await?;
     let mut list = copy.list().with(block_to_block(0, (0, 0), 8, 0, 2000)).with(block_to_block(0, (0, 0), 4, 0, 3000));
-    (list.id, list.usage) = (id, 0b00);
+    (list.id, list.usage) = (u32::from(id), 0b00);
     check::good("a copy of two segments", copy.run(&list).await?).map(drop)
 }
 

@@ -1,12 +1,17 @@
 //! EXTENDED COPY. SPC-4.
 
+mod abort;
 mod block_to_block;
 mod failures;
+mod held;
+mod image;
+mod lid4;
 mod limits;
 mod list_ids;
 mod parameters;
 mod positioning;
 mod refusals;
+mod reservations;
 mod residue;
 mod stream;
 
@@ -28,6 +33,11 @@ pub const CASES: &[&[Case]] = &[
     refusals::CASES,
     failures::CASES,
     list_ids::CASES,
+    held::CASES,
+    lid4::CASES,
+    abort::CASES,
+    image::CASES,
+    reservations::CASES,
 ];
 
 /// UNREACHABLE COPY TARGET.
@@ -119,6 +129,15 @@ impl DiskAndTape {
     /// Fails unless the list ends GOOD.
     async fn copy(&self, what: &str, list: &Parameters) -> Outcome {
         check::good(what, self.run(list).await?).map(drop)
+    }
+}
+
+/// Skips the case unless page 8Fh lists these service actions of THIRD-PARTY COPY OUT (83h) or IN (84h).
+async fn serves(unit: &LogicalUnit, opcode: u8, actions: &[u8]) -> Outcome {
+    let known = limits::service_actions_of(unit, opcode).await?;
+    match actions.iter().find(|action| !known.contains(action)) {
+        Some(missing) => skip(format!("the copy manager does not list {opcode:02X}h/{missing:02X}h")),
+        None => Ok(()),
     }
 }
 

@@ -50,7 +50,7 @@ impl Cscd {
 /// A parameter list in parts.
 #[derive(Debug, Clone)]
 pub(super) struct Parameters {
-    pub(super) id: u8,
+    pub(super) id: u32,
     /// LIST ID USAGE: 00b hold, 10b may discard, 11b none.
     pub(super) usage: u8,
     pub(super) cscds: Vec<Cscd>,
@@ -85,11 +85,28 @@ impl Parameters {
     /// SPC-4, "EXTENDED COPY(LID1) parameter list".
     pub(super) fn emit(&self) -> Vec<u8> {
         let segments = self.segments.concat();
-        let mut list = vec![self.id, self.usage << 3];
+        let mut list = vec![self.id as u8, self.usage << 3];
         list.extend((self.cscds.len() as u16 * 32).to_be_bytes());
         list.extend([0; 4]);
         list.extend((segments.len() as u32).to_be_bytes());
         list.extend((self.inline.len() as u32).to_be_bytes());
+        self.cscds.iter().for_each(|cscd| list.extend(cscd.0));
+        list.extend(segments);
+        list.extend(&self.inline);
+        list
+    }
+}
+
+impl Parameters {
+    /// SPC-4, "EXTENDED COPY(LID4) parameter list"; `flags` are G_SENSE (bit 1) and IMMED (bit 0). The first CSCD has the id 1.
+    pub(super) fn emit_lid4(&self, flags: u8) -> Vec<u8> {
+        let segments = self.segments.concat();
+        let mut list = vec![0; 48];
+        (list[0], list[1], list[3], list[15], list[16]) = (0x01, self.usage << 3, 0x20, flags, 0xFF);
+        list[20..24].copy_from_slice(&self.id.to_be_bytes());
+        list[42..44].copy_from_slice(&(self.cscds.len() as u16 * 32).to_be_bytes());
+        list[44..46].copy_from_slice(&(segments.len() as u16).to_be_bytes());
+        list[46..48].copy_from_slice(&(self.inline.len() as u16).to_be_bytes());
         self.cscds.iter().for_each(|cscd| list.extend(cscd.0));
         list.extend(segments);
         list.extend(&self.inline);
@@ -161,6 +178,16 @@ pub(super) fn locate(destination: u16, object: u32) -> Vec<u8> {
     segment(0x12, 0, 0, destination, &[&object.to_be_bytes()])
 }
 
+/// 14h.
+pub(super) fn register_key(destination: u16, key: u64, action_key: u64) -> Vec<u8> {
+    segment(0x14, 0, 0, destination, &[&key.to_be_bytes(), &action_key.to_be_bytes(), &[0; 4]])
+}
+
+/// 16h, as long as its table says: with 32 bits of NUMBER OF LOGICAL BLOCKS.
+pub(super) fn block_image(ends: (u16, u16), from: u64, to: u64, blocks: u32) -> Vec<u8> {
+    segment(0x16, 0, ends.0, ends.1, &[&from.to_be_bytes(), &to.to_be_bytes(), &blocks.to_be_bytes()])
+}
+
 /// Any code with any body.
 pub(super) fn any(code: u8, ends: (u16, u16), body: &[u8]) -> Vec<u8> {
     segment(code, 0, ends.0, ends.1, &[body])
@@ -183,6 +210,8 @@ mod tests {
             (filemarks(1, 1), 0x08),
             (space(1, 1, 1), 0x08),
             (locate(1, 1), 0x08),
+            (register_key(1, 1, 1), 0x18),
+            (block_image((0, 1), 0, 0, 0), 0x18),
         ];
         for (segment, length) in lengths {
             assert_eq!((segment[3], segment.len()), (length, usize::from(length) + 4), "{segment:02x?}");

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use protocol::scsi::conflict::Rule;
-use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, SenseFormat, Status};
+use protocol::scsi::{CommandSpec, DeviceType, FieldPointer, Sense, SenseFormat};
 use tracing::debug;
 
 use super::spc::{Shared, is_third_party_copy};
@@ -153,8 +153,8 @@ const fn passes_attentions(opcode: u8) -> bool {
 
 /// Sense data that comes later is written as the logical unit was told when the command began.
 fn formatted(execution: Execution, format: SenseFormat) -> Execution {
-    execution.map(move |response| match response.status {
-        Status::CheckCondition => Response { sense_format: format, ..response },
-        _ => response,
+    execution.map(move |response| match response.sense {
+        Some(_) => Response { sense_format: format, ..response },
+        None => response,
     })
 }

@@ -23,6 +23,7 @@ pub use identity::Identity;
 pub use keep::Kept;
 pub use removal::{RemovalPrevention, prevent_allow};
 pub use reservation::Reservations;
+pub(in crate::lun) use reservation::persistent_reserve_out;
 pub use saved::{SavedModes, restore_modes};
 pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
@@ -30,8 +31,10 @@ pub use task_set::{Place, TaskSet};
 pub use turns::Turns;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -224,11 +227,15 @@ impl Common {
 
 /// Carries out third-party copy commands for all logical units of a target.
 pub trait CopyService: Send + Sync + fmt::Debug {
-    /// THIRD-PARTY COPY OUT (83h), service action EXTENDED COPY(LID1), sent to `device`.
-    fn extended_copy(self: Arc<Self>, device: Device, task: Task) -> Execution;
+    /// THIRD-PARTY COPY OUT (83h), sent to `device`: what begins a copy operation, and what aborts one.
+    fn third_party_copy_out(self: Arc<Self>, device: Device, task: Task) -> Execution;
 
-    /// THIRD-PARTY COPY IN (84h), the service actions of RECEIVE COPY RESULTS. Does not block.
+    /// THIRD-PARTY COPY IN (84h): what is told of copy operations. Does not block.
     fn receive_copy(&self, device: &Device, task: &Task) -> Response;
+
+    /// Ends the copy operations that run in the background and were sent to `device`: of some nexuses, or of all as a LOGICAL UNIT
+    /// RESET does, which also forgets what is known of those that have ended. Done when nothing of them moves any more.
+    fn abort_background(&self, device: &Device, nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
     /// VPD page 8Fh, third-party copy, without its four bytes of header.
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8>;
@@ -249,13 +256,17 @@ mod tests {
     struct Echo;
 
     impl CopyService for Echo {
-        fn extended_copy(self: Arc<Self>, device: Device, task: Task) -> Execution {
+        fn third_party_copy_out(self: Arc<Self>, device: Device, task: Task) -> Execution {
             let naa = device.common().identity.naa;
             Execution::Async(Box::pin(async move { Response::data([&naa[..], &task.parameter_list()].concat()) }))
         }
 
         fn receive_copy(&self, _device: &Device, task: &Task) -> Response {
             Response::data(task.cdb.as_bytes().to_vec())
+        }
+
+        fn abort_background(&self, _device: &Device, _nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::ready(()))
         }
 
         fn third_party_copy_page(&self, _device: &Device) -> Vec<u8> {
@@ -276,7 +287,7 @@ mod tests {
         let copy = task(&nexus, "83 00 0000000000000000 00000003 00 00", vec![1, 2, 3]);
         let Execution::Async(copy) = disk.start(copy) else { panic!("a copy waits for a mover") };
         assert_eq!(copy.await.data_in.concat(), [&disk.common().identity.naa[..], &[1, 2, 3]].concat());
-        for action in ["00", "03", "04"] {
+        for action in ["00", "01", "03", "04", "05", "06"] {
             let asked = finish(disk.start(task(&nexus, &format!("84 {action} 0000000000000000 00000100 00 00"), Vec::new())));
             assert_eq!(asked.data_in[0][1], u8::from_str_radix(action, 16).unwrap());
         }

@@ -49,9 +49,14 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::REGISTER_AND_IGNORE_EXISTING_KEY, run: Run::Blocking(reservation::persistent_reserve_out) },
         Command { spec: &spc::REGISTER_AND_MOVE, run: Run::Blocking(reservation::persistent_reserve_out) },
         Command { spec: &spc::EXTENDED_COPY, run: Run::Start(extended_copy) },
+        Command { spec: &spc::EXTENDED_COPY_LID4, run: Run::Start(extended_copy) },
+        Command { spec: &spc::COPY_OPERATION_ABORT, run: Run::Start(extended_copy) },
         Command { spec: &spc::RECEIVE_COPY_STATUS, run: Run::Start(receive_copy) },
+        Command { spec: &spc::RECEIVE_COPY_DATA, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_OPERATING_PARAMETERS, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_FAILURE_DETAILS, run: Run::Start(receive_copy) },
+        Command { spec: &spc::RECEIVE_COPY_STATUS_LID4, run: Run::Start(receive_copy) },
+        Command { spec: &spc::RECEIVE_COPY_DATA_LID4, run: Run::Start(receive_copy) },
         Command { spec: &spc::REPORT_LUNS, run: Run::Inline(|_, task| report_luns(task)) },
         Command { spec: &spc::REPORT_TARGET_PORT_GROUPS, run: Run::Inline(report_target_port_groups) },
         Command { spec: &spc::REPORT_SUPPORTED_OPERATION_CODES, run: Run::Inline(report_supported_operation_codes) },
@@ -285,8 +290,9 @@ fn log_sense<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     Ok(data_in(log::page(code, subpage, &parameters), cdb.allocation_length.get()))
 }
 
+/// All of THIRD-PARTY COPY OUT.
 fn extended_copy<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
-    Arc::clone(copy_service(&**device)).extended_copy(device.device(), task)
+    Arc::clone(copy_service(&**device)).third_party_copy_out(device.device(), task)
 }
 
 fn receive_copy<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {

@@ -172,7 +172,7 @@ struct Endless {
 }
 
 impl CopyService for Endless {
-    fn extended_copy(self: Arc<Self>, _device: Device, task: Task) -> Execution {
+    fn third_party_copy_out(self: Arc<Self>, _device: Device, task: Task) -> Execution {
         Execution::Async(Box::pin(async move {
             self.begun.notify_one();
             task.abort.cancelled().await;
@@ -183,6 +183,10 @@ impl CopyService for Endless {
 
     fn receive_copy(&self, _device: &Device, _task: &Task) -> Response {
         Response::good()
+    }
+
+    fn abort_background(&self, _: &Device, _: Option<&[u64]>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
     }
 
     fn third_party_copy_page(&self, _device: &Device) -> Vec<u8> {

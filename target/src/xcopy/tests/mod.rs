@@ -329,11 +329,11 @@ fn manager() -> Arc<CopyManager> {
 
 /// An EXTENDED COPY with this list, carried out on a runtime of its own.
 fn copy(world: &World, manager: &Arc<CopyManager>, list: &List) -> Response {
-    let bytes = list.emit_lid1();
+    let bytes = list.emit();
     let cdb = format!("83 00 0000000000000000 {:08x} 0000", bytes.len());
     let task = task(&world.nexus, &cdb, bytes);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    match Arc::clone(manager).extended_copy(world.devices[0].clone(), task) {
+    match Arc::clone(manager).third_party_copy_out(world.devices[0].clone(), task) {
         crate::task::Execution::Async(work) => runtime.block_on(work),
         other => finish(other),
     }
@@ -366,6 +366,53 @@ fn without_a_mover_a_copy_fails_and_says_so_until_its_details_were_fetched() {
 }
 
 #[test]
+fn image_copies_come_to_what_both_ends_have() {
+    let world = World::new();
+    let image = |blocks, from, to| Segment::BlockImage { source: A, destination: B, blocks, from: Lba(from), to: Lba(to) };
+    let cscds = [world.disk(0), world.disk(1)];
+    let step = |segment| world.plan(&world.list(&cscds, &[segment])).unwrap().steps[0].action.clone();
+    let expected = |from: u64, to: u64, blocks: u64| Action::BlockImage {
+        from: EndIndex(0),
+        from_at: from * 512,
+        to: EndIndex(1),
+        to_at: to * 512,
+        len: blocks * 512,
+    };
+    assert_eq!(step(image(8, 1, 2)), expected(1, 2, 8));
+    assert_eq!(step(image(0, 0, 0)), expected(0, 0, BLOCKS), "0 is as many as there are");
+    assert_eq!(step(image(u64::MAX, BLOCKS - 3, 0)), expected(BLOCKS - 3, 0, 3), "the source's end");
+    assert_eq!(step(image(9, 0, BLOCKS - 1)), expected(0, BLOCKS - 1, 1), "the destination's end");
+    assert_eq!(world.refusal(&cscds, &[image(1, BLOCKS, 0)]).code, (0x0D, 0x01));
+    let tapes = [world.tape(), world.tape()];
+    let itself = Segment::TapeImage { source: A, destination: B, filemarks: 0 };
+    assert_eq!(world.refusal(&tapes, &[itself]).code, (0x26, 0x0C), "one drive cannot stand at two places");
+}
+
+#[test]
+fn a_registration_is_asked_for_in_its_turn_and_lets_later_segments_in_only_then() {
+    let world = World::new();
+    let (other, key) = (nexus(2, &world.devices), 0xABCD_u64);
+    let reserve = |action: &str, kind: &str, parameters: String| {
+        let cdb = format!("5f {action} {kind} 0000 00000018 00");
+        assert_eq!(finish(world.devices[1].start(task(&other, &cdb, hex(&parameters)))), Response::good());
+    };
+    reserve("06", "00", format!("{:016x} {:016x} {:016x}", 0, 1, 0));
+    reserve("01", "05", format!("{:016x} {:016x} {:016x}", 1, 0, 0));
+    let register = Segment::RegisterKey { destination: B, key: 0, action_key: key };
+    let cscds = [world.disk(0), world.disk(1)];
+    assert_eq!(world.refusal(&cscds, &[blocks(A, B, 0, 0)]).code, (0x0D, 0x01), "kept out");
+    let plan = world.plan(&world.list(&cscds, &[register, blocks(A, B, 0, 0)])).unwrap();
+    let actions: Vec<_> = plan.steps.iter().map(|step| (step.segment, matches!(step.action, Action::Ask))).collect();
+    assert_eq!(actions, [(0, true), (1, true), (1, false)]);
+    let fulfil = |segment: u32| plan.duties[&segment].iter().try_for_each(|duty| duty.fulfil(&world.nexus, segment));
+    let refused = fulfil(1).expect_err("not registered yet");
+    assert_eq!((refused.code, refused.command_specific, refused.field), ((0x0D, 0x01), Some(1), at(48)));
+    assert_eq!(refused.forwarded[0].status, 0x18, "RESERVATION CONFLICT");
+    assert_eq!(fulfil(0), Ok(()));
+    assert_eq!(fulfil(1), Ok(()));
+}
+
+#[test]
 fn a_list_of_nothing_is_good() {
     let (world, manager) = (World::new(), manager());
     let mut list = List::new(9);
@@ -374,24 +421,14 @@ fn a_list_of_nothing_is_good() {
     assert_eq!(receive(&world, &manager, 0x00, 9, 64).data_in.concat(), hex("00000008 01 0000 00 00000000"));
     assert!(receive(&world, &manager, 0x00, 9, 64).sense.is_some(), "told once");
     let empty = task(&world.nexus, "83 00 00000000 00000000 00000000 0000", Vec::new());
-    assert_eq!(finish(manager.extended_copy(world.devices[0].clone(), empty)), Response::good());
+    assert_eq!(finish(manager.third_party_copy_out(world.devices[0].clone(), empty)), Response::good());
 }
 
 #[test]
 fn the_rows_of_the_commands_are_the_actions_that_page_8f_lists() {
     let actions = |opcode: u8| -> Vec<u8> {
-        let specs = [
-            &spc::EXTENDED_COPY,
-            &spc::RECEIVE_COPY_STATUS,
-            &spc::RECEIVE_COPY_OPERATING_PARAMETERS,
-            &spc::RECEIVE_COPY_FAILURE_DETAILS,
-        ];
-        specs
-            .iter()
-            .filter(|spec| spec.opcode == opcode)
-            .filter_map(|spec| spec.service_action)
-            .map(|action| action as u8)
-            .collect()
+        let rows = spc::COMMANDS.iter().filter(|spec| spec.opcode == opcode);
+        rows.filter_map(|spec| spec.service_action).map(|action| action as u8).collect()
     };
     assert_eq!(actions(0x83), COPY_OUT_ACTIONS);
     assert_eq!(actions(0x84), COPY_IN_ACTIONS);

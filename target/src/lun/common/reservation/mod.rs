@@ -13,7 +13,8 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-pub(super) use commands::{persistent_reserve_in, persistent_reserve_out, persistent_reserve_out_and_abort, release, reserve};
+pub(in crate::lun) use commands::persistent_reserve_out;
+pub(super) use commands::{persistent_reserve_in, persistent_reserve_out_and_abort, release, reserve};
 pub use registry::{Effects, Registry, Surroundings};
 
 use std::io;

@@ -1,0 +1,308 @@
+//! Sources and destinations of a segment: what they have to be, and which bytes or records of them take part.
+//!
+//! Decides nothing about residue. Follows SPC-4, "Segment descriptors" and tables 115 and 138.
+
+use std::sync::Arc;
+
+use protocol::mover::ends::End;
+use protocol::mover::{Action, Destination, EndIndex, Source, Transfer};
+use protocol::scsi::sense::{CopyEnd, Sense};
+use protocol::units::Lba;
+use protocol::xcopy::{MAX_STREAM_TRANSFER, MAX_TRANSFER_RECORDS};
+
+use super::{Checked, Cscd, PlannedEnd, Planner, Unit};
+use crate::lun::disk::Disk;
+
+impl Planner<'_> {
+    /// The tape that 10h, 11h or 12h moves.
+    pub(super) fn tape(&mut self, checked: &Checked<'_>, cscd: &Cscd) -> Result<EndIndex, Sense> {
+        match &cscd.unit {
+            Unit::Tape(tape) => Ok(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            // "… as if an unreachable CSCD had been encountered."
+            Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
+            Unit::Disk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
+        }
+    }
+
+    /// Whole blocks of a source, and how many bytes they are.
+    pub(super) fn block_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        lba: Lba,
+        blocks: u16,
+    ) -> Result<(Source, u64), Sense> {
+        match cscd.map(|cscd| &cscd.unit) {
+            Some(Unit::Disk(disk)) => {
+                let bytes = u64::from(blocks) * disk.block_length().bytes();
+                let at = byte_of(disk, lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                if !self.residue {
+                    within(disk, at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                }
+                Ok((Source::Blocks { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at }, bytes))
+            }
+            Some(Unit::NullBlock) => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok((Source::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
+            }
+            _ => Err(checked.wrong_device(4)),
+        }
+    }
+
+    /// Whole blocks of a destination, and how many bytes they are.
+    pub(super) fn block_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        lba: Lba,
+        blocks: u16,
+    ) -> Result<(Destination, u64), Sense> {
+        match &cscd.unit {
+            Unit::Disk(disk) => {
+                let unit = disk.block_length().bytes();
+                let bytes = u64::from(blocks) * unit;
+                checked.notes.residual_unit = Some(unit);
+                let at = byte_of(disk, lba).and_then(|at| within(disk, at, bytes));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok((Destination::Blocks { end: self.writable(checked, disk)?, at }, bytes))
+            }
+            Unit::NullBlock => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok((Destination::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
+            }
+            _ => Err(checked.wrong_device(6)),
+        }
+    }
+
+    pub(super) fn byte_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        lba: Lba,
+        offset: u16,
+        bytes: u32,
+    ) -> Result<Source, Sense> {
+        match cscd.map(|cscd| &cscd.unit) {
+            Some(Unit::Disk(disk)) => {
+                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                Ok(Source::Bytes { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at, len: u64::from(bytes) })
+            }
+            Some(Unit::NullBlock) => {
+                let end = self.end(PlannedEnd::Null(null_block()));
+                Ok(Source::Bytes { end, at: 0, len: u64::from(bytes) })
+            }
+            _ => Err(checked.wrong_device(4)),
+        }
+    }
+
+    pub(super) fn byte_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        lba: Lba,
+        offset: u16,
+        bytes: u32,
+    ) -> Result<Destination, Sense> {
+        match &cscd.unit {
+            Unit::Disk(disk) => {
+                checked.notes.residual_unit = Some(disk.block_length().bytes());
+                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok(Destination::Bytes { end: self.writable(checked, disk)?, at })
+            }
+            Unit::NullBlock => Ok(Destination::Bytes { end: self.end(PlannedEnd::Null(null_block())), at: 0 }),
+            _ => Err(checked.wrong_device(6)),
+        }
+    }
+
+    pub(super) fn writable(&mut self, checked: &Checked<'_>, disk: &Arc<Disk>) -> Result<EndIndex, Sense> {
+        match disk.write_protection() {
+            Some(sense) => Err(checked.refused(CopyEnd::Destination, sense)),
+            None => Ok(self.end(PlannedEnd::Destination(Arc::clone(disk)))),
+        }
+    }
+
+    pub(super) fn stream_source_of(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: Option<&Cscd>,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Source, Sense> {
+        let cscd = cscd.ok_or_else(|| checked.wrong_device(4))?;
+        self.stream_source(checked, cscd, transfer_length, field, moves)
+    }
+
+    pub(super) fn stream_source(
+        &mut self,
+        checked: &Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Source, Sense> {
+        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
+        if let Unit::Tape(tape) = &cscd.unit
+            && let Some(sense) = tape.refuses_records_to_copies(&self.task.nexus)
+        {
+            return Err(checked.refused(CopyEnd::Source, sense));
+        }
+        match self.stream(cscd) {
+            Some(end) => Ok(Source::Stream { end, transfer }),
+            None => Err(checked.wrong_device(4)),
+        }
+    }
+
+    pub(super) fn stream_destination(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        moves: bool,
+    ) -> Result<Destination, Sense> {
+        self.stream_destination_at(checked, cscd, transfer_length, 9, moves)
+    }
+
+    pub(super) fn stream_destination_at(
+        &mut self,
+        checked: &mut Checked<'_>,
+        cscd: &Cscd,
+        transfer_length: u32,
+        field: u16,
+        moves: bool,
+    ) -> Result<Destination, Sense> {
+        let transfer = transfer(checked, cscd, transfer_length, field, moves)?;
+        checked.notes.residual_unit = Some(cscd.fixed.map_or(1, u64::from));
+        if let Unit::Tape(tape) = &cscd.unit
+            && let Some(sense) = tape.refuses_copied_records(&self.task.nexus)
+        {
+            return Err(checked.refused(CopyEnd::Destination, sense));
+        }
+        match self.stream(cscd) {
+            Some(end) => Ok(Destination::Stream { end, transfer }),
+            None => Err(checked.wrong_device(6)),
+        }
+    }
+
+    pub(super) fn stream(&mut self, cscd: &Cscd) -> Option<EndIndex> {
+        match &cscd.unit {
+            Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
+            Unit::Disk(_) | Unit::NullBlock => None,
+        }
+    }
+
+    /// A logical unit takes part once as what it is, however many CSCD descriptors name it.
+    pub(super) fn end(&mut self, end: PlannedEnd) -> EndIndex {
+        let key = match &end {
+            PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
+            PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
+            PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
+            PlannedEnd::Null(End::NullStream) => (0, 3),
+            PlannedEnd::Null(_) => (0, 4),
+        };
+        *self.plan.known.entry(key).or_insert_with(|| {
+            self.plan.ends.push(end);
+            EndIndex((self.plan.ends.len() - 1) as u16)
+        })
+    }
+
+    /// 13h: both are tapes, and not the same.
+    pub(super) fn tape_image(
+        &mut self,
+        checked: &Checked<'_>,
+        source: Option<&Cscd>,
+        destination: &Cscd,
+        filemarks: u32,
+    ) -> Result<Action, Sense> {
+        let to = self.tape(checked, destination)?;
+        for (cscd, end) in [(source, CopyEnd::Source), (Some(destination), CopyEnd::Destination)] {
+            let Some(Unit::Tape(tape)) = cscd.map(|cscd| &cscd.unit) else { continue };
+            let refusal = match end {
+                CopyEnd::Source => tape.refuses_records_to_copies(&self.task.nexus),
+                CopyEnd::Destination => tape.refuses_copied_records(&self.task.nexus),
+            };
+            if let Some(sense) = refusal {
+                return Err(checked.refused(end, sense));
+            }
+        }
+        let from = match source.map(|source| &source.unit) {
+            Some(Unit::Tape(tape)) => self.end(PlannedEnd::Tape(Arc::clone(tape))),
+            Some(Unit::NullStream) => return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
+            _ => return Err(checked.wrong_device(4)),
+        };
+        // One drive cannot stand at two places.
+        if from == to { Err(checked.wrong_device(6)) } else { Ok(Action::TapeImage { from, to, filemarks }) }
+    }
+
+    /// 16h: as many blocks as are asked for and as both disks have. Neither has protection information.
+    pub(super) fn block_image(
+        &mut self,
+        checked: &mut Checked<'_>,
+        (source, destination): (Option<&Cscd>, &Cscd),
+        (from, to): (Lba, Lba),
+        blocks: u64,
+    ) -> Result<Action, Sense> {
+        let not_reachable = |cscd: Option<&Cscd>| matches!(cscd.map(|cscd| &cscd.unit), Some(Unit::NullBlock));
+        if not_reachable(source) || not_reachable(Some(destination)) {
+            return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE));
+        }
+        let Some(Unit::Disk(source)) = source.map(|source| &source.unit) else { return Err(checked.wrong_device(4)) };
+        let Unit::Disk(destination) = &destination.unit else { return Err(checked.wrong_device(6)) };
+        if source.block_length() != destination.block_length() {
+            return Err(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE));
+        }
+        let rest = |disk: &Disk, lba: Lba| disk.capacity().0.checked_sub(lba.0).filter(|rest| *rest > 0);
+        let readable = rest(source, from).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+        let room = rest(destination, to).ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+        let wanted = if blocks == 0 { u64::MAX } else { blocks };
+        let unit = source.block_length().bytes();
+        checked.notes.residual_unit = Some(unit);
+        Ok(Action::BlockImage {
+            from: self.end(PlannedEnd::Source(Arc::clone(source))),
+            from_at: from.0 * unit,
+            to: self.writable(checked, destination)?,
+            to_at: to.0 * unit,
+            len: wanted.min(readable).min(room) * unit,
+        })
+    }
+}
+
+/// Table "Stream device transfer lengths". A length of zero moves nothing, so it goes only where nothing is to be moved.
+fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: bool) -> Result<Transfer, Sense> {
+    let transfer = match cscd.fixed {
+        Some(record) => Transfer { record, records: length, fixed: true },
+        None => Transfer { record: length, records: 1, fixed: false },
+    };
+    let too_long = transfer.bytes() > u64::from(MAX_STREAM_TRANSFER) || transfer.records > MAX_TRANSFER_RECORDS;
+    if too_long || (moves && length == 0) {
+        return Err(checked.invalid(field));
+    }
+    Ok(transfer)
+}
+
+/// First byte of a block that may also be the one behind the last.
+fn byte_of(disk: &Disk, lba: Lba) -> Option<u64> {
+    lba.0.checked_mul(disk.block_length().bytes())
+}
+
+/// `at`, when `len` bytes from there on lie on the disk.
+fn within(disk: &Disk, at: u64, len: u64) -> Option<u64> {
+    let size = disk.capacity().0 * disk.block_length().bytes();
+    at.checked_add(len).filter(|end| *end <= size).map(|_| at)
+}
+
+const fn out_of_range() -> Sense {
+    Sense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
+}
+
+/// A null logical unit has no block length of its own.
+const NULL_BLOCK_LENGTH: u32 = 512;
+
+const fn null_block() -> End {
+    End::NullBlock { block_length: NULL_BLOCK_LENGTH }
+}
