@@ -68,6 +68,11 @@ impl World {
         std::fs::create_dir(&shelf).unwrap();
         luns.add(0, Device::Tape(Tape::open(common("tape", &manager), &shelf, NewMedium::of_capacity(1 << 32)).unwrap()));
         let world = Self { folder, manager, movers, nexus: nexus(1, luns) };
+        // The nexus has been told that it is new: a test's first command is carried out.
+        for (_, device) in world.nexus.luns.all() {
+            device.common().attentions.know(&world.nexus);
+            let _ = device.common().attentions.take(world.nexus.id);
+        }
         world.write(DISK, 0, &pattern::bytes(1, 0, size));
         world
     }
