@@ -186,7 +186,7 @@ fn a_damaged_catalog_is_named_and_nothing_is_restored() {
     let world = World::usual();
     world.backup(&[]).succeeded();
     // The manifest says so of itself, in the tape file of the catalog.
-    let world = world.damage(b"log page 30");
+    let world = world.damage(b"log page 3Ah");
     let said = world.restore(&[]);
     assert!([FAILED, INCOMPLETE].contains(&said.code), "{said:?}");
     assert!(said.err.contains("catalog") || said.err.contains("object"), "{said:?}");

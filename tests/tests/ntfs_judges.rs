@@ -208,9 +208,6 @@ fn misread_by_sleuthkit(file: &File) -> bool {
 /// Sleuthkit calls larger clusters invalid.
 const SLEUTHKIT_CLUSTER: u64 = 64 << 10;
 
-/// Name space of short names, which sleuthkit leaves out where there is a long one.
-const DOS: u8 = 2;
-
 /// Names in a volume of the fixture's files.
 const FIXTURE_NAMES: usize = 1600;
 

@@ -281,7 +281,7 @@ mod tests {
         let sums =
             FileSums { file: 2, first_object: 5, records: 3, bytes: 0x600, closed: true, complete: false, root: [0xAB; 32] };
         let page = emit_log_page(&[sums]);
-        let golden = "30 00 0044  0002 03 40  01 00000000000000  0000000000000005 0000000000000003 0000000000000600";
+        let golden = "3a 00 0044  0002 03 40  01 00000000000000  0000000000000005 0000000000000003 0000000000000600";
         assert_eq!(page[..page.len() - 32], crate::wire::hex(golden)[..]);
         assert_eq!(parse_log_page(&page), Ok(vec![sums]));
     }

@@ -21,8 +21,10 @@ pub const CASES: &[Case] = &[
     Case::new("log-page-volume-statistics", "SSC-4, Volume Statistics log page", Needs::ScratchTape, |bench| {
         Box::pin(volume_statistics(bench))
     }),
-    Case::new("log-page-tape-usage", "LTO, Tape Usage log page", Needs::ScratchTape, |bench| Box::pin(tape_usage(bench))),
-    Case::new("log-page-tape-capacity", "LTO, Tape Capacity log page", Needs::ScratchTape, |bench| {
+    Case::new("log-page-tape-usage", "SPC-4, Log parameters: LTO's Tape Usage page", Needs::ScratchTape, |bench| {
+        Box::pin(tape_usage(bench))
+    }),
+    Case::new("log-page-tape-capacity", "SPC-4, Log parameters: LTO's Tape Capacity page", Needs::ScratchTape, |bench| {
         Box::pin(tape_capacity(bench))
     }),
     Case::new("log-page-tape-alert", "SSC-4, TapeAlert log page", Needs::ScratchTape, |bench| Box::pin(tape_alert(bench))),
