@@ -44,9 +44,9 @@ const ENCRYPT: &str = r#"
 const PAGES: &str = r#"
     tape=$(device 0 scsi_tape) generic=$(device 0 scsi_generic)
     mt -f "$tape" compression 1
-    says '0f 0e c0' sg_modes --page=0xf "$generic"
+    says '8f 0e c0' sg_modes --page=0xf "$generic"
     mt -f "$tape" compression 0
-    says '0f 0e 40' sg_modes --page=0xf "$generic"
+    says '8f 0e 40' sg_modes --page=0xf "$generic"
     for page in 0 0x80 0x83 0x86 0xb0; do sg_vpd -p "$page" "$generic"; done
     for page in 2 3 0xc 0x11 0x12 0x17 0x2e 0x31; do sg_logs --page="$page" "$generic"; done
     says 'Security protocol out' sg_opcodes "$generic"

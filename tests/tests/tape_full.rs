@@ -26,6 +26,7 @@ async fn a_full_file_system_is_a_full_volume_and_loses_nothing() {
     let mut target = Target::start(folder.path(), &flags).unwrap();
     let session = client(&target).await;
     let tape = session.unit();
+    tape.test_unit_ready().await.unwrap();
     let mut written = 0;
     let refused = loop {
         assert!(written < 100, "4 MiB never were full");
