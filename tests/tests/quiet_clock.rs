@@ -1,5 +1,7 @@
 //! The quiet window on the real clock, with the periods users get: 3 s of quiet, 80 s to wait for it. The exact edges are tested on
-//! virtual time, in `target/src/quiet/tests.rs`.
+//! virtual time, in `target/src/quiet/tests.rs`. The time-out takes its 80 s; by hand:
+//!
+//!     cargo test -p offhost-tests --test quiet_clock -- --ignored
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
