@@ -2,10 +2,15 @@
 //!
 //! Does not find the device that a designator names. Follows SPC-4, "CSCD descriptors".
 
+mod ip;
+
 use std::fmt;
 
+use super::CSCD_LENGTH;
 use crate::scsi::DeviceType;
 use crate::wire::U24;
+
+pub use ip::{COPY_SERVICE, EXTENSION, IPV4, IPV6, IscsiUnit, ServedUnit};
 
 /// A CSCD descriptor id of a segment descriptor. SPC-4, table "CSCD descriptor ID values".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,28 +58,60 @@ pub const CSCD_TYPES: &[CscdType] = &[
     row(0xE2, "Fibre Channel N_Port_ID with N_Port_Name checking", false),
     row(0xE3, "parallel interface T_L", false),
     row(IDENTIFICATION, "identification descriptor", true),
-    row(0xE5, "IPv4", false),
+    row(IPV4, "iSCSI IPv4", false),
     row(0xE6, "alias", false),
     row(0xE7, "RDMA", false),
     row(0xE8, "IEEE 1394 EUI-64", false),
     row(0xE9, "SAS serial SCSI protocol", false),
-    row(0xEA, "IPv6", false),
-    row(0xEB, "IP copy service", false),
+    row(IPV6, "iSCSI IPv6", false),
+    row(COPY_SERVICE, "IP copy service", false),
     row(0xFE, "ROD", false),
-    row(0xFF, "CSCD descriptor extension", false),
+    row(EXTENSION, "CSCD descriptor extension", false),
 ];
 
-/// An identification descriptor (E4h): a logical unit by one of the designators in its VPD page 83h.
+/// Bytes of a descriptor with its extensions, by its DESCRIPTOR TYPE CODE.
+#[must_use]
+pub const fn length_of(code: u8) -> usize {
+    match code {
+        IPV6 | COPY_SERVICE => ip::EXTENDED_LENGTH,
+        _ => CSCD_LENGTH,
+    }
+}
+
+/// One copy source or copy destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CscdDescriptor {
-    /// LU ID TYPE; ignored in an identification descriptor, and written back as it came.
+    /// LU ID TYPE; ignored where the name holds no LU IDENTIFIER, and written back as it came.
     pub lu_id_type: u8,
-    /// RELATIVE INITIATOR PORT IDENTIFIER; ignored for logical units of the copy manager's own target.
+    /// RELATIVE INITIATOR PORT IDENTIFIER; ignored for logical units of the copy manager's own target, and no field of EBh.
     pub relative_initiator_port: u16,
-    /// Compared with the designators that a logical unit reports.
-    pub designator: Designator,
+    /// Which device it is.
+    pub name: CscdName,
     /// PERIPHERAL DEVICE TYPE and what the list says of such a device.
     pub parameters: CscdParameters,
+}
+
+/// How a descriptor names its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CscdName {
+    /// E4h: a logical unit by one of the designators in its VPD page 83h.
+    Designator(Designator),
+    /// E5h, EAh: a logical unit of an iSCSI target.
+    Iscsi(IscsiUnit),
+    /// EBh: a logical unit that a copy service finds.
+    Served(ServedUnit),
+}
+
+impl CscdName {
+    /// DESCRIPTOR TYPE CODE.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Designator(_) => IDENTIFICATION,
+            Self::Iscsi(unit) => unit.code(),
+            Self::Served(_) => COPY_SERVICE,
+        }
+    }
 }
 
 impl CscdDescriptor {
@@ -90,10 +127,22 @@ impl CscdDescriptor {
         Self::new(designator, CscdParameters::Tape { pad: false, fixed: false, block_length: 0 })
     }
 
-    /// Any device.
+    /// Any device with a designator.
     #[must_use]
     pub const fn new(designator: Designator, parameters: CscdParameters) -> Self {
-        Self { lu_id_type: 0, relative_initiator_port: 0, designator, parameters }
+        Self::named(CscdName::Designator(designator), parameters)
+    }
+
+    /// Any device.
+    #[must_use]
+    pub const fn named(name: CscdName, parameters: CscdParameters) -> Self {
+        Self { lu_id_type: 0, relative_initiator_port: 0, name, parameters }
+    }
+
+    /// Bytes with extensions.
+    #[must_use]
+    pub const fn length(&self) -> usize {
+        length_of(self.name.code())
     }
 
     /// The same device with PAD set.
@@ -107,55 +156,43 @@ impl CscdDescriptor {
         self
     }
 
-    /// Reads the 32 bytes of a descriptor whose type code is E4h. On failure gives the offset of the byte at fault; all such
-    /// faults are INVALID FIELD IN PARAMETER LIST.
-    pub(super) fn parse(bytes: &[u8; super::CSCD_LENGTH]) -> Result<Self, usize> {
-        let identifier_length = usize::from(bytes[7]);
-        let Some(identifier) = bytes[8..28].get(..identifier_length) else { return Err(7) };
-        let designator = Designator {
-            code_set: bytes[4] & 0x0F,
-            association: bytes[5] >> 4 & 0x03,
-            designator_type: bytes[5] & 0x0F,
-            identifier: Identifier::new(identifier).ok_or(7_usize)?,
+    /// Reads a descriptor with its extensions: of a type that has a row, and as long as it says. On failure gives the offset of the
+    /// byte at fault; all such faults are INVALID FIELD IN PARAMETER LIST.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, usize> {
+        let head: &[u8; CSCD_LENGTH] = bytes.first_chunk().ok_or(0_usize)?;
+        let whole = || bytes.first_chunk::<{ ip::EXTENDED_LENGTH }>().ok_or(0_usize);
+        let name = match head[0] {
+            IPV4 => CscdName::Iscsi(IscsiUnit::parse_ipv4(head)?),
+            IPV6 => CscdName::Iscsi(IscsiUnit::parse_ipv6(whole()?)?),
+            COPY_SERVICE => CscdName::Served(ServedUnit::parse(whole()?)?),
+            _ => CscdName::Designator(Designator::parse(head)?),
         };
-        let pad = bytes[28] & 0x04 != 0;
-        let block_length = U24([bytes[29], bytes[30], bytes[31]]).get();
-        let parameters = match bytes[1] & 0x1F {
-            device_type @ (0x00 | 0x04 | 0x05 | 0x07 | 0x0E) => CscdParameters::Block { device_type, pad, block_length },
-            0x01 => {
-                let fixed = bytes[28] & 0x01 != 0;
-                // Table "Stream device transfer lengths": the two mixed cases are refused.
-                if fixed != (block_length != 0) {
-                    return Err(29);
-                }
-                CscdParameters::Tape { pad, fixed, block_length }
-            }
-            0x03 => CscdParameters::Processor { pad },
-            _ => return Err(1),
+        let relative_initiator_port = match name {
+            CscdName::Served(_) => 0,
+            _ => u16::from_be_bytes([head[2], head[3]]),
         };
-        let relative_initiator_port = u16::from_be_bytes([bytes[2], bytes[3]]);
-        Ok(Self { lu_id_type: bytes[1] >> 6, relative_initiator_port, designator, parameters })
+        Ok(Self { lu_id_type: head[1] >> 6, relative_initiator_port, name, parameters: CscdParameters::parse(head)? })
     }
 
-    /// The 32 bytes of the descriptor.
+    /// The bytes of the descriptor, with its extension where it has one.
     #[must_use]
-    pub fn emit(&self) -> [u8; super::CSCD_LENGTH] {
-        let mut bytes = [0; super::CSCD_LENGTH];
-        let identifier = self.designator.identifier.as_bytes();
-        bytes[0] = IDENTIFICATION;
+    pub fn emit(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.length()];
+        bytes[0] = self.name.code();
         bytes[1] = self.lu_id_type << 6 | self.parameters.device_type();
         bytes[2..4].copy_from_slice(&self.relative_initiator_port.to_be_bytes());
-        bytes[4] = self.designator.code_set & 0x0F;
-        bytes[5] = (self.designator.association & 0x03) << 4 | self.designator.designator_type & 0x0F;
-        bytes[7] = identifier.len() as u8;
-        bytes[8..8 + identifier.len()].copy_from_slice(identifier);
+        match &self.name {
+            CscdName::Designator(designator) => designator.emit(&mut bytes),
+            CscdName::Iscsi(unit) => unit.emit(&mut bytes),
+            CscdName::Served(unit) => unit.emit(&mut bytes),
+        }
         let (pad, fixed, length) = match self.parameters {
             CscdParameters::Block { pad, block_length, .. } => (pad, false, block_length),
             CscdParameters::Tape { pad, fixed, block_length } => (pad, fixed, block_length),
             CscdParameters::Processor { pad } => (pad, false, 0),
         };
         bytes[28] = u8::from(pad) << 2 | u8::from(fixed);
-        bytes[29..].copy_from_slice(&length.to_be_bytes()[1..]);
+        bytes[29..CSCD_LENGTH].copy_from_slice(&length.to_be_bytes()[1..]);
         bytes
     }
 }
@@ -189,6 +226,22 @@ pub enum CscdParameters {
 }
 
 impl CscdParameters {
+    /// From PERIPHERAL DEVICE TYPE and bytes 28 to 31. On failure gives the byte at fault.
+    fn parse(bytes: &[u8; CSCD_LENGTH]) -> Result<Self, usize> {
+        let pad = bytes[28] & 0x04 != 0;
+        let block_length = U24([bytes[29], bytes[30], bytes[31]]).get();
+        match bytes[1] & 0x1F {
+            device_type @ (0x00 | 0x04 | 0x05 | 0x07 | 0x0E) => Ok(Self::Block { device_type, pad, block_length }),
+            0x01 => {
+                let fixed = bytes[28] & 0x01 != 0;
+                // Table "Stream device transfer lengths": the two mixed cases are refused.
+                if fixed != (block_length != 0) { Err(29) } else { Ok(Self::Tape { pad, fixed, block_length }) }
+            }
+            0x03 => Ok(Self::Processor { pad }),
+            _ => Err(1),
+        }
+    }
+
     /// PERIPHERAL DEVICE TYPE.
     #[must_use]
     pub const fn device_type(&self) -> u8 {
@@ -226,6 +279,20 @@ impl Designator {
     #[must_use]
     pub fn naa(identifier: &[u8]) -> Option<Self> {
         Some(Self { code_set: 1, association: 0, designator_type: 3, identifier: Identifier::new(identifier)? })
+    }
+
+    /// Bytes 4 to 27 of an identification descriptor. On failure gives the byte at fault.
+    fn parse(bytes: &[u8; CSCD_LENGTH]) -> Result<Self, usize> {
+        let identifier = bytes[8..28].get(..usize::from(bytes[7])).and_then(Identifier::new).ok_or(7_usize)?;
+        Ok(Self { code_set: bytes[4] & 0x0F, association: bytes[5] >> 4 & 0x03, designator_type: bytes[5] & 0x0F, identifier })
+    }
+
+    fn emit(&self, bytes: &mut [u8]) {
+        let identifier = self.identifier.as_bytes();
+        bytes[4] = self.code_set & 0x0F;
+        bytes[5] = (self.association & 0x03) << 4 | self.designator_type & 0x0F;
+        bytes[7] = identifier.len() as u8;
+        bytes[8..8 + identifier.len()].copy_from_slice(identifier);
     }
 
     /// From the fields of a designation descriptor of VPD page 83h. `None` when longer than a CSCD descriptor holds.

@@ -3,12 +3,14 @@
 //! [`List`] is one value for both list formats. What is checked here needs no device: form, limits and supported descriptor types. Follows SPC-4, "EXTENDED COPY parameter list" and "Shared EXTENDED COPY parameter list
 //! fields".
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use super::cscd::{CscdDescriptor, CscdId, IDENTIFICATION};
+use super::cscd::{self, CSCD_TYPES, CscdDescriptor, CscdId, EXTENSION};
 use super::segment::{DescriptorLength, Segment, SegmentDescriptor, SegmentType};
 use super::{CSCD_LENGTH, LIST_HEADER_LENGTH, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH, MAX_INLINE_DATA_LENGTH, MAX_SEGMENTS};
-use crate::scsi::{DeviceType, FieldPointer, Sense};
+use crate::scsi::{DeviceType, FieldPointer, Sense, SenseKey};
 
 /// LIST ID USAGE. SPC-4, table "LIST ID USAGE field for the EXTENDED COPY(LID1) command".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,14 +94,36 @@ impl List {
 
     /// Adds a CSCD and gives the id that segments name it by.
     pub fn cscd(&mut self, descriptor: CscdDescriptor) -> CscdId {
+        let id = CscdId(self.places().last().map_or(0, |place| place.end) as u16 + self.format.first_id());
         self.cscds.push(descriptor);
-        CscdId(self.cscds.len() as u16 - 1 + self.format.first_id())
+        id
     }
 
     /// The position in [`List::cscds`] of a CSCD that segments name by an id; `None` for special ids and such that none has.
     #[must_use]
     pub fn cscd_index(&self, id: CscdId) -> Option<usize> {
-        id.index()?.checked_sub(usize::from(self.format.first_id())).filter(|index| *index < self.cscds.len())
+        let place = self.place(id)?;
+        self.places().position(|places| places.start == place)
+    }
+
+    /// True for the id of a CSCD descriptor extension, which is no CSCD.
+    #[must_use]
+    pub fn is_extension(&self, id: CscdId) -> bool {
+        self.place(id).is_some_and(|place| self.places().any(|places| places.contains(&place) && places.start != place))
+    }
+
+    /// Which 32 bytes of the CSCD descriptor list an id names.
+    fn place(&self, id: CscdId) -> Option<usize> {
+        id.index()?.checked_sub(usize::from(self.format.first_id()))
+    }
+
+    /// Which 32 bytes of the CSCD descriptor list each descriptor takes.
+    fn places(&self) -> impl Iterator<Item = Range<usize>> {
+        self.cscds.iter().scan(0, |next, cscd| {
+            let start = *next;
+            *next += cscd.length() / CSCD_LENGTH;
+            Some(start..*next)
+        })
     }
 
     /// Adds a segment with CAT = 0.
@@ -122,8 +146,8 @@ impl List {
 
     /// Byte of the list at which a CSCD descriptor begins.
     #[must_use]
-    pub const fn cscd_at(&self, index: usize) -> usize {
-        self.format.header_length() + CSCD_LENGTH * index
+    pub fn cscd_at(&self, index: usize) -> usize {
+        self.format.header_length() + self.cscds.iter().take(index).map(CscdDescriptor::length).sum::<usize>()
     }
 
     /// Byte of the list at which a segment descriptor begins, or the inline data for an index behind the last.
@@ -142,7 +166,7 @@ impl List {
             ListIdUsage::None => 0b11,
         };
         let hints = u8::from(self.sequential_striped) << 5 | usage << 3 | self.priority & 0x07;
-        let cscds = self.cscds.len() * CSCD_LENGTH;
+        let cscds = self.segment_at(0) - self.cscd_at(0);
         let segments = self.segment_at(self.segments.len()) - self.segment_at(0);
         out.resize(self.format.header_length(), 0);
         out[1] = hints;
@@ -255,7 +279,8 @@ impl Parts {
         if !self.cscds.is_multiple_of(CSCD_LENGTH) {
             return Err(ListError::field(self.cscds_field));
         }
-        if self.cscds / CSCD_LENGTH > MAX_CSCDS {
+        let (parts, _) = list[self.format.header_length()..][..self.cscds].as_chunks::<CSCD_LENGTH>();
+        if parts.iter().filter(|part| part[0] != EXTENSION).count() > MAX_CSCDS {
             return Err(ListError::TooManyCscds { field: self.cscds_field });
         }
         Ok(())
@@ -278,18 +303,19 @@ impl Parts {
 }
 
 fn parse_cscds(list: &[u8], begin: usize) -> Result<Vec<CscdDescriptor>, ListError> {
-    let (chunks, _) = list[begin..].as_chunks::<CSCD_LENGTH>();
-    let at = |index: usize| begin + index * CSCD_LENGTH;
-    chunks
-        .iter()
-        .enumerate()
-        .map(|(index, bytes)| {
-            if bytes[0] != IDENTIFICATION {
-                return Err(ListError::UnsupportedCscd { code: bytes[0], byte: at(index) });
-            }
-            CscdDescriptor::parse(bytes).map_err(|byte| ListError::field(at(index) + byte))
-        })
-        .collect()
+    let (mut cscds, mut at) = (Vec::new(), begin);
+    while let [code, ..] = list[at..] {
+        if !CSCD_TYPES.iter().any(|row| row.supported && row.code == code) {
+            return Err(ListError::UnsupportedCscd { code, byte: at });
+        }
+        let length = cscd::length_of(code);
+        if length > CSCD_LENGTH && list.get(at + CSCD_LENGTH) != Some(&EXTENSION) {
+            return Err(ListError::Extension { byte: at + CSCD_LENGTH });
+        }
+        cscds.push(CscdDescriptor::parse(&list[at..at + length]).map_err(|byte| ListError::field(at + byte))?);
+        at += length;
+    }
+    Ok(cscds)
 }
 
 /// A segment descriptor that is cut out, but not understood: an unknown code still has a place in sense data.
@@ -362,6 +388,12 @@ pub enum ListError {
         /// Where it stands.
         byte: usize,
     },
+    /// A CSCD descriptor that wants an extension has none.
+    #[error("no CSCD descriptor extension at byte {byte}")]
+    Extension {
+        /// Where it would stand.
+        byte: usize,
+    },
     /// A segment descriptor type that is not taken by this logical unit.
     #[error("segment descriptor type {code:02x}h is not supported")]
     UnsupportedSegment {
@@ -396,9 +428,13 @@ impl ListError {
             Self::Immediate => return Sense::INVALID_FIELD_IN_CDB,
             Self::UnsupportedCscd { byte, .. } => ((0x26, 0x07), Some(byte), None),
             Self::UnsupportedSegment { byte, .. } => ((0x26, 0x09), Some(byte), None),
+            Self::Extension { byte } => ((0x26, 0x00), Some(byte), None),
             Self::Field { byte, bit } => ((0x26, 0x00), Some(byte), bit),
         };
-        let sense = Sense::illegal_request(code.0, code.1);
+        let sense = match self {
+            Self::Extension { .. } => Sense::illegal_request(code.0, code.1).with_key(SenseKey::CopyAborted),
+            _ => Sense::illegal_request(code.0, code.1),
+        };
         match byte.and_then(|byte| u16::try_from(byte).ok()) {
             Some(byte) => sense.at(FieldPointer::Parameter { byte, bit }),
             None => sense,

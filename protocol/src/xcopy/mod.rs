@@ -14,21 +14,22 @@ pub mod operation;
 pub mod results;
 pub mod segment;
 
-pub use cscd::{CscdDescriptor, CscdId, CscdParameters, Designator};
+pub use cscd::{CscdDescriptor, CscdId, CscdName, CscdParameters, Designator};
 pub use list::{List, ListError, ListFormat, ListIdUsage};
 pub use segment::{CountOf, Segment, SegmentDescriptor};
 
 /// Bytes of the EXTENDED COPY(LID1) parameter list header. SPC-4, "EXTENDED COPY(LID1) command".
 pub const LIST_HEADER_LENGTH: usize = 16;
-/// Bytes of a CSCD descriptor (the two-part types of 64 bytes are not supported).
+/// Bytes of a CSCD descriptor, and of a CSCD descriptor extension.
 pub const CSCD_LENGTH: usize = 32;
 
 /// MAXIMUM CSCD DESCRIPTOR COUNT.
 pub const MAX_CSCDS: usize = 128;
 /// MAXIMUM SEGMENT DESCRIPTOR COUNT.
 pub const MAX_SEGMENTS: usize = 4096;
-/// MAXIMUM DESCRIPTOR LIST LENGTH: the longest fixed segment descriptor (0Ah, 32 bytes) as often as allowed, and all CSCDs.
-pub const MAX_DESCRIPTOR_LIST_LENGTH: usize = MAX_CSCDS * CSCD_LENGTH + MAX_SEGMENTS * 32;
+/// MAXIMUM DESCRIPTOR LIST LENGTH: the longest fixed segment descriptor (0Ah, 32 bytes) as often as allowed, and all CSCDs, each with
+/// an extension.
+pub const MAX_DESCRIPTOR_LIST_LENGTH: usize = 2 * MAX_CSCDS * CSCD_LENGTH + MAX_SEGMENTS * 32;
 /// MAXIMUM INLINE DATA LENGTH.
 pub const MAX_INLINE_DATA_LENGTH: usize = 1 << 20;
 /// HELD DATA LIMIT: of what a copy processes for the application client too, so many of the last bytes are kept.

@@ -229,7 +229,7 @@ fn cscd_descriptors_read_and_write_the_same_bytes() {
         ("e4 01 0000 02 01 00 0c  4f4646484f535420 74617065 00000000 00000000  05 000200", tape()),
     ];
     for (text, descriptor) in golden {
-        let bytes: [u8; CSCD_LENGTH] = hex(text).try_into().unwrap();
+        let bytes = hex(text);
         assert_eq!(CscdDescriptor::parse(&bytes), Ok(descriptor.clone()), "{text}");
         assert_eq!(descriptor.emit(), bytes, "{text}");
     }
@@ -291,7 +291,7 @@ fn the_108_bytes_that_stock_clients_send_are_understood() {
     let list = List::parse_lid1(&Bytes::from(bytes), DeviceType::Disk).unwrap();
     assert_eq!((list.id, list.usage, list.priority), (1, ListIdUsage::MayDiscard, 1));
     assert!(list.cscds[1].parameters.pad());
-    assert_eq!(list.cscds[1].designator.identifier.as_bytes().len(), 8);
+    assert!(matches!(&list.cscds[1].name, CscdName::Designator(designator) if designator.identifier.as_bytes().len() == 8));
     assert_eq!(list.segments.len(), 1);
 }
 

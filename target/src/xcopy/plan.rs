@@ -14,7 +14,7 @@ use protocol::mover::ends::End;
 use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step};
 use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
-use protocol::xcopy::{self, CountOf, CscdId, CscdParameters, List, Segment, SegmentDescriptor};
+use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment, SegmentDescriptor};
 
 use super::duty::{Duty, admitted};
 use super::sense::{Notes, abort, at_cscd, at_list, third_party};
@@ -188,6 +188,9 @@ impl Planner<'_> {
             _ => {}
         }
         let field = if end == CopyEnd::Source { 4 } else { 6 };
+        if self.list.is_extension(id) {
+            return Err(checked.invalid(field));
+        }
         let index = self.list.cscd_index(id).ok_or_else(|| checked.field(Sense::UNREACHABLE_COPY_TARGET, field))?;
         let at = self.list.cscd_at(index);
         match end {
@@ -196,7 +199,7 @@ impl Planner<'_> {
         }
         let descriptor = &self.list.cscds[index];
         let device = self
-            .find(&descriptor.designator)
+            .find(descriptor)
             .ok_or_else(|| at_cscd(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &checked.notes, end))?;
         let wrong_device =
             |checked: &Checked<'_>| at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end);
@@ -215,7 +218,8 @@ impl Planner<'_> {
     }
 
     /// The one logical unit of this nexus that has the designator. One that several have, as a port's, names none of them.
-    fn find(&self, wanted: &xcopy::Designator) -> Option<Device> {
+    fn find(&self, descriptor: &CscdDescriptor) -> Option<Device> {
+        let CscdName::Designator(wanted) = &descriptor.name else { return None };
         let named = |device: &Device| device.common().identity.designators().iter().any(|designator| equal(designator, wanted));
         let mut found = self.task.nexus.luns.all().into_iter().map(|(_, device)| device).filter(named);
         let device = found.next()?;
