@@ -22,6 +22,7 @@ use super::buffers::{BUFFER, Pool};
 use super::ends::cartridge::Next;
 use super::ends::{OpenEnd, read_fault, view_fault};
 use super::fifo::Fifo;
+use super::gather::{self, Extent, Gathered};
 use super::held::Held;
 use super::job::Shared;
 use super::writer::Op;
@@ -36,6 +37,9 @@ enum Halt {
 }
 
 type Run<T = ()> = Result<T, Halt>;
+
+/// Beginnings of segments that the writer is not told at once.
+const BEGUN_MOST: usize = 256;
 
 const fn source_fault(kind: FaultKind) -> Halt {
     Halt::Fault(Some(CopyEnd::Source), kind)
@@ -58,12 +62,20 @@ pub struct Engine<'a> {
     ends: &'a [OpenEnd],
     inline: Bytes,
     pool: Arc<Pool>,
-    operations: SyncSender<Op>,
+    operations: SyncSender<Vec<Op>>,
+    /// Beginnings of segments that go with the next operation.
+    begun: Vec<Op>,
     shared: &'a Shared,
     source: Fifo,
     destination: Fifo,
+    /// The segments behind the one that is carried out.
+    following: &'a [Step],
+    /// What was read for them already.
+    gathered: Gathered,
     /// There when a segment holds what it processes.
     held: Option<Held>,
+    /// The segment that is carried out writes a disk.
+    writes_disk: bool,
     /// Disk ranges that earlier segments write and that may not have been written yet.
     under_way: Vec<(EndIndex, ByteRange)>,
 }
@@ -91,23 +103,40 @@ struct Input {
 impl<'a> Engine<'a> {
     /// Without residue.
     #[must_use]
-    pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Op>, shared: &'a Shared) -> Self {
-        let (source, destination) = (Fifo::default(), Fifo::default());
-        Self { ends, inline, pool, operations, shared, source, destination, held: None, under_way: Vec::new() }
+    pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Vec<Op>>, shared: &'a Shared) -> Self {
+        let (source, destination, gathered, held) = Default::default();
+        let (begun, under_way, following) = (Vec::new(), Vec::new(), &[][..]);
+        Self {
+            ends,
+            inline,
+            pool,
+            operations,
+            begun,
+            shared,
+            source,
+            destination,
+            following,
+            gathered,
+            held,
+            writes_disk: false,
+            under_way,
+        }
     }
 
     /// Carries out all segments, or up to the first that fails; tells the writer which.
-    pub fn run(mut self, steps: &[Step]) -> Ended {
-        for step in steps {
+    pub fn run(mut self, steps: &'a [Step]) -> Ended {
+        for (index, step) in steps.iter().enumerate() {
+            self.following = &steps[index + 1..];
             match self.step(step) {
                 Ok(()) => {}
                 Err(Halt::Fault(side, kind)) => {
-                    let _ = self.operations.send(Op::Fault { segment: step.segment, side, kind });
+                    let _ = self.send(Op::Fault { segment: step.segment, side, kind });
                     return Ended { dropped: false, held: self.held };
                 }
                 Err(Halt::Stopped) => return Ended { dropped: false, held: self.held },
             }
         }
+        let _ = self.operations.send(std::mem::take(&mut self.begun));
         Ended { dropped: !self.source.is_empty() || !self.destination.is_empty(), held: self.held }
     }
 
@@ -435,17 +464,44 @@ impl<'a> Engine<'a> {
             return Err(Halt::Fault(None, FaultKind::BadJob));
         }
         self.wait_for_writes_to(from, ByteRange { start: at, len })?;
-        let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
-        let into = &mut buffer[..len as usize];
-        match from {
-            OpenEnd::Raw(raw) => raw.read_at(at, into).map_err(|error| source_fault(read_fault(&error)))?,
-            OpenEnd::View(view) => view.read_at(at, into).map_err(|error| source_fault(view_fault(&error)))?,
-            OpenEnd::NullBlock | OpenEnd::NullStream => return Err(source_fault(FaultKind::Null)),
-            OpenEnd::Tape(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
+        match self.read_ahead(Extent { end, at, len })? {
+            Some(bytes) => self.source.push(bytes),
+            None => {
+                let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
+                fill(from, at, &mut buffer[..len as usize])?;
+                self.source.push_pooled(buffer.freeze(len as usize));
+            }
         }
         self.shared.read.fetch_add(len, Ordering::Relaxed);
-        self.source.push_pooled(buffer.freeze(len as usize));
         Ok(())
+    }
+
+    /// A small extent, read together with those of the segments that follow; `None` where they are not worth it.
+    fn read_ahead(&mut self, wanted: Extent) -> Run<Option<Bytes>> {
+        if !wanted.is_small() {
+            return Ok(None);
+        }
+        if self.gathered.is_empty() {
+            let extents = gather::plan(wanted, self.following, |extent| match self.end(extent.end) {
+                Ok(from) => !self.is_under_way(from, ByteRange { start: extent.at, len: extent.len }),
+                Err(_) => false,
+            });
+            if extents.is_empty() {
+                return Ok(None);
+            }
+            let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
+            let mut filled = 0;
+            for run in gather::runs(&extents) {
+                let into = &mut buffer[filled..filled + run.len as usize];
+                // Whose fault it is shows when its segment reads it.
+                if fill(self.end(run.end)?, run.at, into).is_err() {
+                    break;
+                }
+                filled += run.len as usize;
+            }
+            self.gathered.fill(&extents, buffer.freeze(filled));
+        }
+        Ok(self.gathered.take(wanted))
     }
 
     /// Whole transfers, as many as are needed and one buffer holds, or one that takes several buffers.
@@ -511,11 +567,15 @@ impl<'a> Engine<'a> {
 
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
     fn wait_for_writes_to(&mut self, from: &OpenEnd, range: ByteRange) -> Run {
-        let OpenEnd::Raw(from) = from else { return Ok(()) };
-        let meets = |(end, written): &(EndIndex, ByteRange)| {
+        if self.is_under_way(from, range) { self.settle_writes() } else { Ok(()) }
+    }
+
+    /// An earlier segment writes there and may not have done so yet.
+    fn is_under_way(&self, from: &OpenEnd, range: ByteRange) -> bool {
+        let OpenEnd::Raw(from) = from else { return false };
+        self.under_way.iter().any(|(end, written)| {
             matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::Raw(to)) if to.same_blocks(from)) && written.overlaps(range)
-        };
-        if self.under_way.iter().any(meets) { self.settle_writes() } else { Ok(()) }
+        })
     }
 
     /// Waits until all that was sent is written, and tape objects are committed.
@@ -528,14 +588,23 @@ impl<'a> Engine<'a> {
     }
 
     fn begin(&mut self, segment: u32, expected: u64, run: Option<(EndIndex, ByteRange)>) -> Run {
-        self.send(Op::Segment { segment, expected, run })
+        let grants_go_back = self.writes_disk || run.is_some();
+        self.writes_disk = run.is_some();
+        self.begun.push(Op::Segment { segment, expected, run });
+        // A segment of a tape changes nothing until it writes: small ones are not worth to wake the writer for.
+        if grants_go_back || self.begun.len() >= BEGUN_MOST { self.hand_over() } else { Ok(()) }
     }
 
     fn send(&mut self, op: Op) -> Run {
+        self.begun.push(op);
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> Run {
         if self.shared.stopped.load(Ordering::Relaxed) || self.shared.control.cancelled.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
-        self.operations.send(op).map_err(|_| Halt::Stopped)
+        self.operations.send(std::mem::take(&mut self.begun)).map_err(|_| Halt::Stopped)
     }
 }
 
@@ -576,6 +645,16 @@ const fn in_records(kind: FaultKind, left: u32) -> FaultKind {
         FaultKind::Filemark { .. } => FaultKind::Filemark { residual },
         FaultKind::EndOfData { .. } => FaultKind::EndOfData { residual },
         other => other,
+    }
+}
+
+/// Reads bytes of a disk.
+fn fill(from: &OpenEnd, at: u64, into: &mut [u8]) -> Run {
+    match from {
+        OpenEnd::Raw(raw) => raw.read_at(at, into).map_err(|error| source_fault(read_fault(&error))),
+        OpenEnd::View(view) => view.read_at(at, into).map_err(|error| source_fault(view_fault(&error))),
+        OpenEnd::NullBlock | OpenEnd::NullStream => Err(source_fault(FaultKind::Null)),
+        OpenEnd::Tape(_) => Err(Halt::Fault(None, FaultKind::BadJob)),
     }
 }
 

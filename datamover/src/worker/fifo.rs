@@ -44,7 +44,7 @@ impl Fifo {
         self.push_piece(Piece { bytes, pooled: true });
     }
 
-    /// Appends bytes that lie elsewhere.
+    /// Appends bytes that lie elsewhere, or that may keep their buffer because it is full of what comes next.
     pub fn push(&mut self, bytes: Bytes) {
         self.push_piece(Piece { bytes, pooled: false });
     }

@@ -18,6 +18,7 @@ mod direct;
 mod ends;
 mod engine;
 mod fifo;
+mod gather;
 mod held;
 mod job;
 pub mod link;

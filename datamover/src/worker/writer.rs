@@ -8,7 +8,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,12 @@ use super::ends::{OpenEnd, write_fault};
 use super::job::Shared;
 use super::link::Link;
 
-/// Records are written together up to so many bytes: one system call, and one commit word.
+/// Records are written together from so many bytes on: one system call, while the processor's cache still has them.
+const WRITTEN_TOGETHER: u64 = 1 << 20;
+/// Records are published together from so many bytes on: one commit word, and one report.
 const BATCH: u64 = 8 << 20;
+/// Objects are published together up to so many: what a report of them takes is bounded.
+const OBJECTS: usize = 1024;
 /// Progress is told no more often.
 const PROGRESS: Duration = Duration::from_millis(20);
 /// Bytes of a disk copied between two looks whether the job was cancelled.
@@ -122,13 +126,17 @@ struct Account {
     written: u64,
 }
 
-/// Objects of one tape that are placed and not yet written.
+/// Objects of one tape that are placed and not yet published.
 #[derive(Default)]
 struct Batch {
     end: Option<EndIndex>,
     /// Byte of the image at which `parts` begin.
     at: u64,
+    /// What is not written yet.
     parts: Vec<Bytes>,
+    /// Bytes of `parts`.
+    unwritten: u64,
+    /// Bytes of all objects.
     bytes: u64,
     appended: Vec<Appended>,
     /// Data bytes of the current segment's write commands, that count as written once the batch is committed.
@@ -166,32 +174,40 @@ impl<'a> Writer<'a> {
     }
 
     /// Works until the engine is gone. Gives whether the job was cancelled before it was done.
-    pub fn run(mut self, queue: Receiver<Op>) -> bool {
+    pub fn run(mut self, queue: Receiver<Vec<Op>>) -> bool {
         let mut cancelled = false;
-        loop {
-            // With nothing to do yet, what is placed is written: a waiting engine may need its buffers.
-            let op = match queue.try_recv() {
-                Ok(op) => op,
-                Err(TryRecvError::Disconnected) => break,
-                Err(TryRecvError::Empty) => {
-                    self.attempt(Self::flush);
-                    match queue.recv() {
-                        Ok(op) => op,
-                        Err(_) => break,
-                    }
+        while let Some(ops) = self.next(&queue) {
+            for op in ops {
+                if self.shared.control.cancelled.load(Ordering::Relaxed) && !self.stopped() {
+                    cancelled = true;
+                    self.stop();
                 }
-            };
-            if self.shared.control.cancelled.load(Ordering::Relaxed) && !self.stopped() {
-                cancelled = true;
-                self.stop();
+                if self.stopped() {
+                    break;
+                }
+                self.attempt(|writer| writer.carry_out(op));
             }
-            if self.stopped() {
-                continue;
-            }
-            self.attempt(|writer| writer.carry_out(op));
         }
         self.finish();
         cancelled || (self.shared.control.cancelled.load(Ordering::Relaxed) && !self.faulted())
+    }
+
+    /// Waits for the engine. With nothing to do yet, what is placed is written: a waiting engine may need its buffers. When it takes
+    /// longer, it is published too.
+    fn next(&mut self, queue: &Receiver<Vec<Op>>) -> Option<Vec<Op>> {
+        match queue.try_recv() {
+            Ok(ops) => return Some(ops),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => self.attempt(Self::write_out),
+        }
+        if self.batch.end.is_some() {
+            match queue.recv_timeout(PROGRESS) {
+                Ok(ops) => return Some(ops),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.attempt(Self::flush),
+            }
+        }
+        queue.recv().ok()
     }
 
     fn faulted(&self) -> bool {
@@ -351,7 +367,13 @@ impl<'a> Writer<'a> {
             self.flush()?;
             return Err(destination(FaultKind::EarlyWarning));
         }
-        if self.batch.bytes >= BATCH || self.batch.parts.len() >= PARTS_AT_ONCE - 8 { self.flush() } else { Ok(()) }
+        if self.batch.bytes >= BATCH || self.batch.appended.len() >= OBJECTS {
+            self.flush()
+        } else if self.batch.unwritten >= WRITTEN_TOGETHER || self.batch.parts.len() >= PARTS_AT_ONCE - 8 {
+            self.write_out()
+        } else {
+            Ok(())
+        }
     }
 
     fn append_filemarks(&mut self, end: EndIndex, count: u32, immediate: bool) -> Wrote {
@@ -369,7 +391,7 @@ impl<'a> Writer<'a> {
                 };
                 warned |= placement.early_warning;
                 self.batch.add(end, &placement, Vec::new(), RecordSum::default());
-                if self.batch.parts.len() >= PARTS_AT_ONCE - 8 {
+                if self.batch.appended.len() >= OBJECTS {
                     self.flush()?;
                 }
             }
@@ -410,26 +432,36 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Writes what is placed, and gives the buffers back.
+    fn write_out(&mut self) -> Wrote {
+        let (Some(end), false) = (self.batch.end, self.batch.parts.is_empty()) else { return Ok(()) };
+        let (at, parts) = (self.batch.at, std::mem::take(&mut self.batch.parts));
+        self.batch.unwritten = 0;
+        let written = self.tape(end)?.lock().expect("no holder panics").write_placed(at, &parts);
+        written.map_err(|kind| self.lost(end, kind))
+    }
+
+    /// Nothing of the batch counts: the first segment in it is the one that failed.
+    fn lost(&mut self, end: EndIndex, kind: FaultKind) -> (Option<CopyEnd>, FaultKind) {
+        let batch = std::mem::take(&mut self.batch);
+        if let Ok(tape) = self.tape(end) {
+            tape.lock().expect("no holder panics").abandon();
+        }
+        if let Some((account, _)) = batch.earlier.first() {
+            self.current = *account;
+        }
+        destination(full(kind, batch.appended.first().map_or(0, |first| first.length)))
+    }
+
     /// Writes and commits what is placed, and reports it.
     fn flush_to(&mut self, durability: Durability, end: EndIndex) -> Wrote {
         if self.batch.end.is_some_and(|other| other != end) {
             self.flush()?;
         }
+        self.write_out()?;
+        let committed = self.tape(end)?.lock().expect("no holder panics").commit(durability);
+        committed.map_err(|kind| self.lost(end, kind))?;
         let batch = std::mem::take(&mut self.batch);
-        let mut tape = self.tape(end)?.lock().expect("no holder panics");
-        let mut written = Ok(());
-        if !batch.parts.is_empty() {
-            written = tape.write_placed(batch.at, &batch.parts);
-        }
-        if let Err(kind) = written.and_then(|()| tape.commit(durability)) {
-            tape.abandon();
-            // Nothing of the batch counts: the first segment in it is the one that failed.
-            if let Some((account, _)) = batch.earlier.first() {
-                self.current = *account;
-            }
-            return Err(destination(full(kind, batch.appended.first().map_or(0, |first| first.length))));
-        }
-        drop(tape);
         let report = self.report(end, batch.appended)?;
         self.link.tape(end, report);
         self.total += through_buffers(batch.earlier.iter().map(|(_, data)| data).sum());
@@ -523,7 +555,9 @@ impl Batch {
         self.push(Bytes::copy_from_slice(placement.head()));
         data.into_iter().for_each(|part| self.push(part));
         self.push(Bytes::copy_from_slice(placement.tail()));
-        self.bytes += self.parts[before..].iter().map(|part| part.len() as u64).sum::<u64>();
+        let bytes = self.parts[before..].iter().map(|part| part.len() as u64).sum::<u64>();
+        self.unwritten += bytes;
+        self.bytes += bytes;
         let sum = if placement.kind == ObjectKind::Record { sum } else { RecordSum::default() };
         let (at, kind, length) = (placement.at, placement.kind, placement.length);
         self.appended.push(Appended { at, kind, length, sum_state: SumState::Known, sum });

@@ -69,6 +69,39 @@ fn records_larger_than_a_buffer_come_back_whole() {
 }
 
 #[test]
+fn small_extents_that_are_read_together_come_in_the_order_of_their_segments() {
+    let content = noise(4 * MIB, 3);
+    let inline = noise(512, 5);
+    let mut rig = Rig::default();
+    let (disk, tape) = (rig.disk(&content), rig.tape(&vec![], 0));
+    let (mut steps, mut wanted) = (Vec::new(), Vec::<u8>::new());
+    // Of every third extent the neighbour follows; now and then a header lies between, and one extent is long.
+    for n in 0..600 {
+        let (at, len) = match n {
+            300 => (MIB, 200_000),
+            _ if n % 3 == 2 => ((n * 7919 % 1000) * 4096 + 4096, 1000),
+            _ => (((n - n % 3 + 2) * 7919 % 1000) * 4096 + (n % 3) * 2048, 2048),
+        };
+        let from = Source::Bytes { end: disk, at: at as u64, len: len as u64 };
+        steps.push(step(steps.len() as u32, true, to_tape(from, tape, 65_536, len as u64)));
+        wanted.extend_from_slice(&content[at..at + len]);
+        if n % 50 == 49 {
+            let copy = to_tape(Source::Inline { offset: 0, len: 512 }, tape, 65_536, 0);
+            steps.push(step(steps.len() as u32, true, copy));
+            wanted.extend_from_slice(&inline);
+        }
+    }
+    assert_eq!(rig.run(steps.clone(), &inline), Outcome::Copied { dropped: true });
+    wanted.truncate(wanted.len() / 65_536 * 65_536);
+    assert!(rig.objects(tape).into_iter().flatten().collect::<Vec<_>>().concat() == wanted);
+    // One behind the disk's end is the fault of its own segment, whatever was read together with it.
+    let Action::Move(copy) = &mut steps[411].action else { panic!("a move") };
+    copy.from = Source::Bytes { end: disk, at: content.len() as u64, len: 2048 };
+    let Outcome::Fault(fault) = rig.run(steps, &inline) else { panic!("a fault") };
+    assert_eq!((fault.segment, fault.side, fault.kind), (411, Some(CopyEnd::Source), FaultKind::OutOfRange));
+}
+
+#[test]
 fn disk_to_disk_keeps_holes_and_clears_what_was_under_them() {
     let mut rig = Rig::default();
     let source = rig.disk(&vec![0; 8 * MIB]);
