@@ -82,6 +82,16 @@ impl Device {
         reply.unwrap_or_else(Response::from)
     }
 
+    /// Carries out a TEST UNIT READY that a copy sends for its nexus: no unit attention of the nexus is taken by it.
+    #[must_use]
+    pub fn test_unit_ready(&self, task: &Task) -> Response {
+        match self {
+            Self::Disk(disk) => common::answer_at_once(&**disk, task),
+            Self::Tape(tape) => common::answer_at_once(&**tape, task),
+            Self::Changer(changer) => common::answer_at_once(&**changer, task),
+        }
+    }
+
     /// Unlike that of every other logical unit, as long as this one is there.
     #[must_use]
     pub fn address(&self) -> usize {

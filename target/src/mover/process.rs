@@ -152,11 +152,12 @@ impl Mover {
         let id = job.id;
         let (events, incoming) = mpsc::channel(MESSAGES);
         self.jobs().as_mut().ok_or(io::ErrorKind::BrokenPipe)?.insert(id, events);
-        let handle = JobHandle { mover: Arc::clone(self), id, events: incoming, stop_by: None };
+        let mut handle = JobHandle { mover: Arc::clone(self), id, events: incoming, stop_by: None, over: false };
         let sent = self.send(&ToMover::Job { job, files: files.len() as u16 }, files);
         if let Err(error) = sent {
             // Half a message may be out there: this mover is of no use any more.
             self.disconnect();
+            handle.over = true;
             return Err(error);
         }
         Ok(handle)
@@ -244,6 +245,25 @@ pub struct JobHandle {
     events: mpsc::Receiver<Event>,
     /// Until when the job has to end, since it was told to.
     stop_by: Option<Instant>,
+    /// Nothing of it moves any more.
+    over: bool,
+}
+
+impl Drop for JobHandle {
+    /// Whoever looked after the job is gone, and with it what the job may write. A mover cannot be told so in time: its process ends, and
+    /// other jobs of it with it. Blocks until the kernel has reaped it.
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        error!(job = self.id.0, pid = self.mover.pid, "nobody looks after a copy any more: its mover is ended");
+        // Else the mover's thread might wait for somebody to take what it hands on.
+        self.events.close();
+        self.mover.disconnect();
+        while self.mover.alive() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl JobHandle {
@@ -258,7 +278,11 @@ impl JobHandle {
     pub async fn event(&mut self, cancelled: &CancellationToken) -> Event {
         loop {
             tokio::select! {
-                event = self.events.recv() => return event.unwrap_or(Event::Died),
+                event = self.events.recv() => {
+                    let event = event.unwrap_or(Event::Died);
+                    self.over |= matches!(event, Event::Died | Event::Message(FromMover::Done { .. }));
+                    return event;
+                }
                 () = cancelled.cancelled(), if self.stop_by.is_none() => {
                     info!(job = self.id.0, "copy is stopped");
                     self.stop_by = Some(Instant::now() + STOP_TIMEOUT);

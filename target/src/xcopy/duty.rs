@@ -68,7 +68,9 @@ impl Duty {
                 admitted(nexus, device, *end).map_err(|refusal| third_party(segment, notes, *end, &refusal))
             }
             Self::Reserve { device, action, parameters, notes } => {
-                let response = device.persistent_reserve_out(&command(nexus, *action, parameters));
+                let [a, b, c, d] = (parameters.len() as u32).to_be_bytes();
+                let cdb = [0x5F, *action, 0, 0, 0, a, b, c, d, 0];
+                let response = device.persistent_reserve_out(&command(nexus, &cdb, parameters));
                 match response.status {
                     Status::Good => Ok(()),
                     _ => Err(third_party(segment, notes, CopyEnd::Destination, &response)),
@@ -79,18 +81,26 @@ impl Duty {
 }
 
 /// The command that the nexus itself would send.
-fn command(nexus: &Arc<Nexus>, action: u8, parameters: &[u8]) -> Task {
-    let [a, b, c, d] = (parameters.len() as u32).to_be_bytes();
+fn command(nexus: &Arc<Nexus>, cdb: &[u8], parameters: &[u8]) -> Task {
     Task {
         nexus: Arc::clone(nexus),
         lun: LunAddress::from_number(0),
         tag: 0,
         attribute: Attribute::Simple,
-        cdb: Cdb::new(&[0x5F, action, 0, 0, 0, a, b, c, d, 0]).expect("ten bytes"),
+        cdb: Cdb::new(cdb).expect("a CDB is short"),
         data_out: vec![parameters.to_vec().into()],
         data_in_limit: 0,
         abort: CancellationToken::new(),
     }
+}
+
+/// 07h with TUR: what TEST UNIT READY says there.
+///
+/// # Errors
+/// The answer, where it is not GOOD.
+pub fn test_unit_ready(nexus: &Arc<Nexus>, device: &Device) -> Result<(), Response> {
+    let response = device.test_unit_ready(&command(nexus, &[0; 6], &[]));
+    if response.status == Status::Good { Ok(()) } else { Err(response) }
 }
 
 /// What the nexus's own commands would meet there.

@@ -51,6 +51,16 @@ pub struct Ended {
     pub dropped: bool,
 }
 
+impl Ended {
+    /// Whoever carried it out is gone in the middle of it.
+    #[must_use]
+    pub fn lost(progress: &Progress) -> Self {
+        let segments = progress.segments.load(Ordering::Relaxed);
+        let sense = abort(segments.saturating_sub(1), Sense::INTERNAL_TARGET_FAILURE);
+        Self { segments: segments.into(), ..Response::from(sense).into() }
+    }
+}
+
 impl From<Response> for Ended {
     /// Nothing was begun.
     fn from(response: Response) -> Self {
@@ -107,7 +117,7 @@ async fn carry_out(
     progress: &Arc<Progress>,
     cancelled: &CancellationToken,
 ) -> Ended {
-    let _copying = match have_disks(&plan, &plan.notes) {
+    let _copying = match have_disks(&plan) {
         Ok(copying) => copying,
         Err(response) => return response.into(),
     };
@@ -116,8 +126,8 @@ async fn carry_out(
     }
     let id = movers.job_id();
     let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
-    let (starting, starter) = (movers.clone(), notes.clone());
-    match spawn_blocking(move || start(plan, id, &starting, &starter)).await {
+    let starting = Arc::clone(movers);
+    match spawn_blocking(move || start(plan, id, &starting)).await {
         Ok(Ok((handle, disks, tapes))) => {
             let running = Running {
                 id,
@@ -144,21 +154,21 @@ async fn carry_out(
 }
 
 /// The disks that take part, kept from being sanitized until the copy has ended.
-fn have_disks(plan: &Plan, notes: &[Notes]) -> Result<Vec<Copying>, Response> {
+fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
     let disks = plan.ends.iter().zip(0..).filter_map(|(end, index)| match end {
         PlannedEnd::Source(disk) => Some((disk, EndIndex(index), CopyEnd::Source)),
         PlannedEnd::Destination(disk) => Some((disk, EndIndex(index), CopyEnd::Destination)),
         PlannedEnd::Tape(_) | PlannedEnd::Null(_) => None,
     });
     let have = |(disk, index, end): (&Arc<Disk>, _, _)| {
-        disk.begin_copy().map_err(|sense| refused(plan, notes, index, end, &sense.into()))
+        disk.begin_copy().map_err(|sense| refused(plan, index, end, &sense.into()))
     };
     disks.map(have).collect()
 }
 
 /// Opens the ends and hands the job to a mover. Blocks.
-fn start(plan: Plan, id: JobId, movers: &Arc<Movers>, notes: &[Notes]) -> Result<(JobHandle, Disks, Tapes), Response> {
-    let opened = open(&plan, notes)?;
+fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disks, Tapes), Response> {
+    let opened = open(&plan)?;
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
@@ -178,13 +188,13 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>, notes: &[Notes]) -> Result
     Ok((handle, opened.disks, opened.tapes))
 }
 
-pub(super) fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
+pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
     let mut opened = Opened::default();
     for (index, planned) in plan.ends.iter().enumerate() {
         let index = EndIndex(index as u16);
         let failed = |error: io::Error, end| {
             warn!(%error, "an end of a copy cannot be opened");
-            refused(plan, notes, index, end, &Sense::INTERNAL_TARGET_FAILURE.into())
+            refused(plan, index, end, &Sense::INTERNAL_TARGET_FAILURE.into())
         };
         let local = match planned {
             PlannedEnd::Source(disk) => {
@@ -197,7 +207,7 @@ pub(super) fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
             PlannedEnd::Tape(tape) => {
                 let copy = tape.begin_copy().map_err(|response| match is_busy(&response) {
                     true => response,
-                    false => refused(plan, notes, index, CopyEnd::Destination, &response),
+                    false => refused(plan, index, CopyEnd::Destination, &response),
                 })?;
                 let local = copy.end().map_err(|error| failed(error, CopyEnd::Destination))?;
                 opened.tapes.insert(index, Arc::new(Mutex::new(copy)));
@@ -213,11 +223,11 @@ pub(super) fn open(plan: &Plan, notes: &[Notes]) -> Result<Opened, Response> {
 }
 
 /// THIRD PARTY DEVICE FAILURE in the first segment that names the end, on the side on which it does.
-fn refused(plan: &Plan, notes: &[Notes], end: EndIndex, side: CopyEnd, response: &Response) -> Response {
+fn refused(plan: &Plan, end: EndIndex, side: CopyEnd, response: &Response) -> Response {
     let names = |step: &protocol::mover::Step| super::plan::side_of(step, end);
     let found = plan.steps.iter().find_map(|step| Some((step.segment, names(step)?)));
     let (segment, side) = found.unwrap_or((0, side));
-    let notes = notes.get(segment as usize).copied().unwrap_or_default();
+    let notes = plan.notes.get(segment as usize).copied().unwrap_or_default();
     third_party(segment, &notes, side, response).into()
 }
 

@@ -20,7 +20,7 @@ use tracing::{debug, info};
 
 use super::jobs::{self, Ended};
 use super::plan::plan;
-use super::results::{Begun, Origin, Results};
+use super::results::{Origin, Results, Underway};
 use super::turns::Turns;
 use crate::lun::Device;
 use crate::lun::common::{CopyService, data_in, parameter_list};
@@ -107,40 +107,36 @@ impl CopyManager {
         let abort = if background { CancellationToken::new() } else { task.abort.child_token() };
         let named = (list.usage != ListIdUsage::None).then_some(list.id);
         let origin = Origin { service_action, format, background, device: device.address() };
-        let begun = match named {
-            Some(id) => self.results.begin(&task.nexus, id, origin, abort)?,
-            None => Begun { progress: Arc::default(), abort },
-        };
-        let sense_format = device.common().sense_format();
-        let (results, nexus) = (Arc::clone(&self.results), task.nexus.id);
-        let report = move |ended: &Ended| match named {
-            // BUSY is not how a copy ends, but that it did not begin.
-            Some(id) if ended.response.status == Status::Busy && !background => results.withdraw(nexus, id),
-            Some(id) => results.end(nexus, id, ended, sense_format),
-            None => {}
+        let underway = match named {
+            Some(id) => self.results.begin(&task.nexus, id, origin, abort, device.common().sense_format())?,
+            None => Underway::unnamed(abort),
         };
         if plan.steps.is_empty() {
-            begun.progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
+            underway.progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
             let response = plan.refused.map_or_else(Response::good, Response::from);
             let ended = Ended::from(response);
-            report(&ended);
+            underway.end(&ended);
             return Ok(Execution::Done(if background { Response::good() } else { finished(ended, &list) }));
         }
-        info!(nexus, initiator = task.nexus.initiator, list = ?named, background, segments = plan.steps.len(), "EXTENDED COPY");
+        info!(nexus = task.nexus.id, initiator = task.nexus.initiator, list = ?named, background, segments = plan.steps.len(), "EXTENDED COPY");
         let (movers, turns, counters) = (Arc::clone(&self.movers), Arc::clone(&self.turns), Arc::clone(&self.counters));
-        let sender = Arc::clone(&task.nexus);
+        let (sender, progress) = (Arc::clone(&task.nexus), Arc::clone(&underway.progress));
         let work = async move {
             let _admitted = admitted;
             let turn = tokio::select! {
                 biased;
-                () = begun.abort.cancelled() => None,
+                () = underway.abort.cancelled() => None,
                 turn = turns.take(list.priority) => Some(turn),
             };
             let ended = match turn {
-                Some(_turn) => counters.count(jobs::run(plan, sender, &movers, &begun.progress, &begun.abort)).await,
+                Some(_turn) => counters.count(jobs::run(plan, sender, &movers, &underway.progress, &underway.abort)).await,
                 None => Ended { terminated: true, ..Response::from(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into() },
             };
-            report(&ended);
+            match ended.response.status {
+                // BUSY is not how a copy ends, but that it did not begin.
+                Status::Busy if !background => underway.withdraw(),
+                _ => underway.end(&ended),
+            }
             finished(ended, &list)
         };
         if background {
@@ -149,7 +145,7 @@ impl CopyManager {
         }
         Ok(Execution::Async(Box::pin(async move {
             // A task of its own: when the nexus is lost and nobody waits for this response, the copy still goes on.
-            tokio::spawn(work).await.unwrap_or_else(|_| Sense::INTERNAL_TARGET_FAILURE.into())
+            tokio::spawn(work).await.unwrap_or_else(|_| Ended::lost(&progress).response)
         })))
     }
 
@@ -227,11 +223,27 @@ const UNKNOWN_LIST: Sense = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(2))
 const EXTENDED_COPY_LID4: u8 = 0x01;
 const COPY_OPERATION_ABORT: u8 = 0x1C;
 
+/// One more that runs, until it is dropped: also with a task that is lost.
+struct Running<'a>(&'a AtomicU64);
+
+impl<'a> Running<'a> {
+    fn of(counter: &'a AtomicU64) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Counters {
     async fn count(&self, job: impl Future<Output = Ended>) -> Ended {
-        self.running.fetch_add(1, Ordering::Relaxed);
+        let running = Running::of(&self.running);
         let ended = job.await;
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        drop(running);
         let good = ended.response.status == Status::Good;
         (if good { &self.done } else { &self.failed }).fetch_add(1, Ordering::Relaxed);
         self.segments.fetch_add(ended.segments, Ordering::Relaxed);

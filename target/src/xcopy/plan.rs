@@ -16,7 +16,7 @@ use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
 use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment, SegmentDescriptor};
 
-use super::duty::{Duty, admitted};
+use super::duty::{self, Duty, admitted};
 use super::sense::{Notes, abort, at_cscd, at_list, third_party};
 use crate::lun::Device;
 use crate::lun::disk::Disk;
@@ -246,18 +246,16 @@ impl Planner<'_> {
     /// 06h and 07h.
     fn without_destination(&mut self, checked: &Checked<'_>, source: Cscd) -> Result<Action, Sense> {
         match checked.descriptor.segment {
-            // TEST UNIT READY on behalf of a copy is not supported: it would take a unit attention that is for the initiator.
-            Segment::VerifyCscd { test_unit_ready: true, .. } => {
-                let bit = checked.invalid(8);
-                Err(match bit.field {
-                    Some(FieldPointer::Parameter { byte, .. }) => bit.at(FieldPointer::Parameter { byte, bit: Some(0) }),
-                    _ => bit,
-                })
+            Segment::VerifyCscd { test_unit_ready, .. } => {
+                let unreachable = || checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE);
+                let device = source.unit.device().ok_or_else(unreachable)?;
+                if test_unit_ready {
+                    // Now, and not in its turn: then a drive would not be ready because this very copy has it.
+                    duty::test_unit_ready(&self.task.nexus, &device)
+                        .map_err(|not_ready| checked.refused(CopyEnd::Source, not_ready))?;
+                }
+                Ok(Action::Nothing)
             }
-            Segment::VerifyCscd { .. } => match source.unit {
-                Unit::NullBlock | Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
-                Unit::Disk(_) | Unit::Tape(_) => Ok(Action::Nothing),
-            },
             Segment::StreamToDiscard { transfer_length, bytes, .. } => {
                 let from = self.stream_source(checked, &source, transfer_length, 9, bytes > 0)?;
                 Ok(Action::Move(Move {

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::Ended;
 use crate::nexus::Nexus;
 
-/// Results kept at most; then the oldest go, as the standard allows.
-const KEPT: usize = 1024;
+/// Results kept at most for one I_T nexus; then its oldest go, as the standard allows. With all the held data there may be, 4 MiB.
+const KEPT: usize = 64;
 
 /// How far a copy is.
 #[derive(Debug, Default)]
@@ -62,13 +62,55 @@ pub struct Origin {
     pub device: usize,
 }
 
-/// What the one who carries an operation out has of it.
-#[derive(Debug, Clone)]
-pub struct Begun {
+/// An operation in the hands of the one who carries it out. Dropped without [`Underway::end`], as when its task panics or is lost, it
+/// has failed, and says so: its list identifier is free again.
+#[derive(Debug)]
+#[must_use = "dropping it says that the operation was lost"]
+pub struct Underway {
     /// To be kept up to date.
     pub progress: Arc<Progress>,
     /// Fires when it is to be aborted.
     pub abort: CancellationToken,
+    entry: Option<Entry>,
+}
+
+/// Where an operation with a list identifier is entered, and how its sense data is written.
+#[derive(Debug)]
+struct Entry {
+    results: Arc<Results>,
+    key: Key,
+    format: SenseFormat,
+}
+
+impl Underway {
+    /// One that nobody can ask for: it has no list identifier.
+    pub fn unnamed(abort: CancellationToken) -> Self {
+        Self { progress: Arc::default(), abort, entry: None }
+    }
+
+    /// It has ended like this.
+    pub fn end(mut self, ended: &Ended) {
+        if let Some(entry) = self.entry.take() {
+            entry.results.end(entry.key, ended, entry.format);
+        }
+    }
+
+    /// It did not begin after all, and is forgotten.
+    pub fn withdraw(mut self) {
+        if let Some(entry) = self.entry.take()
+            && let Some(operation) = entry.results.state().operations.remove(&entry.key)
+        {
+            operation.over.cancel();
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            entry.results.end(entry.key, &Ended::lost(&self.progress), entry.format);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -77,7 +119,8 @@ struct Operation {
     origin: Origin,
     order: u64,
     since: Instant,
-    begun: Begun,
+    progress: Arc<Progress>,
+    abort: CancellationToken,
     /// Fires when it has ended.
     over: CancellationToken,
     outcome: Option<Outcome>,
@@ -110,11 +153,19 @@ pub struct Results {
 }
 
 impl Results {
-    /// Enters an operation; the results of an earlier one with its identifier go. `abort` is what ends it.
+    /// Enters an operation; the results of an earlier one with its identifier go. `abort` is what ends it, `format` that of its sense
+    /// data.
     ///
     /// # Errors
     /// OPERATION IN PROGRESS while one with its identifier runs, INVALID FIELD IN PARAMETER LIST when that is of the other format.
-    pub fn begin(&self, nexus: &Arc<Nexus>, id: u32, origin: Origin, abort: CancellationToken) -> Result<Begun, Sense> {
+    pub fn begin(
+        self: &Arc<Self>,
+        nexus: &Arc<Nexus>,
+        id: u32,
+        origin: Origin,
+        abort: CancellationToken,
+        format: SenseFormat,
+    ) -> Result<Underway, Sense> {
         let state = &mut *self.state();
         let operations = &mut state.operations;
         operations.retain(|_, operation| operation.nexus.strong_count() > 0 || operation.outcome.is_none());
@@ -125,37 +176,33 @@ impl Results {
                 _ => Sense::OPERATION_IN_PROGRESS,
             });
         }
-        if operations.len() >= KEPT {
-            let ended = operations.iter().filter(|(_, operation)| operation.outcome.is_some());
+        operations.remove(&key);
+        let own = || operations.range((nexus.id, 0)..=(nexus.id, u32::MAX));
+        if own().count() >= KEPT {
+            let ended = own().filter(|(_, operation)| operation.outcome.is_some());
             if let Some(oldest) = ended.min_by_key(|(_, operation)| operation.order).map(|(key, _)| *key) {
                 operations.remove(&oldest);
             }
         }
         state.begun += 1;
-        let begun = Begun { progress: Arc::default(), abort };
+        let progress = Arc::<Progress>::default();
         let operation = Operation {
             nexus: Arc::downgrade(nexus),
             origin,
             order: state.begun,
             since: Instant::now(),
-            begun: begun.clone(),
+            progress: Arc::clone(&progress),
+            abort: abort.clone(),
             over: CancellationToken::new(),
             outcome: None,
         };
         state.operations.insert(key, operation);
-        Ok(begun)
-    }
-
-    /// Forgets an operation that did not begin after all.
-    pub fn withdraw(&self, nexus: u64, id: u32) {
-        if let Some(operation) = self.state().operations.remove(&(nexus, id)) {
-            operation.over.cancel();
-        }
+        Ok(Underway { progress, abort, entry: Some(Entry { results: Arc::clone(self), key, format }) })
     }
 
     /// An operation has ended.
-    pub fn end(&self, nexus: u64, id: u32, ended: &Ended, format: SenseFormat) {
-        if let Some(operation) = self.state().operations.get_mut(&(nexus, id)) {
+    fn end(&self, key: Key, ended: &Ended, format: SenseFormat) {
+        if let Some(operation) = self.state().operations.get_mut(&key) {
             let response = &ended.response;
             let sense = response.sense.as_ref().map(|sense| sense.emit(format));
             let how = match (ended.terminated, response.status) {
@@ -170,7 +217,7 @@ impl Results {
                 completion: if ended.terminated { Status::TaskAborted } else { response.status },
                 sense: sense.filter(|_| !ended.terminated).unwrap_or_default(),
                 details: details.filter(|_| operation.origin.format == Some(ListFormat::Lid1)),
-                held: operation.begun.progress.held.lock().expect("no holder panics").take(),
+                held: operation.progress.held.lock().expect("no holder panics").take(),
                 told: false,
             });
             operation.over.cancel();
@@ -182,7 +229,7 @@ impl Results {
     pub fn abort(&self, nexus: u64, id: u32) -> Option<CancellationToken> {
         let state = self.state();
         let operation = state.operations.get(&(nexus, id)).filter(|operation| operation.outcome.is_none())?;
-        operation.begun.abort.cancel();
+        operation.abort.cancel();
         Some(operation.over.clone())
     }
 
@@ -199,7 +246,7 @@ impl Results {
             asked && operation.origin.background && operation.origin.device == device && operation.outcome.is_none()
         });
         hit.map(|(_, operation)| {
-            operation.begun.abort.cancel();
+            operation.abort.cancel();
             operation.over.clone()
         })
         .collect()
@@ -210,7 +257,7 @@ impl Results {
     pub fn status(&self, nexus: u64, id: u32) -> Option<CopyStatus> {
         let mut state = self.state();
         let operation = state.operations.get_mut(&(nexus, id))?;
-        let progress = Arc::clone(&operation.begun.progress);
+        let progress = Arc::clone(&operation.progress);
         let answer = |status, held_data_discarded| CopyStatus {
             status,
             segments_processed: progress.segments.load(Ordering::Relaxed).try_into().unwrap_or(u16::MAX),
@@ -268,7 +315,7 @@ impl Results {
         if outcome.is_some_and(|outcome| outcome.told) {
             return None;
         }
-        let progress = &operation.begun.progress;
+        let progress = &operation.progress;
         let running = if operation.origin.background { CopyOperationStatus::Background } else { CopyOperationStatus::Foreground };
         Some(OperationStatus {
             service_action: operation.origin.service_action,

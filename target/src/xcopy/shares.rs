@@ -153,7 +153,7 @@ pub async fn run(
     let ended = |response, written| Ended { segments, written, ..Ended::from(response) };
     let (refused, priority, starting) = (plan.refused.clone(), plan.priority, Arc::clone(movers));
     let started = spawn_blocking(move || {
-        let opened = open(&plan, &plan.notes)?;
+        let opened = open(&plan)?;
         let all = starting.all().map_err(|error| {
             warn!(%error, "no mover takes the copy");
             Response::from(Sense::INTERNAL_TARGET_FAILURE)
@@ -262,8 +262,10 @@ impl Shared {
         spawn_blocking(move || mover.begin(job, &shared.opened.files)).await.map_err(io::Error::other)?
     }
 
-    async fn watch(&self, mut handle: JobHandle, pid: u32, piece: Piece) -> Done {
+    async fn watch(&self, handle: JobHandle, pid: u32, piece: Piece) -> Done {
         let (mut grants, mut told) = (Grants::default(), (0, ByMethod::default()));
+        // Behind the grants: a job that is dropped is stopped before what it may write is given back.
+        let mut handle = handle;
         loop {
             match handle.event(&self.cancelled).await {
                 Event::Died => return Done::Died,

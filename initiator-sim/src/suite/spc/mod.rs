@@ -10,7 +10,7 @@ mod persistent_reservations;
 mod report_luns;
 mod request_sense;
 mod reserved_bits;
-mod sense_format;
+pub(super) mod sense_format;
 mod target_port_groups;
 mod unit_attention;
 mod vpd_pages;

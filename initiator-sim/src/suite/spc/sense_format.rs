@@ -27,6 +27,22 @@ async fn sense_format(bench: &Bench) -> Outcome {
     equal("response code with D_SENSE put back", response_code(&unit).await?, current)
 }
 
+/// The control mode page as it is, where D_SENSE in it can be changed.
+pub async fn changeable(unit: &LogicalUnit) -> Outcome<Option<Vec<u8>>> {
+    let mask = control_page(unit, 1).await?;
+    if mask.is_some_and(|mask| mask[2] & D_SENSE != 0) { control_page(unit, 0).await } else { Ok(None) }
+}
+
+/// Sets or clears D_SENSE in `page`, which [`changeable`] gave.
+pub async fn choose(unit: &LogicalUnit, page: &[u8], descriptor: bool) -> Outcome {
+    set(unit, page, if descriptor { page[2] | D_SENSE } else { page[2] & !D_SENSE }).await
+}
+
+/// Makes `page` the control mode page again.
+pub async fn put_back(unit: &LogicalUnit, page: &[u8]) -> Outcome {
+    set(unit, page, page[2]).await
+}
+
 /// The control mode page (0Ah) alone; `page_control` 0 for current, 1 for changeable values.
 async fn control_page(unit: &LogicalUnit, page_control: u8) -> Outcome<Option<Vec<u8>>> {
     let cdb = [0x5A, 0x08, page_control << 6 | 0x0A, 0, 0, 0, 0, 0, 255, 0];

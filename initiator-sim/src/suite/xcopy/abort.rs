@@ -27,7 +27,7 @@ const CLEARED: (u8, u8) = (0x2F, 0x02);
 const IN_PROGRESS: (u8, u8) = (0x00, 0x16);
 
 /// More than anybody copies while one looks away: types that hold pass every byte through the copy manager.
-fn endless(copy: &CopyDisk, first_id: u16, id: u32) -> Parameters {
+pub(super) fn endless(copy: &CopyDisk, first_id: u16, id: u32) -> Parameters {
     let blocks = (copy.disk.last() / 2).min(0x8000) as u16;
     let mut segment = block_to_block(0, (first_id, first_id), blocks, 0, u64::from(blocks));
     segment[0] = 0x0D;
@@ -36,7 +36,7 @@ fn endless(copy: &CopyDisk, first_id: u16, id: u32) -> Parameters {
     list
 }
 
-async fn prepared(bench: &Bench) -> Outcome<CopyDisk> {
+pub(super) async fn prepared(bench: &Bench) -> Outcome<CopyDisk> {
     let copy = start(bench).await?;
     wants(&copy.disk.unit, &[0x0D]).await?;
     serves(&copy.disk.unit, 0x83, &[0x1C]).await?;

@@ -89,7 +89,7 @@ impl Header {
         u16::from_be_bytes([self.0[24], self.0[25]])
     }
 
-    fn sense(&self) -> &[u8] {
+    pub(super) fn sense(&self) -> &[u8] {
         &self.0[32..32 + usize::from(self.0[14])]
     }
 }

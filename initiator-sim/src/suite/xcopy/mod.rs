@@ -1,6 +1,7 @@
 //! EXTENDED COPY. SPC-4.
 
 mod abort;
+mod background;
 mod block_to_block;
 mod failures;
 mod held;
@@ -36,6 +37,7 @@ pub const CASES: &[&[Case]] = &[
     held::CASES,
     lid4::CASES,
     abort::CASES,
+    background::CASES,
     image::CASES,
     reservations::CASES,
 ];

@@ -72,6 +72,12 @@ fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>
     {
         return Err(condition.into());
     }
+    admitted(device, task)
+}
+
+/// As [`choose`], with unit attentions left alone.
+fn admitted<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Response> {
+    let common = device.common();
     let command = find::<D>(device, task).inspect_err(|sense| debug!(cdb = ?task.cdb, lun = ?task.lun, %sense, "refused"))?;
     common.reservation.admit(&task.nexus, || Rule::of(&task.cdb, D::DEVICE_TYPE != DeviceType::Disk))?;
     device.admit(task, command.spec)?;
@@ -82,6 +88,15 @@ fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>
     }
     shield::admit(task, D::DEVICE_TYPE)?;
     Ok(command)
+}
+
+/// Carries out a command of those that do not wait, for a copy that acts for the task's nexus: no unit attention is taken by it.
+pub fn answer_at_once<D: LogicalUnit>(device: &D, task: &Task) -> Response {
+    match admitted(device, task) {
+        Ok(Command { spec, run: Run::Inline(run) }) => answer(spec, run(device, task)),
+        Ok(_) => Sense::INTERNAL_TARGET_FAILURE.into(),
+        Err(refusal) => refusal,
+    }
 }
 
 fn find<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Sense> {

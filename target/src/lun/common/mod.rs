@@ -18,6 +18,7 @@ mod turns;
 
 pub use attention::Attentions;
 pub use background::{Background, Lasting, Operation, Told};
+pub(in crate::lun) use dispatch::answer_at_once;
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
 pub use identity::Identity;
 pub use keep::Kept;

@@ -9,6 +9,8 @@ use protocol::units::{BlockLength, Lba};
 use protocol::wire::hex;
 use protocol::xcopy::{COPY_IN_ACTIONS, COPY_OUT_ACTIONS, CscdDescriptor, CscdId, CscdParameters, Designator, List, Segment};
 
+mod lost;
+
 use super::CopyManager;
 use super::plan::{Plan, plan};
 use super::sense::{Notes, of_fault};
@@ -432,4 +434,26 @@ fn the_rows_of_the_commands_are_the_actions_that_page_8f_lists() {
     };
     assert_eq!(actions(0x83), COPY_OUT_ACTIONS);
     assert_eq!(actions(0x84), COPY_IN_ACTIONS);
+}
+
+#[test]
+fn readiness_is_asked_for_without_taking_a_unit_attention() {
+    let world = World::new();
+    let verify = |source| Segment::VerifyCscd { source, test_unit_ready: true };
+    let cscds = [world.disk(0), world.tape()];
+    let Device::Tape(tape) = &world.devices[3] else { panic!("a tape") };
+    world.devices[3].common().attentions.establish_for_all(&Sense::MODE_PARAMETERS_CHANGED, None);
+    assert!(world.plan(&world.list(&cscds, &[verify(A), verify(B)])).is_ok());
+    let told = finish(tape.start(task(&world.nexus, "00 0000000000", Vec::new())));
+    assert_eq!(told.sense.unwrap().code, Sense::MODE_PARAMETERS_CHANGED.code, "still there");
+    let unload = finish(tape.start(task(&world.nexus, "1b 00 00 00 00 00", Vec::new())));
+    assert_eq!(unload, Response::good());
+    let sense = world.refusal(&cscds, &[verify(A), verify(B)]);
+    assert_eq!((sense.key, sense.code, sense.command_specific), (SenseKey::CopyAborted, (0x0D, 0x01), Some(1)));
+    let [answer] = sense.forwarded.as_slice() else { panic!("one answer") };
+    assert_eq!((answer.end, answer.status), (CopyEnd::Source, 0x02));
+    assert_eq!(Sense::parse(&answer.sense).unwrap().key, SenseKey::NotReady);
+    let without = Segment::VerifyCscd { source: B, test_unit_ready: false };
+    assert!(world.plan(&world.list(&cscds, &[without])).is_ok());
+    assert_eq!(world.refusal(&cscds, &[verify(CscdId::NULL_BLOCK)]).code, (0x0D, 0x02));
 }
