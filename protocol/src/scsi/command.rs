@@ -88,7 +88,7 @@ pub struct CommandSpec {
     pub usage: &'static [u8],
     /// Which way data goes.
     pub data: DataDirection,
-    /// Changes what is on the medium: held while a snapshot is made, and counted by the quiet window.
+    /// Changes what is on the medium, or what may be read of it: refused where it is write protected, or only read by this nexus.
     pub writes: bool,
 }
 
@@ -120,12 +120,14 @@ impl CommandSpec {
 const SERVICE_ACTION: u8 = 0x1F;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::scsi::{sbc, smc, spc, ssc};
 
-    /// What every table of rows must keep. The length of a CDB follows from its operation code: SPC-4, "Operation code".
-    pub(in crate::scsi) fn check_rows(rows: &[&CommandSpec]) {
-        for row in rows {
+    /// The length of a CDB follows from its operation code: SPC-4, "Operation code".
+    #[test]
+    fn every_usage_mask_begins_with_its_operation_code_and_has_the_length_of_its_group() {
+        for row in [spc::COMMANDS, sbc::COMMANDS, ssc::COMMANDS, smc::COMMANDS].concat() {
             let length = match row.opcode >> 5 {
                 0 => 6,
                 1 | 2 => 10,
@@ -137,9 +139,17 @@ pub(super) mod tests {
             if let Some(action) = row.service_action {
                 assert_eq!(u16::from(row.usage[1] & SERVICE_ACTION), action, "{}", row.name);
             }
-            let alike = |other: &&&CommandSpec| (other.opcode, other.service_action) == (row.opcode, row.service_action);
-            assert_eq!(rows.iter().filter(alike).count(), 1, "{} has two rows", row.name);
             assert!(row.data == DataDirection::Out || !row.writes || row.data == DataDirection::None, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_command_has_one_row() {
+        for rows in [spc::COMMANDS, sbc::COMMANDS, ssc::COMMANDS, smc::COMMANDS] {
+            for row in rows {
+                let alike = |other: &&&CommandSpec| (other.opcode, other.service_action) == (row.opcode, row.service_action);
+                assert_eq!(rows.iter().filter(alike).count(), 1, "{} has two rows", row.name);
+            }
         }
     }
 

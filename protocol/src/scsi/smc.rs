@@ -258,13 +258,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::scsi::Cdb;
-    use crate::scsi::command::tests::check_rows;
     use crate::wire::hex;
-
-    #[test]
-    fn every_usage_mask_begins_with_its_operation_code_and_has_the_length_of_its_group() {
-        check_rows(COMMANDS);
-    }
 
     #[test]
     fn the_fields_of_each_cdb_are_where_the_standard_has_them() {

@@ -473,14 +473,3 @@ const _: () = {
     assert!(size_of::<ReportSupportedOperationCodesCdb>() == REPORT_SUPPORTED_OPERATION_CODES.usage.len());
     assert!(size_of::<ReportSupportedTmfCdb>() == REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS.usage.len());
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scsi::command::tests::check_rows;
-
-    #[test]
-    fn every_usage_mask_begins_with_its_operation_code_and_has_the_length_of_its_group() {
-        check_rows(COMMANDS);
-    }
-}

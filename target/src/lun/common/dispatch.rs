@@ -86,7 +86,7 @@ fn admitted<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<
         debug!(command = command.spec.name, cdb = ?task.cdb, %sense, "refused");
         return Err(sense.into());
     }
-    shield::admit(task, D::DEVICE_TYPE)?;
+    shield::admit(task, command.spec, D::DEVICE_TYPE)?;
     Ok(command)
 }
 

@@ -70,19 +70,25 @@ impl Joined {
     }
 }
 
-async fn session_of_two(served: &Served) -> (Client, Joined, u16) {
+/// A session that offers so many connections.
+async fn session_of(served: &Served, most: u32) -> (Client, LoggedIn) {
     let mut client = Client::dial(served.portal, "iqn.2026-11.example:host", Some(NAME)).await;
     client.session = Session::connect(
         CID,
         InitiatorConfig {
             initiator_name: "iqn.2026-11.example:host".into(),
             target_name: Some(NAME.into()),
-            wishes: Wishes { max_connections: 2, ..Wishes::default() },
+            wishes: Wishes { max_connections: most, ..Wishes::default() },
             ..Default::default()
         },
         std::time::Instant::now(),
     );
     let Some(InitiatorEvent::LoggedIn(logged_in)) = client.event().await else { panic!("no login") };
+    (client, logged_in)
+}
+
+async fn session_of_two(served: &Served) -> (Client, Joined, u16) {
+    let (client, logged_in) = session_of(served, 2).await;
     let (joined, status) = Joined::log_in(served.portal, logged_in.tsih, 1).await;
     assert_eq!(status, (0, 0));
     (client, joined, logged_in.tsih)
@@ -128,21 +134,9 @@ async fn a_session_goes_on_without_the_connection_that_was_lost() {
 #[tokio::test]
 async fn as_many_connections_are_agreed_to_as_the_target_allows_when_the_session_begins() {
     let served = Served::start().await;
-    let offered = |most| Wishes { max_connections: most, ..Wishes::default() };
     for (allowed, offer, agreed) in [(None, 9, 4), (Some(1), 9, 1), (Some(6), 9, 6), (Some(6), 3, 3)] {
         served.target.set_access(Access { max_connections: allowed, ..Access::default() });
-        let mut client = Client::dial(served.portal, "iqn.2026-11.example:host", Some(NAME)).await;
-        client.session = Session::connect(
-            CID,
-            InitiatorConfig {
-                initiator_name: "iqn.2026-11.example:host".into(),
-                target_name: Some(NAME.into()),
-                wishes: offered(offer),
-                ..Default::default()
-            },
-            std::time::Instant::now(),
-        );
-        let Some(InitiatorEvent::LoggedIn(logged_in)) = client.event().await else { panic!("no login") };
+        let (_client, logged_in) = session_of(&served, offer).await;
         assert_eq!(logged_in.parameters.max_connections, agreed);
         // What was agreed to stays, whatever is allowed to others from now on.
         served.target.set_access(Access { max_connections: Some(2), ..Access::default() });
