@@ -178,16 +178,21 @@ impl RawConnection {
         self.login_answer().await
     }
 
-    /// Goes on with empty requests until the full feature phase or a refusal.
+    /// Goes on until the full feature phase or a refusal: with empty requests, or with answers to what the target proposes.
     pub(super) async fn login_to_the_end(&mut self, login: LoginHeader, keys: &[(&str, &str)]) -> Outcome<LoginAnswer> {
         let mut answer = self.login(login, keys).await?;
+        let mut settled: Vec<_> = keys.iter().map(|(key, _)| (*key).to_owned()).collect();
         for _ in 0..8 {
             let flags = answer.header.flags;
             let there = flags & bhs::FINAL != 0 && flags & 3 == FULL_FEATURE;
             if answer.header.status_class != 0 || there {
                 return Ok(answer);
             }
-            let mut next = self.login(login, &[]).await?;
+            let proposed = answer.keys.iter().filter(|(key, _)| !settled.contains(key) && !DECLARED.contains(&key.as_str()));
+            let agreed: Vec<_> = proposed.map(|(key, value)| (key.clone(), agreed(value))).collect();
+            settled.extend(agreed.iter().map(|(key, _)| key.clone()));
+            let agreed: Vec<_> = agreed.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            let mut next = self.login(login, &agreed).await?;
             next.keys.splice(0..0, answer.keys);
             answer = next;
         }
@@ -212,6 +217,15 @@ impl RawConnection {
             None => fail("expected a Text Response, the connection was closed"),
         }
     }
+}
+
+/// Keys that a target declares: they are not answered. RFC 7143 (13).
+const DECLARED: [&str; 4] = ["TargetAlias", "TargetAddress", "TargetPortalGroupTag", "MaxRecvDataSegmentLength"];
+
+/// The answer to a value that the target proposes: none of a list that has it, else what it wants. RFC 7143 (6.2).
+fn agreed(proposed: &str) -> String {
+    let none = proposed.split(',').any(|value| value == "None");
+    if none { "None".to_owned() } else { proposed.to_owned() }
 }
 
 /// `key=value` pairs, each ended by NUL. RFC 7143 (6.1).

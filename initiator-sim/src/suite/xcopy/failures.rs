@@ -45,6 +45,7 @@ async fn index_unknown(bench: &Bench) -> Outcome {
 async fn not_reachable(bench: &Bench) -> Outcome {
     let copy = CopyDisk::new(bench).await?;
     wants(&copy.disk.unit, &[0x02]).await?;
+    copy.wants_two_segments().await?;
     let before = copy.disk.pattern(0x0D, 4);
     copy.disk.put(2000, &before).await?;
     copy.disk.put(0, &copy.disk.pattern(0x0E, 4)).await?;
@@ -76,6 +77,7 @@ async fn other_type(bench: &Bench) -> Outcome {
 async fn beyond_end(bench: &Bench) -> Outcome {
     let copy = CopyDisk::new(bench).await?;
     wants(&copy.disk.unit, &[0x02]).await?;
+    copy.wants_two_segments().await?;
     let data = copy.disk.pattern(0xBE, 8);
     copy.disk.put(0, &data).await?;
     let list = copy.list().with(block_to_block(0, (0, 0), 8, 0, 2000)).with(block_to_block(0, (0, 0), 8, copy.disk.last(), 3000));

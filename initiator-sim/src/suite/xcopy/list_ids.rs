@@ -26,6 +26,7 @@ const FAILURE_DETAILS: u8 = 0x04;
 /// A copy of two segments with identifier `id`, results held.
 async fn held_copy(copy: &CopyDisk, id: u8) -> Outcome {
     wants(&copy.disk.unit, &[0x02]).await?;
+    copy.wants_two_segments().await?;
     let mut list = copy.list().with(block_to_block(0, (0, 0), 8, 0, 2000)).with(block_to_block(0, (0, 0), 4, 0, 3000));
     (list.id, list.usage) = (u32::from(id), 0b00);
     check::good("a copy of two segments", copy.run(&list).await?).map(drop)

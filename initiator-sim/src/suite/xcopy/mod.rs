@@ -102,6 +102,12 @@ impl CopyDisk {
     async fn run(&self, list: &Parameters) -> Outcome<Reply> {
         Ok(self.disk.unit.extended_copy_reply(list.emit().into()).await?)
     }
+
+    /// Skips the case where a list has one segment at the most: MAXIMUM SEGMENT DESCRIPTOR COUNT, bytes 10 and 11.
+    async fn wants_two_segments(&self) -> Outcome {
+        let parameters = self.disk.unit.receive_copy_operating_parameters().await?;
+        if parameters.get(10..12) == Some(&[0, 1]) { skip("the copy manager takes one segment") } else { Ok(()) }
+    }
 }
 
 impl DiskAndTape {
