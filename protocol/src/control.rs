@@ -423,6 +423,9 @@ pub struct Configuration {
     pub limits: spec::LimitsSpec,
     /// Discovery sessions.
     pub discovery: spec::DiscoverySpec,
+    /// Logical units of other targets that copies may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remotes: Vec<spec::RemoteSpec>,
     /// Where it listens, as it was given.
     pub portals: Vec<spec::PortalSpec>,
     /// What is served.

@@ -22,6 +22,7 @@ pub mod mover;
 pub mod net;
 pub mod nexus;
 pub mod quiet;
+pub mod remote;
 pub mod service;
 pub mod snapshot;
 pub mod store;

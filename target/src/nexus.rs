@@ -91,6 +91,8 @@ impl LunMap {
 pub struct Nexus {
     /// Unlike every other nexus of this process's life.
     pub id: u64,
+    /// iSCSI name of the target.
+    pub target: String,
     /// iSCSI name of the initiator.
     pub initiator: String,
     /// ISID of the session.

@@ -15,6 +15,7 @@ pub mod pdus;
 pub mod programs;
 pub mod reflink;
 pub mod small;
+pub mod tgt;
 pub mod witness;
 pub mod wrong;
 

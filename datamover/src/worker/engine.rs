@@ -7,24 +7,25 @@
 //! Follows SPC-4, "EXTENDED COPY command processing".
 
 use std::io::IoSliceMut;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use protocol::cartridge::sums::RecordSum;
-use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, Step, Transfer};
+use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, SpaceOver, Step, Transfer};
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
 use protocol::xcopy::MAX_STREAM_TRANSFER;
 
 use super::buffers::{BUFFER, Pool};
-use super::ends::cartridge::Next;
+use super::ends::cartridge::{Next, Tape};
 use super::ends::{OpenEnd, read_fault, view_fault};
 use super::fifo::Fifo;
 use super::gather::{self, Extent, Gathered};
 use super::held::Held;
 use super::job::Shared;
+use super::remote::{Following, RemoteTape};
 use super::writer::Op;
 
 /// Why a segment is not carried on with.
@@ -78,6 +79,19 @@ pub struct Engine<'a> {
     writes_disk: bool,
     /// Disk ranges that earlier segments write and that may not have been written yet.
     under_way: Vec<(EndIndex, ByteRange)>,
+}
+
+/// What 11h and 12h do.
+#[derive(Debug, Clone, Copy)]
+enum Positioning {
+    Space(SpaceOver, i32),
+    Locate(u64),
+}
+
+/// A tape that is read.
+enum Drive<'a> {
+    Here(MutexGuard<'a, Tape>),
+    Remote(&'a RemoteTape),
 }
 
 /// Where the writes of a segment have got to.
@@ -146,11 +160,11 @@ impl<'a> Engine<'a> {
             // "Residual source or destination data, if any, shall be retained … as if the CAT bit were set to one."
             Action::WriteFilemarks { end, count, immediate } => {
                 self.begin(step.segment, 0, None)?;
-                self.tape(*end)?;
+                self.is_tape(*end)?;
                 self.send(Op::Filemarks { end: *end, count: *count, immediate: *immediate })
             }
-            Action::Space { end, over, count } => self.position(step.segment, *end, |tape| tape.space(*over, *count)),
-            Action::Locate { end, object } => self.position(step.segment, *end, |tape| tape.locate(*object)),
+            Action::Space { end, over, count } => self.position(step.segment, *end, Positioning::Space(*over, *count)),
+            Action::Locate { end, object } => self.position(step.segment, *end, Positioning::Locate(*object)),
             Action::TapeImage { from, to, filemarks } => self.tape_image(step.segment, *from, *to, *filemarks),
             Action::BlockImage { from, from_at, to, to_at, len } => {
                 let range = ByteRange::new(*to_at, *len).ok_or(Halt::Fault(None, FaultKind::BadJob))?;
@@ -173,7 +187,11 @@ impl<'a> Engine<'a> {
         if from == to {
             return Err(Halt::Fault(None, FaultKind::BadJob));
         }
-        let (source, _) = (self.tape(from)?, self.tape(to)?);
+        self.is_tape(to)?;
+        if let OpenEnd::RemoteTape(source) = self.end(from)? {
+            return self.remote_tape_image(source, to, filemarks);
+        }
+        let source = self.tape(from)?;
         let mut in_a_row = 0;
         loop {
             let next = source.lock().expect("no holder panics").look().map_err(source_fault)?;
@@ -195,6 +213,36 @@ impl<'a> Engine<'a> {
                 }
             }
         }
+    }
+
+    /// The same from a tape that says what follows only when it is read.
+    fn remote_tape_image(&mut self, source: &RemoteTape, to: EndIndex, filemarks: u32) -> Run {
+        let mut in_a_row = 0;
+        loop {
+            match source.read_following(self.cancelled()).map_err(source_fault)? {
+                Following::EndOfData => return Ok(()),
+                Following::Filemark => {
+                    self.send(Op::Filemarks { end: to, count: 1, immediate: true })?;
+                    in_a_row += 1;
+                    if in_a_row == filemarks {
+                        return Ok(());
+                    }
+                }
+                Following::Record(data) => {
+                    in_a_row = 0;
+                    let length: u64 = data.iter().map(|part| part.len() as u64).sum();
+                    self.shared.read.fetch_add(length, Ordering::Relaxed);
+                    let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
+                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
+                    // The record lies in no buffer of the pool: only one of them waits at a time.
+                    self.settle_writes()?;
+                }
+            }
+        }
+    }
+
+    fn cancelled(&self) -> &'a AtomicBool {
+        &self.shared.control.cancelled
     }
 
     fn read_one_record(&mut self, tape: &std::sync::Mutex<super::ends::cartridge::Tape>, length: u32) -> Run<Vec<Bytes>> {
@@ -237,15 +285,15 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn position(
-        &mut self,
-        segment: u32,
-        end: EndIndex,
-        go: impl FnOnce(&mut super::ends::cartridge::Tape) -> Result<(), FaultKind>,
-    ) -> Run {
+    fn position(&mut self, segment: u32, end: EndIndex, positioning: Positioning) -> Run {
         self.begin(segment, 0, None)?;
         self.settle_writes()?;
-        let went = go(&mut self.tape(end)?.lock().expect("no holder panics"));
+        let went = match (self.end(end)?, positioning) {
+            (OpenEnd::RemoteTape(tape), Positioning::Space(over, count)) => tape.space(self.cancelled(), over, count),
+            (OpenEnd::RemoteTape(tape), Positioning::Locate(object)) => tape.locate(self.cancelled(), object),
+            (_, Positioning::Space(over, count)) => self.tape(end)?.lock().expect("no holder panics").space(over, count),
+            (_, Positioning::Locate(object)) => self.tape(end)?.lock().expect("no holder panics").locate(object),
+        };
         self.send(Op::Moved { end })?;
         went.map_err(destination_fault)
     }
@@ -332,7 +380,7 @@ impl<'a> Engine<'a> {
         let op = match output.to {
             Destination::Blocks { end, .. } | Destination::Bytes { end, .. } => Op::Blocks { end, at: output.at, data, len },
             Destination::Stream { end, transfer } => {
-                if !matches!(self.end(end)?, OpenEnd::Tape(_)) {
+                if !matches!(self.end(end)?, OpenEnd::Tape(_) | OpenEnd::RemoteTape(_)) {
                     return Err(destination_fault(FaultKind::Null));
                 }
                 Op::Records { end, records: records(data, transfer) }
@@ -416,6 +464,7 @@ impl<'a> Engine<'a> {
         match self.end(end)? {
             OpenEnd::Raw(raw) => Ok(raw.block_length()),
             OpenEnd::View(view) => Ok(view.block_length()),
+            OpenEnd::RemoteDisk(disk) => Ok(disk.block_length()),
             OpenEnd::NullBlock => Ok(512),
             _ => Err(Halt::Fault(None, FaultKind::BadJob)),
         }
@@ -423,6 +472,13 @@ impl<'a> Engine<'a> {
 
     fn end(&self, end: EndIndex) -> Run<&'a OpenEnd> {
         self.ends.get(usize::from(end.0)).ok_or(Halt::Fault(None, FaultKind::BadJob))
+    }
+
+    fn is_tape(&self, end: EndIndex) -> Run {
+        match self.end(end)? {
+            OpenEnd::RemoteTape(_) => Ok(()),
+            _ => self.tape(end).map(drop),
+        }
     }
 
     fn tape(&self, end: EndIndex) -> Run<&'a std::sync::Mutex<super::ends::cartridge::Tape>> {
@@ -468,7 +524,7 @@ impl<'a> Engine<'a> {
             Some(bytes) => self.source.push(bytes),
             None => {
                 let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
-                fill(from, at, &mut buffer[..len as usize])?;
+                fill(from, at, &mut buffer[..len as usize], self.cancelled())?;
                 self.source.push_pooled(buffer.freeze(len as usize));
             }
         }
@@ -483,6 +539,8 @@ impl<'a> Engine<'a> {
         }
         if self.gathered.is_empty() {
             let extents = gather::plan(wanted, self.following, |extent| match self.end(extent.end) {
+                // What a remote disk says of an extent is to be said of the segment that wants it.
+                Ok(OpenEnd::RemoteDisk(_)) => false,
                 Ok(from) => !self.is_under_way(from, ByteRange { start: extent.at, len: extent.len }),
                 Err(_) => false,
             });
@@ -494,7 +552,7 @@ impl<'a> Engine<'a> {
             for run in gather::runs(&extents) {
                 let into = &mut buffer[filled..filled + run.len as usize];
                 // Whose fault it is shows when its segment reads it.
-                if fill(self.end(run.end)?, run.at, into).is_err() {
+                if fill(self.end(run.end)?, run.at, into, self.cancelled()).is_err() {
                     break;
                 }
                 filled += run.len as usize;
@@ -506,10 +564,11 @@ impl<'a> Engine<'a> {
 
     /// Whole transfers, as many as are needed and one buffer holds, or one that takes several buffers.
     fn read_records(&mut self, end: EndIndex, transfer: Transfer, needed: u64) -> Run {
-        let tape = match self.end(end)? {
-            OpenEnd::Tape(tape) => tape,
+        let mut tape = match self.end(end)? {
+            OpenEnd::Tape(tape) => Drive::Here(tape.lock().expect("no holder panics")),
+            OpenEnd::RemoteTape(tape) => Drive::Remote(tape),
             OpenEnd::NullStream | OpenEnd::NullBlock => return Err(source_fault(FaultKind::Null)),
-            OpenEnd::Raw(_) | OpenEnd::View(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
+            OpenEnd::Raw(_) | OpenEnd::View(_) | OpenEnd::RemoteDisk(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
         };
         let unit = transfer.bytes();
         if unit == 0 {
@@ -521,12 +580,15 @@ impl<'a> Engine<'a> {
             memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
         }
         let (mut done, mut fault) = (0, None);
-        let mut tape = tape.lock().expect("no holder panics");
         while done < transfers && fault.is_none() {
             for record in 0..transfer.records {
                 let at = (done * unit + u64::from(record) * u64::from(transfer.record)) as usize;
                 let mut into = pieces(&mut memory, at, transfer.record as usize);
-                if let Err(kind) = tape.read_record(&mut into) {
+                let read = match &mut tape {
+                    Drive::Here(tape) => tape.read_record(&mut into),
+                    Drive::Remote(tape) => tape.read_record(self.cancelled(), &mut into),
+                };
+                if let Err(kind) = read {
                     fault = Some(if transfer.fixed { in_records(kind, transfer.records - record) } else { kind });
                     break;
                 }
@@ -572,9 +634,13 @@ impl<'a> Engine<'a> {
 
     /// An earlier segment writes there and may not have done so yet.
     fn is_under_way(&self, from: &OpenEnd, range: ByteRange) -> bool {
-        let OpenEnd::Raw(from) = from else { return false };
         self.under_way.iter().any(|(end, written)| {
-            matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::Raw(to)) if to.same_blocks(from)) && written.overlaps(range)
+            let same = match (self.ends.get(usize::from(end.0)), from) {
+                (Some(OpenEnd::Raw(to)), OpenEnd::Raw(from)) => to.same_blocks(from),
+                (Some(to @ OpenEnd::RemoteDisk(_)), OpenEnd::RemoteDisk(_)) => std::ptr::eq(to, from),
+                _ => false,
+            };
+            same && written.overlaps(range)
         })
     }
 
@@ -649,12 +715,13 @@ const fn in_records(kind: FaultKind, left: u32) -> FaultKind {
 }
 
 /// Reads bytes of a disk.
-fn fill(from: &OpenEnd, at: u64, into: &mut [u8]) -> Run {
+fn fill(from: &OpenEnd, at: u64, into: &mut [u8], cancelled: &AtomicBool) -> Run {
     match from {
         OpenEnd::Raw(raw) => raw.read_at(at, into).map_err(|error| source_fault(read_fault(&error))),
         OpenEnd::View(view) => view.read_at(at, into).map_err(|error| source_fault(view_fault(&error))),
         OpenEnd::NullBlock | OpenEnd::NullStream => Err(source_fault(FaultKind::Null)),
-        OpenEnd::Tape(_) => Err(Halt::Fault(None, FaultKind::BadJob)),
+        OpenEnd::RemoteDisk(disk) => disk.read_at(cancelled, at, into).map_err(source_fault),
+        OpenEnd::Tape(_) | OpenEnd::RemoteTape(_) => Err(Halt::Fault(None, FaultKind::BadJob)),
     }
 }
 

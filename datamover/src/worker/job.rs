@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::cartridge::TapePosition;
 use protocol::mover::ends::End;
-use protocol::mover::{Action, CopyJob, Destination, Fault, FaultKind, Move, Outcome, Source, Transfer};
+use protocol::mover::{Action, CopyJob, Destination, Fault, FaultKind, Move, Outcome, RemoteUnit, Source, Transfer};
 use protocol::units::ByteRange;
 use protocol::xcopy::MAX_STREAM_TRANSFER;
 use tracing::debug;
@@ -137,6 +137,10 @@ fn end_is_sound(end: &End) -> bool {
         }
         End::Cartridge { at, end_of_data, .. } => place(at) && place(end_of_data),
         End::NullBlock { .. } | End::NullStream => true,
+        End::Remote(remote) => match remote.unit {
+            RemoteUnit::Disk { block_length, len } => (1..=LONGEST_BLOCK).contains(&block_length) && len <= MOST,
+            RemoteUnit::Tape => true,
+        },
     }
 }
 

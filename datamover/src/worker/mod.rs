@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! process (socket) ─▶ job ─▶ engine: reads, residue ──ops──▶ writer: grants, tape commits, disk writes
-//!                             └ ends: raw, view, cartridge      └ link: questions and reports to the target
+//!                             └ ends: raw, view, cartridge,     └ link: questions and reports to the target
+//!                                     remote
 //! ```
 //!
 //! One job has two threads. The engine walks the segments, reads ahead of the writer as far as its buffers reach, and takes the
 //! records' sums; the writer writes in order and asks the target before it does. Memory is a fixed pool of buffers a job.
 //!
 //! It has no code that opens a file by name, and its process could not ([`cage`]): all files come from the target, beside the job.
-//! How fast it may be is said with the job and may change ([`throttle`]). It speaks no SCSI: faults go back as
+//! How fast it may be is said with the job and may change ([`throttle`]). It speaks SCSI with remote ends only; faults go back as
 //! data. Residue follows SPC-4, "EXTENDED COPY command processing".
 
 mod buffers;
@@ -23,6 +24,7 @@ mod held;
 mod job;
 pub mod link;
 pub mod process;
+mod remote;
 mod throttle;
 pub mod view;
 mod writer;

@@ -7,7 +7,7 @@
 //! errors detected during processing of segment descriptors", (c) tells.
 
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use super::ends::raw::{PARTS_AT_ONCE, Raw};
 use super::ends::{OpenEnd, write_fault};
 use super::job::Shared;
 use super::link::Link;
+use super::remote::RemoteTape;
 
 /// Records are written together from so many bytes on: one system call, while the processor's cache still has them.
 const WRITTEN_TOGETHER: u64 = 1 << 20;
@@ -253,6 +254,9 @@ impl<'a> Writer<'a> {
                 self.tell(false);
                 Ok(())
             }
+            Op::Blocks { end, at, data, len } if matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::RemoteDisk(_))) => {
+                self.write_remote(end, at, data, len)
+            }
             Op::Blocks { end, at, data, len } => {
                 let raw = self.raw(end)?;
                 let mut data = super::fifo::Fifo::from(data);
@@ -267,8 +271,20 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             Op::Range { from, from_at, end, at, len } => self.copy_range(from, from_at, end, at, len),
-            Op::Records { end, records } => self.append_records(end, records),
-            Op::Filemarks { end, count, immediate } => self.append_filemarks(end, count, immediate),
+            Op::Records { end, records } => match self.remote_tape(end) {
+                Some(tape) => self.write_remote_records(tape, records),
+                None => self.append_records(end, records),
+            },
+            Op::Filemarks { end, count, immediate } => match self.remote_tape(end) {
+                Some(tape) => {
+                    self.flush()?;
+                    let warned = tape.write_filemarks(self.cancelled(), count, immediate).map_err(destination)?;
+                    warned.map_or(Ok(()), |kind| Err(destination(kind)))
+                }
+                None => self.append_filemarks(end, count, immediate),
+            },
+            // Where a remote drive stands nobody here needs to know.
+            Op::Moved { end } if self.remote_tape(end).is_some() => Ok(()),
             Op::Moved { end } => {
                 let report = self.report(end, Vec::new())?;
                 self.link.tape(end, report);
@@ -293,6 +309,40 @@ impl<'a> Writer<'a> {
                 Err((side, kind))
             }
         }
+    }
+
+    fn write_remote(&mut self, end: EndIndex, at: u64, data: Vec<Bytes>, len: u64) -> Wrote {
+        let Some(OpenEnd::RemoteDisk(disk)) = self.ends.get(usize::from(end.0)) else { return Err((None, FaultKind::BadJob)) };
+        self.keep_pace();
+        disk.write_at(self.cancelled(), at, data, len).map_err(destination)?;
+        self.count(through_buffers(len));
+        Ok(())
+    }
+
+    fn write_remote_records(&mut self, tape: &RemoteTape, records: Vec<(Vec<Bytes>, RecordSum)>) -> Wrote {
+        // What was placed on another tape before comes first.
+        self.flush()?;
+        for (data, _) in records {
+            self.keep_pace();
+            let length = data.iter().map(|part| part.len() as u64).sum();
+            let warned = tape.write_record(self.cancelled(), data).map_err(destination)?;
+            self.count(through_buffers(length));
+            if let Some(kind) = warned {
+                return Err(destination(kind));
+            }
+        }
+        Ok(())
+    }
+
+    fn remote_tape(&self, end: EndIndex) -> Option<&'a RemoteTape> {
+        match self.ends.get(usize::from(end.0)) {
+            Some(OpenEnd::RemoteTape(tape)) => Some(tape),
+            _ => None,
+        }
+    }
+
+    fn cancelled(&self) -> &'a AtomicBool {
+        &self.shared.control.cancelled
     }
 
     fn copy_range(&mut self, from: EndIndex, from_at: u64, end: EndIndex, at: u64, len: u64) -> Wrote {
@@ -509,8 +559,11 @@ impl<'a> Writer<'a> {
     fn finish(&mut self) {
         self.attempt(Self::flush);
         for (index, end) in self.ends.iter().enumerate() {
-            if matches!(end, OpenEnd::Tape(_)) {
-                self.attempt(|writer| writer.flush_to(Durability::Power, EndIndex(index as u16)));
+            match end {
+                OpenEnd::Tape(_) => self.attempt(|writer| writer.flush_to(Durability::Power, EndIndex(index as u16))),
+                OpenEnd::RemoteDisk(disk) => self.attempt(|writer| disk.synchronize(writer.cancelled()).map_err(destination)),
+                OpenEnd::RemoteTape(tape) => self.attempt(|writer| tape.synchronize(writer.cancelled()).map_err(destination)),
+                _ => {}
             }
         }
         if let Some((end, _)) = self.grant.take() {

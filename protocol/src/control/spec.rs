@@ -462,6 +462,40 @@ pub struct DiscoverySpec {
     pub chap: Option<ChapSpec>,
 }
 
+/// A logical unit of another iSCSI target that copies may use: `[[remote]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteSpec {
+    /// Where the other target listens, as CSCD descriptors name it.
+    pub portal: SocketAddr,
+    /// iSCSI name of the other target.
+    pub target: String,
+    /// Number of the logical unit there.
+    pub lun: u16,
+    /// The number that CSCD descriptors E5h and EAh name it by, which have no room for a target's name; `lun` when absent.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub seen_as: Option<u16>,
+    /// No copy may write it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// Targets of ours whose sessions may use it; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// Initiators whose copies may use it, in whose names `*` stands for any characters. At a mover these are nobody's business.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initiators: Vec<String>,
+    /// iSCSI name to log in with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initiator_name: Option<String>,
+    /// Hashes to offer for CHAP, in order of preference; all, the strongest first, when empty. Of targets that know none but the
+    /// oldest some want to be offered nothing else: tgt takes the number of SHA-256 for SHA-1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chap_algorithms: Vec<Algorithm>,
+    /// How to prove who we are; `mutual_user` is what the other target has to prove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chap: Option<ChapSpec>,
+}
+
 /// How much at a time: `[limits]`. What is absent is the target's own choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

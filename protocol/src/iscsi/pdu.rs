@@ -17,7 +17,7 @@ use crate::wire::{Problem, U24, WireError};
 pub use super::bhs::Header;
 
 /// Which digests are on. They start with the first PDU of the full feature phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Digests {
     /// CRC32C behind the header segments.
     pub header: bool,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::remote::RemoteEnd;
 use crate::units::ByteRange;
 
 /// Index into the descriptors that travel beside the message (SCM_RIGHTS), first is 0.
@@ -60,6 +61,8 @@ pub enum End {
     },
     /// CSCD id C001h.
     NullStream,
+    /// A logical unit of another iSCSI target.
+    Remote(RemoteEnd),
 }
 
 /// The index beside a tape image. See [`crate::cartridge::index`].

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::job::{CopyJob, EndIndex};
+use super::remote::RemoteSense;
 use crate::cartridge::TapePosition;
 use crate::cartridge::report::TapeReport;
 use crate::scsi::sense::CopyEnd;
@@ -278,6 +279,17 @@ pub enum FaultKind {
     Write(i32),
     /// The target did not let it be written: errno.
     Refused(i32),
+    /// A remote logical unit ended a command with this.
+    Remote {
+        /// SCSI status code.
+        status: u8,
+        /// Its sense data.
+        sense: RemoteSense,
+    },
+    /// A remote logical unit gave fewer bytes than it said it would.
+    Underrun,
+    /// The session with a remote target ended, or could not be had. What was under way may have been done or not.
+    SessionLost,
     /// The job makes no sense: a defect of ours.
     BadJob,
 }

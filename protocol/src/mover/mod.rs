@@ -18,17 +18,21 @@
 //!
 //! A mover that ends without `Done` may have written anything inside its grants; they end when its *process* has.
 
+pub mod attach;
 pub mod ends;
 pub mod frame;
 pub mod job;
 pub mod message;
+pub mod remote;
 pub mod table;
 
 pub use job::{Action, CopyJob, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};
 pub use message::{Answer, ByMethod, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover};
 
+pub use remote::{RemoteEnd, RemoteSense, RemoteTarget, RemoteUnit, Way};
+
 /// Version of the messages. Both sides are built from one tree; another version is another build, and refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A mover is granted no more bytes of a disk at once.
 pub const MAX_GRANT: u64 = 64 << 20;

@@ -369,11 +369,11 @@ fn operating_parameters_come_back_and_ascend() {
     }
     assert_eq!(
         results::implemented_descriptors(DeviceType::Disk),
-        hex("00 01 02 04 05 06 07 08 09 0a 0b 0c 0d 0f 10 11 12 14 15 16 e4")
+        hex("00 01 02 04 05 06 07 08 09 0a 0b 0c 0d 0f 10 11 12 14 15 16 e4 e5 ea eb")
     );
     assert_eq!(
         results::implemented_descriptors(DeviceType::Tape),
-        hex("00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 e4")
+        hex("00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 e4 e5 ea eb")
     );
 }
 

@@ -1,9 +1,12 @@
 //! Access lists as the login asks them: patterns and credentials made of what is written, secrets read from their files.
 
-use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, TargetSpec};
+use std::sync::Arc;
+
+use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, RemoteSpec, TargetSpec};
 use protocol::iscsi::chap::{Account, Algorithm, Credential, Secret, TargetPolicy};
 
 use crate::access::{Access, Discovery, LunMask, MappedLun, NamePattern, Rule, read_secret};
+use crate::remote::RemoteEnd;
 
 /// Who may use a target. Reads the files of secrets.
 ///
@@ -34,6 +37,20 @@ pub fn discovery(spec: &DiscoverySpec) -> Result<Discovery, String> {
     let account = spec.chap.as_ref().map(account).transpose().map_err(|error| format!("discovery: {error}"))?;
     let policy = |account| TargetPolicy { accounts: vec![account], algorithms: allowed(&spec.chap_algorithms) };
     Ok(Discovery { authentication: account.map(policy), show_all: spec.show_all })
+}
+
+/// Remote ends as copies ask for them. Reads the files of secrets.
+///
+/// # Errors
+/// As [`access`].
+pub fn remotes(specs: &[RemoteSpec]) -> Result<Vec<Arc<RemoteEnd>>, String> {
+    let remote = |spec: &RemoteSpec| {
+        let said = |error: String| format!("remote LUN {} of {}: {error}", spec.lun, spec.target);
+        let initiators = spec.initiators.iter().map(|name| name.parse()).collect::<Result<_, String>>().map_err(said)?;
+        let account = spec.chap.as_ref().map(account).transpose().map_err(said)?;
+        Ok(Arc::new(RemoteEnd { spec: spec.clone(), initiators, account, algorithms: allowed(&spec.chap_algorithms) }))
+    };
+    specs.iter().map(remote).collect()
 }
 
 /// All when nothing is said.

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, TargetSpec};
+use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, RemoteSpec, TargetSpec};
 use protocol::iscsi::chap::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -29,6 +29,8 @@ struct File {
     limits: Option<Spanned<LimitsSpec>>,
     discovery: Option<Spanned<DiscoverySpec>>,
     listen: Option<Spanned<SocketAddr>>,
+    #[serde(default)]
+    remote: Vec<Spanned<RemoteSpec>>,
     #[serde(default)]
     portal: Vec<Spanned<PortalSpec>>,
     target: Option<Spanned<TargetKey>>,
@@ -87,6 +89,8 @@ impl<'de> Deserialize<'de> for TargetKey {
 pub struct FilePart {
     /// The file.
     pub path: PathBuf,
+    /// Its remote ends.
+    pub remotes: Vec<RemoteSpec>,
     /// Its portals.
     pub portals: Vec<PortalSpec>,
     /// Its targets; the LUNs of each have their numbers.
@@ -116,7 +120,7 @@ pub fn read_parts(path: &Path) -> Result<Vec<FilePart>, ConfigError> {
         reading.take(&path)?;
         let mut config = reading.config;
         config.number_luns();
-        Ok(FilePart { path, portals: config.portals, targets: config.targets })
+        Ok(FilePart { path, remotes: config.remotes, portals: config.portals, targets: config.targets })
     };
     conf_d(path)?.into_iter().map(part).collect()
 }
@@ -195,6 +199,10 @@ impl Reading {
             self.once("listen", at(listen.span()))?;
             let span = at(listen.span());
             self.portal(PortalSpec { listen: listen.into_inner(), advertise: None, tag: 1 }, span);
+        }
+        for remote in file.remote {
+            self.places.insert(Place::Remote(self.config.remotes.len()), at(remote.span()));
+            self.config.remotes.push(remote.into_inner());
         }
         for portal in file.portal {
             let span = at(portal.span());

@@ -37,11 +37,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, TargetSpec};
+use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, RemoteSpec, TargetSpec};
 
 use serde::Deserialize;
 
-pub use access::{access, discovery};
+pub use access::{access, discovery, remotes};
 pub use file::{FilePart, read, read_parts};
 pub use flags::{ServeArgs, Source};
 pub use lun::{Disk, Lun, Tape};
@@ -73,6 +73,8 @@ pub struct Config {
     pub limits: LimitsSpec,
     /// Discovery sessions.
     pub discovery: DiscoverySpec,
+    /// Logical units of other targets that copies may use.
+    pub remotes: Vec<RemoteSpec>,
     /// Where to listen.
     pub portals: Vec<PortalSpec>,
     /// What is served; every LUN has its number.
@@ -89,6 +91,7 @@ impl Default for Config {
             metrics: None,
             limits: LimitsSpec::default(),
             discovery: DiscoverySpec::default(),
+            remotes: Vec::new(),
             portals: Vec::new(),
             targets: Vec::new(),
         }
@@ -170,6 +173,8 @@ pub enum Place {
     Limits,
     /// `[discovery]`.
     Discovery,
+    /// A remote end.
+    Remote(usize),
     /// A portal.
     Portal(usize),
     /// A target.
@@ -228,6 +233,19 @@ impl Config {
         {
             let message = format!("{key} = 0 lets nobody in: give 1 or more, or leave it out");
             return Err(Fault { place: Place::Limits, message });
+        }
+        let mut named = BTreeSet::new();
+        for (at, remote) in self.remotes.iter().enumerate() {
+            let fault = |message| Err(Fault { place: Place::Remote(at), message });
+            check_remote(remote).or_else(fault)?;
+            if !named.insert((remote.portal, remote.seen_as.unwrap_or(remote.lun))) {
+                return fault(
+                    "two remote ends have one portal and one number: give one of them another number with as".to_owned(),
+                );
+            }
+            if let Some(name) = remote.targets.iter().find(|name| self.target(name).is_none()) {
+                return fault(format!("targets: there is no target {name}, take it out here or add it"));
+            }
         }
         let mut listened = BTreeMap::new();
         for (at, portal) in self.portals.iter().enumerate() {
@@ -322,6 +340,23 @@ fn check_portal(portal: &PortalSpec) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn check_remote(remote: &RemoteSpec) -> Result<(), String> {
+    check_name(&remote.target)?;
+    remote.initiator_name.as_deref().map_or(Ok(()), check_name)?;
+    if remote.initiators.is_empty() {
+        return Err(
+            "a remote end names the initiators that may use it, as in initiators = [\"iqn.1993-08.org.debian:*\"]".to_owned()
+        );
+    }
+    for name in &remote.initiators {
+        name.parse::<crate::access::NamePattern>()?;
+    }
+    if remote.lun >= LUNS_MAX || remote.seen_as.is_some_and(|seen| seen >= LUNS_MAX) {
+        return Err(format!("the highest number of a LUN is {}", LUNS_MAX - 1));
+    }
+    remote.chap.as_ref().map_or(Ok(()), check_chap)
 }
 
 fn check_access(access: &AccessSpec) -> Result<(), String> {

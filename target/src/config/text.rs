@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{DiscoverySpec, LimitsSpec, PortalSpec, TargetSpec};
+use protocol::control::spec::{DiscoverySpec, LimitsSpec, PortalSpec, RemoteSpec, TargetSpec};
 use serde::Serialize;
 
 use super::Config;
@@ -31,6 +31,8 @@ struct Text<'a> {
     limits: &'a LimitsSpec,
     #[serde(skip_serializing_if = "DiscoverySpec::is_empty")]
     discovery: &'a DiscoverySpec,
+    #[serde(rename = "remote", skip_serializing_if = "<[_]>::is_empty")]
+    remotes: &'a [RemoteSpec],
     #[serde(rename = "portal")]
     portals: &'a [PortalSpec],
     #[serde(rename = "target")]
@@ -52,6 +54,7 @@ pub fn to_text(config: &Config) -> io::Result<String> {
         metrics: config.metrics.map(|address| address.to_string()),
         limits: &config.limits,
         discovery: &config.discovery,
+        remotes: &config.remotes,
         portals: &config.portals,
         targets,
     };
@@ -153,7 +156,19 @@ mod tests {
             mover: Some("/usr/libexec/mover".into()),
             metrics: Some("127.0.0.1:9287".parse().unwrap()),
             limits: LimitsSpec { connections: Some(64), ..LimitsSpec::default() },
-            discovery: DiscoverySpec { show_all: true, chap_algorithms: vec![Algorithm::Sha1], chap: Some(chap) },
+            discovery: DiscoverySpec { show_all: true, chap_algorithms: vec![Algorithm::Sha1], chap: Some(chap.clone()) },
+            remotes: vec![RemoteSpec {
+                portal: "[2001:db8::7]:3260".parse().unwrap(),
+                target: "iqn.2026-01.org.example:other".into(),
+                lun: 1,
+                seen_as: Some(5),
+                read_only: true,
+                targets: vec!["iqn.2026-01.org.example:a".into()],
+                initiators: vec!["iqn.*".into()],
+                initiator_name: Some("iqn.2026-01.org.example:copier".into()),
+                chap_algorithms: vec![Algorithm::Md5],
+                chap: Some(chap.clone()),
+            }],
             portals: vec![PortalSpec { listen: "[::1]:3260".parse().unwrap(), advertise: Some("san:3260".into()), tag: 2 }],
             targets: vec![target, TargetSpec { name: "iqn.2026-01.org.example:b".into(), ..TargetSpec::default() }],
             ..Config::default()

@@ -136,8 +136,8 @@ pub async fn serve_metrics(daemon: Arc<Daemon>, listen: SocketAddr, shutdown: Ca
 }
 
 async fn config(State(daemon): State<Arc<Daemon>>) -> Json<Configuration> {
-    let Config { limits, discovery, portals, targets, .. } = daemon.config();
-    Json(Configuration { limits, discovery, portals, targets })
+    let Config { limits, discovery, remotes, portals, targets, .. } = daemon.config();
+    Json(Configuration { limits, discovery, remotes, portals, targets })
 }
 
 async fn config_text(State(daemon): State<Arc<Daemon>>) -> Response {

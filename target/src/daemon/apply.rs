@@ -24,6 +24,7 @@ use crate::config::{self, Config};
 use crate::lun::Device;
 use crate::net::{Portal, Target};
 use crate::nexus::LunMap;
+use crate::remote::RemoteEnd;
 
 /// How long the sessions of a target that is taken out are waited for.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -105,6 +106,7 @@ impl Daemon {
         // Beside what runs.
         let accesses = read_accesses(&plan.accesses, &wanted.limits).await?;
         let discovery = self.read_discovery(&running, &wanted, &mut plan.effects).await?;
+        let remotes = read_remotes(&running, &wanted, &mut plan.effects).await?;
         let portals = self.bind(&wanted.portals, closing, &mut plan.effects).await?;
         let mut devices = self.open_all(&plan.free()).await?;
         // From here on sessions see it.
@@ -113,6 +115,9 @@ impl Daemon {
         self.put_in_place(&plan, devices, accesses, &wanted).await;
         if let Some(discovery) = discovery {
             self.server.set_discovery(discovery);
+        }
+        if let Some(remotes) = remotes {
+            self.copies.remotes().set(remotes);
         }
         *self.portals.lock().expect("no holder panics") = self.listen(portals);
         self.server.busy_poll(wanted.busy_poll.map_or(Duration::ZERO, |time| time.0));
@@ -484,6 +489,24 @@ fn backings(luns: &BTreeMap<Place, LunSpec>) -> BTreeSet<PathBuf> {
     luns.values().filter_map(backing).collect()
 }
 
+/// Remote ends with their secrets, if they are others than before. At the start none were read.
+async fn read_remotes(
+    running: &Config,
+    wanted: &Config,
+    effects: &mut Vec<Effect>,
+) -> Result<Option<Vec<Arc<RemoteEnd>>>, Failure> {
+    let starting = running.portals.is_empty();
+    if running.remotes == wanted.remotes && !starting {
+        return Ok(None);
+    }
+    if !starting {
+        effects.push(effect(Verb::Changed, "remotes"));
+    }
+    let specs = wanted.remotes.clone();
+    let read = tokio::task::spawn_blocking(move || config::remotes(&specs)).await.map_err(internal)?;
+    read.map(Some).map_err(|error| Failure { kind: ErrorKind::Invalid, error })
+}
+
 /// Access lists with their secrets.
 async fn read_accesses(targets: &[TargetSpec], limits: &LimitsSpec) -> Result<BTreeMap<String, Access>, Failure> {
     let (targets, limits) = (targets.to_vec(), limits.clone());
@@ -516,6 +539,12 @@ fn leave_parts_out(config: &mut Config, path: &Path) -> Result<(), Failure> {
             match config.targets.iter().position(|running| running == target) {
                 Some(at) => drop(config.targets.remove(at)),
                 None => return elsewhere(&format!("target {}", target.name)),
+            }
+        }
+        for remote in &part.remotes {
+            match config.remotes.iter().position(|running| running == remote) {
+                Some(at) => drop(config.remotes.remove(at)),
+                None => return elsewhere(&format!("remote LUN {} of {}", remote.lun, remote.target)),
             }
         }
         for portal in &part.portals {

@@ -138,6 +138,7 @@ pub(crate) fn nexus(id: u64, devices: &[Device]) -> Arc<Nexus> {
     }
     let nexus = Arc::new(Nexus {
         id,
+        target: "iqn.2026-01.org.offhost:test".to_owned(),
         initiator: format!("iqn.2026-01.org.offhost:test-{id}"),
         isid: [0; 6],
         portal_group: 1,

@@ -190,6 +190,7 @@ impl Target {
             target: Arc::clone(self),
             nexus: Arc::new(Nexus {
                 id: Nexus::next_id(),
+                target: self.name().to_owned(),
                 initiator: logged_in.initiator_name.clone(),
                 isid: logged_in.isid,
                 portal_group,

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use protocol::mover::ends::{Descriptor, End};
 use protocol::mover::{
-    Answer, ByMethod, CopyJob, EndIndex, Fault, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, ToMover,
+    Answer, ByMethod, CopyJob, EndIndex, Fault, FaultKind, FromMover, JobId, MAX_FILES, Outcome, Question, RemoteEnd, ToMover,
+    Way,
 };
 use protocol::scsi::Status;
 use protocol::scsi::sense::{CopyEnd, Sense};
@@ -29,6 +30,7 @@ use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
 use crate::nexus::Nexus;
+use crate::remote::RemoteUnit;
 use crate::store::LocalEnd;
 use crate::task::Response;
 use crate::volume::WriteGrant;
@@ -158,7 +160,7 @@ fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
     let disks = plan.ends.iter().zip(0..).filter_map(|(end, index)| match end {
         PlannedEnd::Source(disk) => Some((disk, EndIndex(index), CopyEnd::Source)),
         PlannedEnd::Destination(disk) => Some((disk, EndIndex(index), CopyEnd::Destination)),
-        PlannedEnd::Tape(_) | PlannedEnd::Null(_) => None,
+        PlannedEnd::Tape(_) | PlannedEnd::Remote(_) | PlannedEnd::Null(_) => None,
     });
     let have = |(disk, index, end): (&Arc<Disk>, _, _)| {
         disk.begin_copy().map_err(|sense| refused(plan, index, end, &sense.into()))
@@ -213,6 +215,7 @@ pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
                 opened.tapes.insert(index, Arc::new(Mutex::new(copy)));
                 local
             }
+            PlannedEnd::Remote(unit) => remote(unit).ok_or_else(|| Response::from(Sense::INTERNAL_TARGET_FAILURE))?,
             PlannedEnd::Null(end) => LocalEnd { end: end.clone(), files: Vec::new() },
         };
         let first = opened.files.len() as u16;
@@ -220,6 +223,14 @@ pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
         opened.files.extend(local.files);
     }
     Ok(opened)
+}
+
+/// The session of a remote end, which a mover then has alone. `None` when one has it already.
+fn remote(unit: &RemoteUnit) -> Option<LocalEnd> {
+    let (socket, session) = unit.take_session()?;
+    let way = Way::Open { socket: Descriptor(0), session };
+    let end = End::Remote(RemoteEnd { way, lun: unit.lun.0, unit: unit.kind, writable: unit.writable });
+    Some(LocalEnd { end, files: vec![socket] })
 }
 
 /// THIRD PARTY DEVICE FAILURE in the first segment that names the end, on the side on which it does.
@@ -241,7 +252,8 @@ fn shifted(mut end: End, by: u16) -> End {
             shift(image);
             index.iter_mut().for_each(|index| shift(&mut index.file));
         }
-        End::NullBlock { .. } | End::NullStream => {}
+        End::Remote(RemoteEnd { way: Way::Open { socket, .. }, .. }) => shift(socket),
+        End::Remote(_) | End::NullBlock { .. } | End::NullStream => {}
     }
     end
 }

@@ -13,18 +13,20 @@ use protocol::mover::ByMethod;
 use protocol::scsi::sense::FieldPointer;
 use protocol::scsi::{DeviceType, Sense, Status};
 use protocol::xcopy::results::{OperatingParameters, held_data_lid1, third_party_copy_page};
-use protocol::xcopy::{List, ListIdUsage, MAX_CONCURRENT_COPIES};
+use protocol::xcopy::{CscdName, List, ListIdUsage, MAX_CONCURRENT_COPIES};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::jobs::{self, Ended};
-use super::plan::plan;
-use super::results::{Origin, Results, Underway};
+use super::plan::{Plan, plan};
+use super::results::{Origin, Progress, Results, Underway};
 use super::turns::Turns;
 use crate::lun::Device;
 use crate::lun::common::{CopyService, data_in, parameter_list};
 use crate::mover::Movers;
+use crate::remote::RemoteEnds;
 use crate::task::{Execution, Response, Task};
 
 /// Jobs that move data at once; others wait for their turn. Bounds the memory of movers.
@@ -34,6 +36,7 @@ const JOBS_AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct CopyManager {
     movers: Arc<Movers>,
+    remotes: Arc<RemoteEnds>,
     results: Arc<Results>,
     counters: Arc<Counters>,
     /// Copies that run or wait.
@@ -56,11 +59,18 @@ impl CopyManager {
     pub fn new(movers: Arc<Movers>) -> Arc<Self> {
         Arc::new(Self {
             movers,
+            remotes: Arc::default(),
             results: Arc::default(),
             counters: Arc::default(),
             admitted: Arc::new(Semaphore::new(usize::from(MAX_CONCURRENT_COPIES))),
             turns: Turns::new(JOBS_AT_ONCE),
         })
+    }
+
+    /// The logical units of other targets that copies may use.
+    #[must_use]
+    pub const fn remotes(&self) -> &Arc<RemoteEnds> {
+        &self.remotes
     }
 
     /// Copies since the target started.
@@ -95,11 +105,12 @@ impl CopyManager {
         let service_action = cdb[1] & 0x1F;
         let bytes = parameter_list(&task, length)?;
         let parse = if service_action == EXTENDED_COPY_LID4 { List::parse_lid4 } else { List::parse_lid1 };
-        let list = parse(&bytes, device_type(device)).map_err(|error| {
+        let list = Arc::new(parse(&bytes, device_type(device)).map_err(|error| {
             debug!(%error, "EXTENDED COPY list refused");
             error.sense()
-        })?;
-        let plan = plan(&list, device, &task);
+        })?);
+        // What has to be logged in to is planned beside other commands.
+        let plan = (!names_remote_ends(&list)).then(|| plan(&list, device, &task, &self.remotes));
         let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
             return Ok(Execution::Done(jobs::task_set_full()));
         };
@@ -111,16 +122,14 @@ impl CopyManager {
             Some(id) => self.results.begin(&task.nexus, id, origin, abort, device.common().sense_format())?,
             None => Underway::unnamed(abort),
         };
-        if plan.steps.is_empty() {
-            underway.progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
-            let response = plan.refused.map_or_else(Response::good, Response::from);
-            let ended = Ended::from(response);
+        if let Some(ended) = plan.as_ref().and_then(|plan| nothing_to_do(plan, &underway.progress)) {
             underway.end(&ended);
             return Ok(Execution::Done(if background { Response::good() } else { finished(ended, &list) }));
         }
-        info!(nexus = task.nexus.id, initiator = task.nexus.initiator, list = ?named, background, segments = plan.steps.len(), "EXTENDED COPY");
+        info!(nexus = task.nexus.id, initiator = task.nexus.initiator, list = ?named, background, segments = list.segments.len(), "EXTENDED COPY");
         let (movers, turns, counters) = (Arc::clone(&self.movers), Arc::clone(&self.turns), Arc::clone(&self.counters));
         let (sender, progress) = (Arc::clone(&task.nexus), Arc::clone(&underway.progress));
+        let (remotes, device) = (Arc::clone(&self.remotes), device.clone());
         let work = async move {
             let _admitted = admitted;
             let turn = tokio::select! {
@@ -129,7 +138,19 @@ impl CopyManager {
                 turn = turns.take(list.priority) => Some(turn),
             };
             let ended = match turn {
-                Some(_turn) => counters.count(jobs::run(plan, sender, &movers, &underway.progress, &underway.abort)).await,
+                Some(_turn) => {
+                    let job = async {
+                        let plan = match plan {
+                            Some(plan) => plan,
+                            None => plan_with_remotes(Arc::clone(&list), device, task, remotes).await,
+                        };
+                        match nothing_to_do(&plan, &underway.progress) {
+                            Some(ended) => ended,
+                            None => jobs::run(plan, sender, &movers, &underway.progress, &underway.abort).await,
+                        }
+                    };
+                    counters.count(job).await
+                }
                 None => Ended { terminated: true, ..Response::from(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into() },
             };
             match ended.response.status {
@@ -196,6 +217,23 @@ impl CopyManager {
             _ => None,
         }
     }
+}
+
+fn names_remote_ends(list: &List) -> bool {
+    list.cscds.iter().any(|cscd| !matches!(cscd.name, CscdName::Designator(_)))
+}
+
+async fn plan_with_remotes(list: Arc<List>, device: Device, task: Task, remotes: Arc<RemoteEnds>) -> Plan {
+    let planned = spawn_blocking(move || plan(&list, &device, &task, &remotes)).await;
+    planned.unwrap_or_else(|_| Plan::refusing(Sense::INTERNAL_TARGET_FAILURE))
+}
+
+/// How a copy ends of which no segment can be carried out, or that has none.
+fn nothing_to_do(plan: &Plan, progress: &Progress) -> Option<Ended> {
+    plan.steps.is_empty().then(|| {
+        progress.segments.fetch_max(plan.refused.is_some().into(), Ordering::Relaxed);
+        Ended::from(plan.refused.clone().map_or_else(Response::good, Response::from))
+    })
 }
 
 /// What the initiator is told: with G_SENSE, GOOD brings the number of segments along.

@@ -1,6 +1,7 @@
 //! From a list to a job: CSCDs become logical units, segments become steps, and what can be checked is checked.
 //!
-//! Resolves only inside the LUN map of the I_T nexus that sent the command. Opens no file and holds no drive. What depends on
+//! Resolves only inside the LUN map of the I_T nexus that sent the command, and what has an IP address only among the remote ends that
+//! this nexus may use. Logs in to these, opens no file and holds no drive. What depends on
 //! data or on a tape's position is left to the mover.
 //!
 //! Follows SPC-4, "CSCD descriptors", "Segment descriptors" and tables 115 and 138.
@@ -11,16 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::mover::ends::End;
-use protocol::mover::{Action, Destination, EndIndex, Move, Source, SpaceOver, Step};
+use protocol::mover::{Action, Destination, EndIndex, Move, RemoteUnit as RemoteKind, Source, SpaceOver, Step};
 use protocol::scsi::designator::Designator;
-use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense};
+use protocol::scsi::sense::{CopyEnd, FieldPointer, ForwardedSense, Sense};
 use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment, SegmentDescriptor};
 
 use super::duty::{self, Duty, admitted};
-use super::sense::{Notes, abort, at_cscd, at_list, third_party};
+use super::sense::{Notes, abort, at_cscd, at_list, forwarded, third_party};
 use crate::lun::Device;
 use crate::lun::disk::Disk;
 use crate::lun::tape::Tape;
+use crate::remote::connection::Refused;
+use crate::remote::{RemoteEnds, RemoteUnit, Unusable};
 use crate::task::{Response, Task};
 
 /// Who takes part, before any file is open.
@@ -32,6 +35,8 @@ pub enum PlannedEnd {
     Destination(Arc<Disk>),
     /// A tape.
     Tape(Arc<Tape>),
+    /// A disk or tape of another target.
+    Remote(Arc<RemoteUnit>),
     /// A null logical unit.
     Null(End),
 }
@@ -60,22 +65,32 @@ pub struct Plan {
     known: BTreeMap<(usize, u8), EndIndex>,
 }
 
+impl Plan {
+    /// One of which nothing can be carried out.
+    #[must_use]
+    pub fn refusing(sense: Sense) -> Self {
+        Self { refused: Some(sense), ..Self::default() }
+    }
+}
+
 /// A logical unit that a segment names.
 #[derive(Debug, Clone)]
 enum Unit {
     Disk(Arc<Disk>),
     Tape(Arc<Tape>),
+    RemoteDisk(Arc<RemoteUnit>),
+    RemoteTape(Arc<RemoteUnit>),
     NullBlock,
     NullStream,
 }
 
 impl Unit {
-    /// As commands are sent to it; nobody sends one to a null logical unit.
+    /// As commands are sent to it here: not to a null logical unit, and not to a remote one, which admits whom it wants itself.
     fn device(&self) -> Option<Device> {
         match self {
             Self::Disk(disk) => Some(Device::Disk(Arc::clone(disk))),
             Self::Tape(tape) => Some(Device::Tape(Arc::clone(tape))),
-            Self::NullBlock | Self::NullStream => None,
+            Self::RemoteDisk(_) | Self::RemoteTape(_) | Self::NullBlock | Self::NullStream => None,
         }
     }
 }
@@ -89,10 +104,12 @@ struct Cscd {
     fixed: Option<u32>,
 }
 
-/// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out.
-pub fn plan(list: &List, device: &Device, task: &Task) -> Plan {
+/// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out. Blocks when the list
+/// has CSCD descriptors with IP addresses.
+pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds) -> Plan {
     let plan = Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() };
-    let mut planner = Planner { list, device, task, plan, residue: false, registers: BTreeSet::new() };
+    let mut planner =
+        Planner { list, device, task, remotes, opened: BTreeMap::new(), plan, residue: false, registers: BTreeSet::new() };
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
         let ends = planner.plan.ends.len();
@@ -111,6 +128,9 @@ struct Planner<'a> {
     list: &'a List,
     device: &'a Device,
     task: &'a Task,
+    remotes: &'a RemoteEnds,
+    /// Remote logical units by the position of their descriptor: each is logged in to once.
+    opened: BTreeMap<usize, Arc<RemoteUnit>>,
     plan: Plan,
     /// Source data of an earlier segment may be left, so that fewer blocks are read than a segment counts.
     residue: bool,
@@ -147,6 +167,10 @@ impl Checked<'_> {
         self.field(Sense::INVALID_OPERATION_FOR_COPY_SOURCE_OR_DESTINATION, byte)
     }
 
+    fn not_reachable(&self, end: CopyEnd) -> Sense {
+        at_cscd(self.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &self.notes, end)
+    }
+
     fn refused(&self, end: CopyEnd, refusal: impl Into<Response>) -> Sense {
         third_party(self.number, &self.notes, end, &refusal.into())
     }
@@ -177,7 +201,7 @@ impl Planner<'_> {
     }
 
     /// The logical unit of a CSCD id, and what the list says of it.
-    fn resolve(&self, checked: &mut Checked<'_>, id: CscdId, end: CopyEnd) -> Result<Cscd, Sense> {
+    fn resolve(&mut self, checked: &mut Checked<'_>, id: CscdId, end: CopyEnd) -> Result<Cscd, Sense> {
         let plain = |unit| Ok(Cscd { unit, pad: false, fixed: None });
         match id {
             CscdId::NULL_BLOCK => return plain(Unit::NullBlock),
@@ -198,12 +222,15 @@ impl Planner<'_> {
             CopyEnd::Destination => checked.notes.destination_at = Some(at),
         }
         let descriptor = &self.list.cscds[index];
-        let device = self
-            .find(descriptor)
-            .ok_or_else(|| at_cscd(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), &checked.notes, end))?;
         let wrong_device =
             |checked: &Checked<'_>| at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end);
-        let unit = unit(&device).ok_or_else(|| wrong_device(checked))?;
+        let unit = match descriptor.name {
+            CscdName::Designator(_) => {
+                let device = self.find(descriptor).ok_or_else(|| checked.not_reachable(end))?;
+                unit(&device).ok_or_else(|| wrong_device(checked))?
+            }
+            CscdName::Iscsi(_) | CscdName::Served(_) => self.remote(checked, index, end)?,
+        };
         let (pad, fixed) = match (&unit, descriptor.parameters) {
             (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
                 if block_length != 0 && block_length != disk.block_length().0 {
@@ -211,10 +238,44 @@ impl Planner<'_> {
                 }
                 (pad, None)
             }
-            (Unit::Tape(_), CscdParameters::Tape { pad, fixed, block_length }) => (pad, fixed.then_some(block_length)),
+            (Unit::RemoteDisk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
+                if block_length != 0 && disk.block_length() != Some(block_length) {
+                    return Err(at_list(checked.abort(Sense::INVALID_FIELD_IN_PARAMETER_LIST), at + 29));
+                }
+                (pad, None)
+            }
+            (Unit::Tape(_) | Unit::RemoteTape(_), CscdParameters::Tape { pad, fixed, block_length }) => {
+                (pad, fixed.then_some(block_length))
+            }
             _ => return Err(wrong_device(checked)),
         };
         Ok(Cscd { unit, pad, fixed })
+    }
+
+    /// The remote logical unit that a descriptor names.
+    fn remote(&mut self, checked: &Checked<'_>, index: usize, end: CopyEnd) -> Result<Unit, Sense> {
+        let unit = match self.opened.get(&index) {
+            Some(unit) => Arc::clone(unit),
+            None => {
+                let opened =
+                    self.remotes.open(&self.list.cscds[index].name, &self.task.nexus).map_err(|unusable| match unusable {
+                        Unusable::NotReachable => checked.not_reachable(end),
+                        Unusable::WrongDeviceType => {
+                            at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end)
+                        }
+                        Unusable::Refused(Refused { status, sense }) => {
+                            forwarded(checked.number, &checked.notes, ForwardedSense { end, status, sense })
+                        }
+                    })?;
+                let opened = Arc::new(opened);
+                self.opened.insert(index, Arc::clone(&opened));
+                opened
+            }
+        };
+        Ok(match unit.kind {
+            RemoteKind::Disk { .. } => Unit::RemoteDisk(unit),
+            RemoteKind::Tape => Unit::RemoteTape(unit),
+        })
     }
 
     /// The one logical unit of this nexus that has the designator. One that several have, as a port's, names none of them.
@@ -247,6 +308,10 @@ impl Planner<'_> {
     fn without_destination(&mut self, checked: &Checked<'_>, source: Cscd) -> Result<Action, Sense> {
         match checked.descriptor.segment {
             Segment::VerifyCscd { test_unit_ready, .. } => {
+                if matches!(source.unit, Unit::RemoteDisk(_) | Unit::RemoteTape(_)) {
+                    // It was asked when it was logged in to.
+                    return Ok(Action::Nothing);
+                }
                 let unreachable = || checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE);
                 let device = source.unit.device().ok_or_else(unreachable)?;
                 if test_unit_ready {
@@ -360,6 +425,9 @@ impl Planner<'_> {
                 self.block_image(checked, (from, &destination), (from_lba, to_lba), blocks)?
             }
             Segment::RegisterKey { key, action_key, .. } => {
+                if matches!(destination.unit, Unit::RemoteDisk(_) | Unit::RemoteTape(_)) {
+                    return Err(checked.wrong_device(6));
+                }
                 let device = destination.unit.device().ok_or_else(|| checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE))?;
                 self.registers.insert(device.address());
                 let duty = Duty::register(device, key, action_key, checked.notes);

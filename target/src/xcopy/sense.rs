@@ -56,8 +56,14 @@ pub fn at_cscd(sense: Sense, notes: &Notes, end: CopyEnd) -> Sense {
 #[must_use]
 pub fn third_party(segment: u32, notes: &Notes, end: CopyEnd, refused: &Response) -> Sense {
     let sense = refused.sense.as_ref().map(|sense| sense.emit(SenseFormat::Fixed)).unwrap_or_default();
-    let failure = Sense::THIRD_PARTY_DEVICE_FAILURE.forwarding(ForwardedSense { end, status: refused.status as u8, sense });
-    at_cscd(abort(segment, failure), notes, end)
+    forwarded(segment, notes, ForwardedSense { end, status: refused.status as u8, sense })
+}
+
+/// A CSCD ended a command with this, which is passed on as it came.
+#[must_use]
+pub fn forwarded(segment: u32, notes: &Notes, forwarded: ForwardedSense) -> Sense {
+    let end = forwarded.end;
+    at_cscd(abort(segment, Sense::THIRD_PARTY_DEVICE_FAILURE.forwarding(forwarded)), notes, end)
 }
 
 /// What a mover met.
@@ -68,6 +74,11 @@ pub fn of_fault(fault: &Fault, notes: &Notes) -> Sense {
         (FaultKind::Null, side) => {
             let sense = abort(fault.segment, Sense::COPY_TARGET_DEVICE_NOT_REACHABLE);
             side.map_or(sense.clone(), |end| at_cscd(sense, notes, end))
+        }
+        (FaultKind::SessionLost, Some(end)) => at_cscd(abort(fault.segment, Sense::COPY_TARGET_DEVICE_NOT_REACHABLE), notes, end),
+        (FaultKind::Underrun, Some(end)) => at_cscd(abort(fault.segment, Sense::COPY_TARGET_DEVICE_DATA_UNDERRUN), notes, end),
+        (FaultKind::Remote { status, sense }, Some(end)) => {
+            forwarded(fault.segment, notes, ForwardedSense { end, status, sense: sense.as_bytes().to_vec() })
         }
         (kind, Some(end)) => third_party(fault.segment, notes, end, &answer(kind).into()),
         (_, None) => abort(fault.segment, Sense::INTERNAL_TARGET_FAILURE),
@@ -105,7 +116,12 @@ fn answer(kind: FaultKind) -> Sense {
         FaultKind::Torn | FaultKind::WrongSum | FaultKind::ViewLost | FaultKind::Read(_) => Sense::UNRECOVERED_READ_ERROR,
         FaultKind::Write(libc::ENOSPC | libc::EDQUOT) => Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
         FaultKind::Write(_) | FaultKind::Refused(_) => Sense::WRITE_ERROR,
-        FaultKind::Inexact | FaultKind::Null | FaultKind::BadJob => Sense::INTERNAL_TARGET_FAILURE,
+        FaultKind::Inexact
+        | FaultKind::Null
+        | FaultKind::Remote { .. }
+        | FaultKind::Underrun
+        | FaultKind::SessionLost
+        | FaultKind::BadJob => Sense::INTERNAL_TARGET_FAILURE,
     }
 }
 

@@ -237,6 +237,7 @@ fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
 fn nexus(id: u64, luns: &Arc<LunMap>) -> Arc<Nexus> {
     Arc::new(Nexus {
         id,
+        target: "iqn.2026-01.org.offhost:fuzz".to_owned(),
         initiator: format!("iqn.2026-01.org.offhost:peer-{id}"),
         isid: [0; 6],
         portal_group: 1,

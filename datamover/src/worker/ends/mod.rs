@@ -9,11 +9,13 @@ use std::io;
 use std::sync::Mutex;
 
 use protocol::cartridge::append::Limits;
-use protocol::mover::FaultKind;
 use protocol::mover::ends::{Descriptor, End};
+use protocol::mover::{FaultKind, RemoteEnd, RemoteUnit, Way};
+use protocol::scsi::LunAddress;
 
 use protocol::mover::table::ReadError;
 
+use super::remote::{Attention, RemoteDisk, RemoteSession, RemoteTape};
 use super::view::ViewReader;
 use cartridge::Tape;
 use raw::Raw;
@@ -32,6 +34,10 @@ pub enum OpenEnd {
     NullBlock,
     /// C001h: likewise.
     NullStream,
+    /// A disk of another iSCSI target.
+    RemoteDisk(RemoteDisk),
+    /// A tape of another iSCSI target.
+    RemoteTape(RemoteTape),
 }
 
 impl OpenEnd {
@@ -54,11 +60,37 @@ impl OpenEnd {
             }
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,
+            End::Remote(remote) => Self::remote(remote, files)?,
             End::View { live, within, copies, table, generation, block_length } => {
                 let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
                 let view = ViewReader::open(live, *within, copies, table, *generation, *block_length);
                 Self::View(view.map_err(|error| read_fault(&error))?)
             }
+        })
+    }
+}
+
+impl OpenEnd {
+    fn remote(remote: &RemoteEnd, files: &[File]) -> Result<Self, FaultKind> {
+        let lun = LunAddress(remote.lun);
+        let attention = match remote.unit {
+            RemoteUnit::Disk { .. } => Attention::PassOver,
+            RemoteUnit::Tape => Attention::Fail,
+        };
+        let session = match &remote.way {
+            Way::Open { socket: Descriptor(index), session } => {
+                let socket = files.get(usize::from(*index)).ok_or(FaultKind::BadJob)?;
+                let socket = socket.try_clone().map_err(|_| FaultKind::SessionLost)?;
+                RemoteSession::take_over(socket.into(), session, lun, attention).map_err(|_| FaultKind::SessionLost)?
+            }
+            // Only a mover on another host has credentials.
+            Way::LogIn(_) => return Err(FaultKind::BadJob),
+        };
+        Ok(match remote.unit {
+            RemoteUnit::Disk { block_length, len } => {
+                Self::RemoteDisk(RemoteDisk::new(session, block_length, len, remote.writable))
+            }
+            RemoteUnit::Tape => Self::RemoteTape(RemoteTape::new(session, remote.writable)),
         })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Knows no PDU and no stage but the one it is told; what each key is about is in the table. RFC 7143 (6.2).
 
+use serde::{Deserialize, Serialize};
+
 use super::super::pdu::Digests;
 use super::super::text::Writer;
 use super::{COUNT, KEYS, Key, KeySpec, Kind, Phase, Rule, Sender, Stage, Wishes};
 
 /// What both sides agreed on, with the meaning of each number spelled out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     /// Digests of the full feature phase.
     pub digests: Digests,

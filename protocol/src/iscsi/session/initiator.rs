@@ -3,6 +3,7 @@
 //! Queues commands while the target's window is closed, sends immediate and unsolicited data, answers R2Ts, gathers Data-In,
 //! and tells each command's end as one event. RFC 7143 (4.2), (4.6), (11).
 
+mod handover;
 mod recovery;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::scsi::{Cdb, LunAddress};
 use crate::wire::{U16, U32};
+pub use handover::{Handover, Watch};
 use recovery::TaskRecovery;
 
 /// What an initiator session is made with.

@@ -24,7 +24,7 @@ mod pair_tests;
 mod recovery_tests;
 
 pub use super::login::TargetEntry;
-pub use initiator::{Completion, Data, Initiator, InitiatorConfig, InitiatorEvent, Submission};
+pub use initiator::{Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Submission, Watch};
 pub use target::{Command, Joining, Reply, Target, TargetConfig, TargetEvent};
 
 use std::collections::VecDeque;

@@ -5,22 +5,23 @@
 use std::sync::Arc;
 
 use protocol::mover::ends::End;
-use protocol::mover::{Action, Destination, EndIndex, Source, Transfer};
+use protocol::mover::{Action, Destination, EndIndex, RemoteUnit as RemoteKind, Source, Transfer};
 use protocol::scsi::sense::{CopyEnd, Sense};
 use protocol::units::Lba;
 use protocol::xcopy::{MAX_STREAM_TRANSFER, MAX_TRANSFER_RECORDS};
 
 use super::{Checked, Cscd, PlannedEnd, Planner, Unit};
-use crate::lun::disk::Disk;
+use crate::remote::RemoteUnit;
 
 impl Planner<'_> {
     /// The tape that 10h, 11h or 12h moves.
     pub(super) fn tape(&mut self, checked: &Checked<'_>, cscd: &Cscd) -> Result<EndIndex, Sense> {
         match &cscd.unit {
             Unit::Tape(tape) => Ok(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            Unit::RemoteTape(tape) => Ok(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
             // "… as if an unreachable CSCD had been encountered."
             Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
-            Unit::Disk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
+            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
         }
     }
 
@@ -33,19 +34,19 @@ impl Planner<'_> {
         blocks: u16,
     ) -> Result<(Source, u64), Sense> {
         match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::Disk(disk)) => {
-                let bytes = u64::from(blocks) * disk.block_length().bytes();
-                let at = byte_of(disk, lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                if !self.residue {
-                    within(disk, at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                }
-                Ok((Source::Blocks { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at }, bytes))
-            }
             Some(Unit::NullBlock) => {
                 let end = self.end(PlannedEnd::Null(null_block()));
                 Ok((Source::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
             }
-            _ => Err(checked.wrong_device(4)),
+            unit => {
+                let (end, disk) = unit.and_then(source_disk).ok_or_else(|| checked.wrong_device(4))?;
+                let bytes = u64::from(blocks) * disk.unit;
+                let at = disk.byte_of(lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                if !self.residue {
+                    disk.within(at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                }
+                Ok((Source::Blocks { end: self.end(end), at }, bytes))
+            }
         }
     }
 
@@ -58,19 +59,18 @@ impl Planner<'_> {
         blocks: u16,
     ) -> Result<(Destination, u64), Sense> {
         match &cscd.unit {
-            Unit::Disk(disk) => {
-                let unit = disk.block_length().bytes();
-                let bytes = u64::from(blocks) * unit;
-                checked.notes.residual_unit = Some(unit);
-                let at = byte_of(disk, lba).and_then(|at| within(disk, at, bytes));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
-                Ok((Destination::Blocks { end: self.writable(checked, disk)?, at }, bytes))
-            }
             Unit::NullBlock => {
                 let end = self.end(PlannedEnd::Null(null_block()));
                 Ok((Destination::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
             }
-            _ => Err(checked.wrong_device(6)),
+            unit => {
+                let disk = Blocks::of(unit).ok_or_else(|| checked.wrong_device(6))?;
+                let bytes = u64::from(blocks) * disk.unit;
+                checked.notes.residual_unit = Some(disk.unit);
+                let at = disk.byte_of(lba).and_then(|at| disk.within(at, bytes));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok((Destination::Blocks { end: self.writable(checked, unit)?, at }, bytes))
+            }
         }
     }
 
@@ -83,17 +83,17 @@ impl Planner<'_> {
         bytes: u32,
     ) -> Result<Source, Sense> {
         match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::Disk(disk)) => {
-                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
-                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                Ok(Source::Bytes { end: self.end(PlannedEnd::Source(Arc::clone(disk))), at, len: u64::from(bytes) })
-            }
             Some(Unit::NullBlock) => {
                 let end = self.end(PlannedEnd::Null(null_block()));
                 Ok(Source::Bytes { end, at: 0, len: u64::from(bytes) })
             }
-            _ => Err(checked.wrong_device(4)),
+            unit => {
+                let (end, disk) = unit.and_then(source_disk).ok_or_else(|| checked.wrong_device(4))?;
+                let at = disk.byte_of(lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| disk.within(at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+                Ok(Source::Bytes { end: self.end(end), at, len: u64::from(bytes) })
+            }
         }
     }
 
@@ -106,22 +106,28 @@ impl Planner<'_> {
         bytes: u32,
     ) -> Result<Destination, Sense> {
         match &cscd.unit {
-            Unit::Disk(disk) => {
-                checked.notes.residual_unit = Some(disk.block_length().bytes());
-                let at = byte_of(disk, lba).and_then(|at| at.checked_add(u64::from(offset)));
-                let at = at.and_then(|at| within(disk, at, u64::from(bytes)));
-                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
-                Ok(Destination::Bytes { end: self.writable(checked, disk)?, at })
-            }
             Unit::NullBlock => Ok(Destination::Bytes { end: self.end(PlannedEnd::Null(null_block())), at: 0 }),
-            _ => Err(checked.wrong_device(6)),
+            unit => {
+                let disk = Blocks::of(unit).ok_or_else(|| checked.wrong_device(6))?;
+                checked.notes.residual_unit = Some(disk.unit);
+                let at = disk.byte_of(lba).and_then(|at| at.checked_add(u64::from(offset)));
+                let at = at.and_then(|at| disk.within(at, u64::from(bytes)));
+                let at = at.ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+                Ok(Destination::Bytes { end: self.writable(checked, unit)?, at })
+            }
         }
     }
 
-    pub(super) fn writable(&mut self, checked: &Checked<'_>, disk: &Arc<Disk>) -> Result<EndIndex, Sense> {
-        match disk.write_protection() {
+    /// A disk as a destination.
+    pub(super) fn writable(&mut self, checked: &Checked<'_>, unit: &Unit) -> Result<EndIndex, Sense> {
+        let (protection, end) = match unit {
+            Unit::Disk(disk) => (disk.write_protection(), PlannedEnd::Destination(Arc::clone(disk))),
+            Unit::RemoteDisk(disk) => (protection(disk), PlannedEnd::Remote(Arc::clone(disk))),
+            _ => return Err(checked.wrong_device(6)),
+        };
+        match protection {
             Some(sense) => Err(checked.refused(CopyEnd::Destination, sense)),
-            None => Ok(self.end(PlannedEnd::Destination(Arc::clone(disk)))),
+            None => Ok(self.end(end)),
         }
     }
 
@@ -182,6 +188,11 @@ impl Planner<'_> {
         {
             return Err(checked.refused(CopyEnd::Destination, sense));
         }
+        if let Unit::RemoteTape(tape) = &cscd.unit
+            && let Some(sense) = protection(tape)
+        {
+            return Err(checked.refused(CopyEnd::Destination, sense));
+        }
         match self.stream(cscd) {
             Some(end) => Ok(Destination::Stream { end, transfer }),
             None => Err(checked.wrong_device(6)),
@@ -191,8 +202,9 @@ impl Planner<'_> {
     pub(super) fn stream(&mut self, cscd: &Cscd) -> Option<EndIndex> {
         match &cscd.unit {
             Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
+            Unit::RemoteTape(tape) => Some(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
             Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
-            Unit::Disk(_) | Unit::NullBlock => None,
+            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock => None,
         }
     }
 
@@ -202,6 +214,7 @@ impl Planner<'_> {
             PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
             PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
             PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
+            PlannedEnd::Remote(unit) => (Arc::as_ptr(unit) as usize, 5),
             PlannedEnd::Null(End::NullStream) => (0, 3),
             PlannedEnd::Null(_) => (0, 4),
         };
@@ -232,6 +245,7 @@ impl Planner<'_> {
         }
         let from = match source.map(|source| &source.unit) {
             Some(Unit::Tape(tape)) => self.end(PlannedEnd::Tape(Arc::clone(tape))),
+            Some(Unit::RemoteTape(tape)) => self.end(PlannedEnd::Remote(Arc::clone(tape))),
             Some(Unit::NullStream) => return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
             _ => return Err(checked.wrong_device(4)),
         };
@@ -251,25 +265,75 @@ impl Planner<'_> {
         if not_reachable(source) || not_reachable(Some(destination)) {
             return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE));
         }
-        let Some(Unit::Disk(source)) = source.map(|source| &source.unit) else { return Err(checked.wrong_device(4)) };
-        let Unit::Disk(destination) = &destination.unit else { return Err(checked.wrong_device(6)) };
-        if source.block_length() != destination.block_length() {
+        let from_unit = source.map(|source| &source.unit).and_then(source_disk);
+        let (from_end, from_disk) = from_unit.ok_or_else(|| checked.wrong_device(4))?;
+        let to_disk = Blocks::of(&destination.unit).ok_or_else(|| checked.wrong_device(6))?;
+        if from_disk.unit != to_disk.unit {
             return Err(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE));
         }
-        let rest = |disk: &Disk, lba: Lba| disk.capacity().0.checked_sub(lba.0).filter(|rest| *rest > 0);
-        let readable = rest(source, from).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-        let room = rest(destination, to).ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
+        let rest = |disk: &Blocks, lba: Lba| (disk.size / disk.unit).checked_sub(lba.0).filter(|rest| *rest > 0);
+        let readable = rest(&from_disk, from).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
+        let room = rest(&to_disk, to).ok_or_else(|| checked.refused(CopyEnd::Destination, out_of_range()))?;
         let wanted = if blocks == 0 { u64::MAX } else { blocks };
-        let unit = source.block_length().bytes();
+        let unit = from_disk.unit;
         checked.notes.residual_unit = Some(unit);
         Ok(Action::BlockImage {
-            from: self.end(PlannedEnd::Source(Arc::clone(source))),
+            from: self.end(from_end),
             from_at: from.0 * unit,
-            to: self.writable(checked, destination)?,
+            to: self.writable(checked, &destination.unit)?,
             to_at: to.0 * unit,
             len: wanted.min(readable).min(room) * unit,
         })
     }
+}
+
+/// How large a disk is, wherever it is.
+struct Blocks {
+    /// Bytes a block.
+    unit: u64,
+    /// Bytes of the disk.
+    size: u64,
+}
+
+impl Blocks {
+    fn of(unit: &Unit) -> Option<Self> {
+        match unit {
+            Unit::Disk(disk) => {
+                let unit = disk.block_length().bytes();
+                Some(Self { unit, size: disk.capacity().0 * unit })
+            }
+            Unit::RemoteDisk(disk) => match disk.kind {
+                RemoteKind::Disk { block_length, len } => Some(Self { unit: u64::from(block_length), size: len }),
+                RemoteKind::Tape => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// First byte of a block that may also be the one behind the last.
+    fn byte_of(&self, lba: Lba) -> Option<u64> {
+        lba.0.checked_mul(self.unit)
+    }
+
+    /// `at`, when `len` bytes from there on lie on the disk.
+    fn within(&self, at: u64, len: u64) -> Option<u64> {
+        at.checked_add(len).filter(|end| *end <= self.size).map(|_| at)
+    }
+}
+
+/// A disk as a source.
+fn source_disk(unit: &Unit) -> Option<(PlannedEnd, Blocks)> {
+    let end = match unit {
+        Unit::Disk(disk) => PlannedEnd::Source(Arc::clone(disk)),
+        Unit::RemoteDisk(disk) => PlannedEnd::Remote(Arc::clone(disk)),
+        _ => return None,
+    };
+    Some((end, Blocks::of(unit)?))
+}
+
+/// What the configuration keeps from being written is write-protected.
+fn protection(unit: &RemoteUnit) -> Option<Sense> {
+    (!unit.writable).then_some(Sense::WRITE_PROTECTED)
 }
 
 /// Table "Stream device transfer lengths". A length of zero moves nothing, so it goes only where nothing is to be moved.
@@ -283,17 +347,6 @@ fn transfer(checked: &Checked<'_>, cscd: &Cscd, length: u32, field: u16, moves: 
         return Err(checked.invalid(field));
     }
     Ok(transfer)
-}
-
-/// First byte of a block that may also be the one behind the last.
-fn byte_of(disk: &Disk, lba: Lba) -> Option<u64> {
-    lba.0.checked_mul(disk.block_length().bytes())
-}
-
-/// `at`, when `len` bytes from there on lie on the disk.
-fn within(disk: &Disk, at: u64, len: u64) -> Option<u64> {
-    let size = disk.capacity().0 * disk.block_length().bytes();
-    at.checked_add(len).filter(|end| *end <= size).map(|_| at)
 }
 
 const fn out_of_range() -> Sense {

@@ -22,6 +22,7 @@ use crate::lun::tape::Tape;
 use crate::lun::testing::{MemoryStore, finish, nexus, task};
 use crate::mover::Movers;
 use crate::nexus::Nexus;
+use crate::remote::RemoteEnds;
 use crate::task::{Response, Task};
 use crate::volume::Volume;
 
@@ -75,7 +76,7 @@ impl World {
     }
 
     fn plan(&self, list: &List) -> Result<Plan, Sense> {
-        let plan = plan(list, &self.devices[0], &self.task());
+        let plan = plan(list, &self.devices[0], &self.task(), &RemoteEnds::default());
         plan.refused.clone().map_or(Ok(plan), Err)
     }
 

@@ -1,0 +1,222 @@
+//! The target as an initiator: logs in, asks what a logical unit is, and gives the session away.
+//!
+//! Blocking, with bounded waits, for a thread that may block. No more than a few commands: blocks are a mover's to move.
+//! Follows RFC 7143, SPC-4 and SBC-4.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use protocol::iscsi::session::{Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Session, Submission};
+use protocol::iscsi::{Attribute, ConnectionId};
+use protocol::mover::RemoteUnit as Kind;
+use protocol::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
+use protocol::xcopy::Designator;
+
+/// Time for the connection and the login together. Initiators wait 30 seconds for a command.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time for a command that moves no medium.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(8);
+/// A new nexus is told of power on, and perhaps of more, before anything else.
+const ATTENTIONS: usize = 8;
+/// The session's only connection.
+const CONNECTION: ConnectionId = ConnectionId(0);
+
+/// What a remote logical unit ended a command with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// SCSI status code.
+    pub status: u8,
+    /// Sense data as it came.
+    pub sense: Vec<u8>,
+}
+
+/// A session with a remote target.
+#[derive(Debug)]
+pub struct Connection {
+    socket: TcpStream,
+    session: Session<Initiator>,
+    input: BytesMut,
+}
+
+impl Connection {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// What the network and the target say, and `TimedOut`. Redirections are not followed: the configuration names the portal.
+    pub fn log_in(portal: SocketAddr, config: InitiatorConfig) -> io::Result<Self> {
+        let deadline = Instant::now() + LOGIN_TIMEOUT;
+        let socket = TcpStream::connect_timeout(&portal, LOGIN_TIMEOUT)?;
+        socket.set_nodelay(true)?;
+        let session = Session::connect(CONNECTION, config, Instant::now());
+        let mut connection = Self { socket, session, input: BytesMut::new() };
+        loop {
+            if let Some(InitiatorEvent::LoggedIn(_)) = connection.next(deadline)? {
+                return Ok(connection);
+            }
+        }
+    }
+
+    /// The designators of VPD page 83h that a CSCD descriptor can name.
+    ///
+    /// # Errors
+    /// What the session gives; a logical unit without such a page has none.
+    pub fn designators(&mut self, lun: LunAddress) -> io::Result<Vec<Designator>> {
+        let inquiry = [0x12, 0x01, 0x83, 0x04, 0x00, 0];
+        let Ok(page) = self.command(lun, &inquiry, 0x0400)? else { return Ok(Vec::new()) };
+        let mut rest = page.get(4..).unwrap_or_default();
+        let mut designators = Vec::new();
+        while let [code_set, kind, _, length, behind @ ..] = rest {
+            let Some(identifier) = behind.get(..usize::from(*length)) else { break };
+            designators.extend(Designator::new(code_set & 0x0F, kind >> 4 & 0x03, kind & 0x0F, identifier));
+            rest = &behind[usize::from(*length)..];
+        }
+        Ok(designators)
+    }
+
+    /// What a logical unit is, once it says that it is ready; `None` for one that is neither a disk nor a tape.
+    ///
+    /// # Errors
+    /// What the session gives, and inside that what the logical unit says.
+    pub fn look(&mut self, lun: LunAddress) -> io::Result<Result<Option<Kind>, Refused>> {
+        let inquiry = match self.command(lun, &[0x12, 0, 0, 0, 36, 0], 36)? {
+            Ok(inquiry) => inquiry,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        // PERIPHERAL QUALIFIER 000b and PERIPHERAL DEVICE TYPE.
+        let device_type = inquiry.first().copied().filter(|first| matches!(first, 0x00 | 0x01));
+        let Some(device_type) = device_type else { return Ok(Ok(None)) };
+        if let Err(refused) = self.settled(lun, &[0; 6], 0)? {
+            return Ok(Err(refused));
+        }
+        match device_type {
+            0x01 => Ok(Ok(Some(Kind::Tape))),
+            _ => Ok(self.capacity(lun)?.map(Some)),
+        }
+    }
+
+    /// READ CAPACITY(16), or of a disk that does not know it READ CAPACITY(10).
+    fn capacity(&mut self, lun: LunAddress) -> io::Result<Result<Kind, Refused>> {
+        let sixteen = [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
+        let (last, block_length) = match self.settled(lun, &sixteen, 32)? {
+            Ok(data) => {
+                let last = data.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+                let block_length = data.get(8..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
+                (last, block_length)
+            }
+            Err(_) => match self.settled(lun, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8)? {
+                Ok(data) => {
+                    let word =
+                        |at: usize| data.get(at..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
+                    (word(0).map(u64::from), word(4))
+                }
+                Err(refused) => return Ok(Err(refused)),
+            },
+        };
+        let size = last.zip(block_length).and_then(|(last, block_length)| {
+            let usable = block_length > 0 && block_length <= LONGEST_BLOCK;
+            usable.then_some(())?;
+            let len = last.checked_add(1)?.checked_mul(u64::from(block_length)).filter(|len| *len <= MOST)?;
+            Some(Kind::Disk { block_length, len })
+        });
+        size.map(Ok).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a disk of no size that can be"))
+    }
+
+    /// A command, and again as long as the logical unit has something else to tell first.
+    fn settled(&mut self, lun: LunAddress, cdb: &[u8], room: u32) -> io::Result<Result<Bytes, Refused>> {
+        let mut answer = self.command(lun, cdb, room)?;
+        for _ in 0..ATTENTIONS {
+            let attention =
+                |refused: &Refused| Sense::parse(&refused.sense).is_ok_and(|sense| sense.key == SenseKey::UnitAttention);
+            if !answer.as_ref().is_err_and(attention) {
+                break;
+            }
+            answer = self.command(lun, cdb, room)?;
+        }
+        Ok(answer)
+    }
+
+    fn command(&mut self, lun: LunAddress, cdb: &[u8], room: u32) -> io::Result<Result<Bytes, Refused>> {
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let cdb = Cdb::new(cdb).expect("a CDB of 6, 10 or 16 bytes");
+        let data = if room > 0 { Data::In(room) } else { Data::None };
+        let submission = Submission { lun, cdb, attribute: Attribute::Simple, immediate: false, data };
+        let tag = self.session.submit(submission);
+        loop {
+            match self.next(deadline)? {
+                Some(InitiatorEvent::Completed { tag: ended, completion }) if ended == tag => return answer(completion),
+                Some(InitiatorEvent::Rejected { .. } | InitiatorEvent::LoggedOut { .. }) => {
+                    return Err(io::Error::other("the remote target rejects a command"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next thing that happens, or `None` when bytes came that tell nothing yet.
+    fn next(&mut self, deadline: Instant) -> io::Result<Option<InitiatorEvent>> {
+        if let Some(event) = self.session.poll_event() {
+            return Ok(Some(event));
+        }
+        self.send(deadline)?;
+        self.socket.set_read_timeout(Some(left(deadline)?))?;
+        let mut bytes = [0; 16 << 10];
+        match self.socket.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => self.input.extend_from_slice(&bytes[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        self.session.handle_input(CONNECTION, Instant::now(), &mut self.input).map_err(io::Error::other)?;
+        self.send(deadline)?;
+        Ok(self.session.poll_event())
+    }
+
+    fn send(&mut self, deadline: Instant) -> io::Result<()> {
+        let transmit = self.session.transmit(CONNECTION).map_err(io::Error::other)?;
+        while transmit.has_remaining() {
+            self.socket.set_write_timeout(Some(left(deadline)?))?;
+            let written = self.socket.write(transmit.chunk())?;
+            transmit.advance(written);
+        }
+        Ok(())
+    }
+
+    /// The connection and what another process needs to go on with the session.
+    ///
+    /// # Errors
+    /// When the remote target said something meanwhile that is not understood yet.
+    pub fn into_parts(mut self) -> io::Result<(OwnedFd, Handover)> {
+        while self.session.poll_event().is_some() {}
+        if !self.input.is_empty() {
+            return Err(io::Error::other("the remote target says more than it was asked"));
+        }
+        // The mover waits with poll.
+        self.socket.set_nonblocking(true)?;
+        let handover = self.session.hand_over().map_err(|_| io::Error::other("something is under way in the session"))?;
+        Ok((self.socket.into(), handover))
+    }
+}
+
+/// A longer block than this no mover has a buffer for.
+const LONGEST_BLOCK: u32 = 1 << 20;
+/// A larger disk is none.
+const MOST: u64 = i64::MAX as u64 / 8;
+
+fn answer(completion: Completion) -> io::Result<Result<Bytes, Refused>> {
+    if completion.response != 0 {
+        return Err(io::Error::other(format!("the remote target failed: iSCSI response {:#04x}", completion.response)));
+    }
+    Ok(match Status::from_code(completion.status) {
+        Some(Status::Good) => Ok(completion.data_in.concat().into()),
+        _ => Err(Refused { status: completion.status, sense: completion.sense.to_vec() }),
+    })
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}

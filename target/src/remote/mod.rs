@@ -1,0 +1,187 @@
+//! Remote ends: logical units of other iSCSI targets that copies may read or write, as far as the configuration lets them.
+//!
+//! A CSCD descriptor with an IP address (E5h, EAh, EBh) is a *name* here and nothing more: what it names must stand in a `[[remote]]`
+//! table, and that table must let the I_T nexus that sent the command use it. Nothing is ever connected to because a list says so.
+//!
+//! The target logs in, finds out what the logical unit is, and gives the open session away to a mover ([`connection`]); secrets stay
+//! here. Moves no block itself.
+//!
+//! Follows SPC-4, "iSCSI IPv4 CSCD descriptor format", "iSCSI IPv6 CSCD descriptor format", "IP Copy Service CSCD descriptor".
+
+pub mod connection;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, RwLock};
+
+use protocol::control::spec::RemoteSpec;
+use protocol::iscsi::chap::{Account, Algorithm, InitiatorPolicy, Nonce};
+use protocol::iscsi::session::{Handover, InitiatorConfig};
+use protocol::mover::{RemoteTarget, RemoteUnit as Kind};
+use protocol::scsi::LunAddress;
+use protocol::xcopy::{CscdName, Designator};
+use tracing::{info, warn};
+
+use crate::access::NamePattern;
+use crate::nexus::Nexus;
+use connection::{Connection, Refused};
+
+/// Under which name the target logs in where a table gives none.
+pub const INITIATOR_NAME: &str = "iqn.2026-01.org.offhost:copy-manager";
+
+/// One `[[remote]]` table with its secrets.
+#[derive(Debug)]
+pub struct RemoteEnd {
+    /// As it is written.
+    pub spec: RemoteSpec,
+    /// Who may use it.
+    pub initiators: Vec<NamePattern>,
+    /// What is proved there; absent where nothing is asked for.
+    pub account: Option<Account>,
+    /// Offered in this order.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// All remote ends that the configuration has. Shared; changes hold for copies that begin later.
+#[derive(Debug, Default)]
+pub struct RemoteEnds(RwLock<Vec<Arc<RemoteEnd>>>);
+
+/// A remote logical unit with a session of its own, for one copy.
+#[derive(Debug)]
+pub struct RemoteUnit {
+    /// What it is.
+    pub kind: Kind,
+    /// The configuration lets it be written.
+    pub writable: bool,
+    /// Its address there.
+    pub lun: LunAddress,
+    /// Where it is.
+    pub target: RemoteTarget,
+    /// Until a mover has it.
+    session: Mutex<Option<(OwnedFd, Handover)>>,
+}
+
+/// Why a CSCD descriptor names nothing that a copy can use.
+#[derive(Debug)]
+pub enum Unusable {
+    /// No table lets this nexus use it, nobody is there, or nobody lets us in. Which of these it is, an initiator is not told.
+    NotReachable,
+    /// It is neither a disk nor a tape.
+    WrongDeviceType,
+    /// It said so itself.
+    Refused(Refused),
+}
+
+impl RemoteEnds {
+    /// From now on these and no others.
+    pub fn set(&self, ends: Vec<Arc<RemoteEnd>>) {
+        *self.0.write().expect("no holder panics") = ends;
+    }
+
+    /// Logs in to the one logical unit that a descriptor names and `nexus` may use. Blocks, as long as
+    /// [`connection::LOGIN_TIMEOUT`] and a command's time allow.
+    ///
+    /// # Errors
+    /// See [`Unusable`].
+    pub fn open(&self, name: &CscdName, nexus: &Nexus) -> Result<RemoteUnit, Unusable> {
+        let (candidates, designator) = match name {
+            CscdName::Designator(_) => return Err(Unusable::NotReachable),
+            CscdName::Iscsi(unit) => (self.named(nexus, unit.portal, Some(unit.lun)), None),
+            CscdName::Served(unit) => (self.named(nexus, unit.service, None), Some(&unit.designator)),
+        };
+        // A portal and a number that several tables have name none of them.
+        if designator.is_none() && candidates.len() > 1 {
+            return Err(Unusable::NotReachable);
+        }
+        let mut found = Err(Unusable::NotReachable);
+        for end in candidates {
+            match end.open(designator) {
+                Ok(Some(unit)) => return Ok(unit),
+                Ok(None) => {}
+                Err(unusable) => found = Err(unusable),
+            }
+        }
+        // At a copy service only what has the designator counts.
+        if designator.is_some() { Err(Unusable::NotReachable) } else { found }
+    }
+
+    fn named(&self, nexus: &Nexus, portal: SocketAddr, lun: Option<LunAddress>) -> Vec<Arc<RemoteEnd>> {
+        let ends = self.0.read().expect("no holder panics");
+        let fits = |end: &&Arc<RemoteEnd>| {
+            end.spec.portal == portal && lun.is_none_or(|lun| lun == end.identifier()) && end.admits(nexus)
+        };
+        ends.iter().filter(fits).cloned().collect()
+    }
+}
+
+impl RemoteEnd {
+    /// LU IDENTIFIER that descriptors name it by.
+    fn identifier(&self) -> LunAddress {
+        LunAddress::from_number(self.spec.seen_as.unwrap_or(self.spec.lun))
+    }
+
+    fn admits(&self, nexus: &Nexus) -> bool {
+        let target =
+            self.spec.targets.is_empty() || self.spec.targets.iter().any(|name| name.eq_ignore_ascii_case(&nexus.target));
+        target && self.initiators.iter().any(|pattern| pattern.matches(&nexus.initiator))
+    }
+
+    /// Logs in and looks; `None` when the logical unit does not have the designator.
+    fn open(&self, designator: Option<&Designator>) -> Result<Option<RemoteUnit>, Unusable> {
+        let spec = &self.spec;
+        let lun = LunAddress::from_number(spec.lun);
+        let not_reachable = |error: std::io::Error| {
+            warn!(portal = %spec.portal, target = spec.target, lun = spec.lun, %error, "a remote end cannot be reached");
+            Unusable::NotReachable
+        };
+        let mut connection = Connection::log_in(spec.portal, self.config()).map_err(not_reachable)?;
+        if let Some(wanted) = designator {
+            let designators = connection.designators(lun).map_err(not_reachable)?;
+            if !designators.contains(wanted) {
+                return Ok(None);
+            }
+        }
+        let kind = match connection.look(lun).map_err(not_reachable)? {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Err(Unusable::WrongDeviceType),
+            Err(refused) => return Err(Unusable::Refused(refused)),
+        };
+        let session = connection.into_parts().map_err(not_reachable)?;
+        info!(portal = %spec.portal, target = spec.target, lun = spec.lun, ?kind, "a remote end takes part in a copy");
+        let target = RemoteTarget { portal: spec.portal, name: spec.target.clone() };
+        Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, session: Mutex::new(Some(session)) }))
+    }
+
+    fn config(&self) -> InitiatorConfig {
+        let nonce = || Nonce { identifier: rand::random(), challenge: rand::random() };
+        let policy =
+            |account: &Account| InitiatorPolicy { account: account.clone(), algorithms: self.algorithms.clone(), nonce: nonce() };
+        // Of the random format (RFC 7143, 11.12.5): copies at the same time must not reinstate each other's sessions.
+        let [a, b, c, d, e] = rand::random();
+        InitiatorConfig {
+            initiator_name: self.spec.initiator_name.clone().unwrap_or_else(|| INITIATOR_NAME.to_owned()),
+            target_name: Some(self.spec.target.clone()),
+            isid: [0x80, a, b, c, d, e],
+            chap: self.account.as_ref().map(policy),
+            login_timeout: connection::LOGIN_TIMEOUT,
+            ..InitiatorConfig::default()
+        }
+    }
+}
+
+impl RemoteUnit {
+    /// Bytes a block, of a disk.
+    #[must_use]
+    pub const fn block_length(&self) -> Option<u32> {
+        match self.kind {
+            Kind::Disk { block_length, .. } => Some(block_length),
+            Kind::Tape => None,
+        }
+    }
+
+    /// The open session, once.
+    #[must_use]
+    pub fn take_session(&self) -> Option<(OwnedFd, Handover)> {
+        self.session.lock().expect("no holder panics").take()
+    }
+}
