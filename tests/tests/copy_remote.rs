@@ -50,7 +50,10 @@ fn table(portal: &str, target: &str, lun: u16, more: &str) -> String {
 }
 
 fn with_chap(folder: &Path) -> String {
-    format!("chap_algorithms = [\"md5\"]\n[remote.chap]\nuser = \"{USER}\"\nsecret_file = \"{}\"", folder.join("secret").display())
+    format!(
+        "chap_algorithms = [\"md5\"]\n[remote.chap]\nuser = \"{USER}\"\nsecret_file = \"{}\"",
+        folder.join("secret").display()
+    )
 }
 
 async fn log_in(target: &Target, name: &str) -> Client {
@@ -177,7 +180,9 @@ async fn a_tgt_disk_is_backed_up_to_tape_and_restored_to_another() {
 async fn designator_at(tgt: &Tgt, lun: u16) -> protocol::xcopy::Designator {
     use sim::client::Authentication;
     let secret = protocol::iscsi::chap::Secret::new(SECRET).unwrap();
-    let options = Options { authentication: Some(Authentication::new(USER, secret)), ..Options::named(INITIATOR) };
+    let algorithms = vec![protocol::iscsi::chap::Algorithm::Md5];
+    let authentication = Authentication { algorithms, ..Authentication::new(USER, secret) };
+    let options = Options { authentication: Some(authentication), ..Options::named(INITIATOR) };
     let url = format!("iscsi://{}/{NAME}/{lun}", tgt.portal);
     let client = Client::connect(&url.parse().unwrap(), options).await.unwrap();
     let named = client.lun(lun).cscd_designator().await.unwrap();
@@ -336,11 +341,15 @@ async fn a_remote_end_that_is_lost_or_fails_ends_the_copy_exactly() {
     if !has("tgtd") {
         skip!("tgtd is missing (Debian: tgt)");
     }
-    const SIZE: u64 = 16 * MIB;
+    // More than a mover reads ahead.
+    const SIZE: u64 = 64 * MIB;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    pattern::image(&folder.join("from.img"), 62, SIZE / MIB).unwrap();
-    std::fs::write(folder.join("short.img"), vec![1; SIZE as usize]).unwrap();
+    pattern::image(&folder.join("from.img"), 62, 8).unwrap();
+    let resize = |name: &str, len| std::fs::File::options().write(true).open(folder.join(name)).unwrap().set_len(len).unwrap();
+    resize("from.img", SIZE);
+    std::fs::write(folder.join("short.img"), [1; 512]).unwrap();
+    resize("short.img", SIZE);
     let Some(mut tgt) = Tgt::start(folder, &["from.img", "short.img"], None).unwrap() else { skip!("tgtd does not run here") };
     configure(folder, &(table(&tgt.portal, NAME, 1, "") + &table(&tgt.portal, NAME, 2, "")));
     let target = Target::configured(folder, "offhost.toml").unwrap();
@@ -355,14 +364,14 @@ async fn a_remote_end_that_is_lost_or_fails_ends_the_copy_exactly() {
 
     // Its file is cut behind its back: tgt reports a medium error, and so does the copy.
     let (short, lost) = (backup(2), backup(1));
-    std::fs::File::options().write(true).open(folder.join("short.img")).unwrap().set_len(SIZE / 2 + MIB).unwrap();
+    resize("short.img", SIZE / 8 + MIB);
     let reply = client.lun(TAPE).extended_copy_reply(short).await.unwrap();
     assert_eq!(aborted("a medium error", &reply), (THIRD_PARTY_DEVICE_FAILURE, Some(FieldPointer::parameter(16)), Some(1)));
     let forwarded = &reply.sense.as_ref().unwrap().forwarded[0];
     assert_eq!((forwarded.end, forwarded.status, forwarded.sense[2] & 0x0F), (CopyEnd::Source, 2, 3), "MEDIUM ERROR as it came");
 
     // It is killed in the middle.
-    let settings = MoverSettings { movers: 1, bytes_per_second: Some(4 * MIB), job_bytes_per_second: None };
+    let settings = MoverSettings { movers: 1, bytes_per_second: Some(16 * MIB), job_bytes_per_second: None };
     offhost_tests::control::set_movers(&target.control(), &settings).unwrap();
     let drive = client.lun(TAPE);
     drive.rewind().await.unwrap();
@@ -375,13 +384,13 @@ async fn a_remote_end_that_is_lost_or_fails_ends_the_copy_exactly() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tgt.kill();
+    let fast = MoverSettings { bytes_per_second: None, ..settings };
+    offhost_tests::control::set_movers(&target.control(), &fast).unwrap();
     let reply = tokio::time::timeout(Duration::from_secs(30), copying).await.expect("it ends").unwrap();
     let (code, pointer, _) = aborted("a lost session", &reply);
     assert_eq!((code, pointer), (NOT_REACHABLE, Some(FieldPointer::parameter(16))));
 
     // What had been written is there and right, and the drive goes on.
-    let settings = MoverSettings { bytes_per_second: None, ..settings };
-    offhost_tests::control::set_movers(&target.control(), &settings).unwrap();
     let from = std::fs::read(folder.join("from.img")).unwrap();
     let mut records = 0;
     read_tape(&client, TAPE, |index, data| {

@@ -174,7 +174,16 @@ impl World {
 fn nexus(id: u64, luns: Arc<LunMap>) -> Arc<Nexus> {
     let counters = Arc::new(NexusCounters::default());
     let peers = std::sync::Weak::<target::nexus::Alone>::new();
-    Arc::new(Nexus { id, initiator: "iqn.2026-01.test:i".into(), isid: [0; 6], portal_group: 1, luns, counters, peers })
+    Arc::new(Nexus {
+        id,
+        target: "iqn.2026-01.test:t".into(),
+        initiator: "iqn.2026-01.test:i".into(),
+        isid: [0; 6],
+        portal_group: 1,
+        luns,
+        counters,
+        peers,
+    })
 }
 
 fn designator(device: &Device) -> Designator {
