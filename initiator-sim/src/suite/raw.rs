@@ -1,11 +1,12 @@
 //! A connection on which the case writes every PDU itself: login as it should not be done.
 //!
-//! No digests, no session state. Layouts are from `protocol::iscsi::bhs`.
+//! No header digests, no session state. Layouts are from `protocol::iscsi::bhs`.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol::iscsi::bhs::{self, Header};
+use protocol::iscsi::digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -31,6 +32,8 @@ pub(super) const FULL_FEATURE: u8 = 3;
 #[derive(Debug)]
 pub(super) struct RawConnection {
     stream: TcpStream,
+    /// DataDigest=CRC32C: data segments have their digests behind them, in both directions.
+    data_digests: bool,
 }
 
 /// What a login request says beside its keys.
@@ -96,16 +99,30 @@ impl RawConnection {
             .map_err(|_| Stop::Fail(format!("{portal} takes no connection within {ANSWER_LIMIT:?}")))?
             .map_err(|error| ClientError::Connect { portal: portal.to_string(), error })?;
         stream.set_nodelay(true).map_err(ClientError::from)?;
-        Ok(Self { stream })
+        Ok(Self { stream, data_digests: false })
     }
 
-    /// Sends a header with its data segment; length and padding are written here.
-    pub(super) async fn send(&mut self, mut header: [u8; bhs::LENGTH], data: &[u8]) -> Outcome {
+    /// From now on data segments have digests. To be called when the login has agreed on them and is over.
+    pub(super) fn begin_data_digests(&mut self) {
+        self.data_digests = true;
+    }
+
+    /// Sends a header with its data segment; length, padding and digest are written here.
+    pub(super) async fn send(&mut self, header: [u8; bhs::LENGTH], data: &[u8]) -> Outcome {
+        self.send_damaged(header, data, 0).await
+    }
+
+    /// As [`RawConnection::send`], with these bits of the data digest turned round.
+    pub(super) async fn send_damaged(&mut self, mut header: [u8; bhs::LENGTH], data: &[u8], damage: u32) -> Outcome {
         let [_, a, b, c] = (data.len() as u32).to_be_bytes();
         header[5..8].copy_from_slice(&[a, b, c]);
         let mut pdu = header.to_vec();
         pdu.extend_from_slice(data);
         pdu.resize(pdu.len().next_multiple_of(4), 0);
+        if self.data_digests && !data.is_empty() {
+            let digest = digest::of(&pdu[bhs::LENGTH..]) ^ damage;
+            pdu.extend_from_slice(&digest.to_le_bytes());
+        }
         Ok(self.stream.write_all(&pdu).await.map_err(ClientError::from)?)
     }
 
@@ -138,9 +155,14 @@ impl RawConnection {
         if length > LONGEST_SEGMENT {
             return fail(format!("a data segment of {length} bytes during login"));
         }
-        let mut rest = BytesMut::zeroed(ahs + length.next_multiple_of(4));
+        let padded = ahs + length.next_multiple_of(4);
+        let digest = if self.data_digests && length > 0 { digest::LENGTH } else { 0 };
+        let mut rest = BytesMut::zeroed(padded + digest);
         if self.stream.read_exact(&mut rest).await.is_err() {
             return fail("the connection was closed in the middle of a PDU");
+        }
+        if digest > 0 && rest[padded..] != digest::of(&rest[ahs..padded]).to_le_bytes() {
+            return fail("a data segment with a wrong digest");
         }
         Ok(Some((Header::parse(&header), rest.freeze().slice(ahs..ahs + length))))
     }

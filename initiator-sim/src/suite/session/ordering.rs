@@ -23,6 +23,9 @@ pub const CASES: &[Case] = &[
         Box::pin(reassign(bench))
     }),
     Case::new("ordered-behind-a-write", "SAM-5, ORDERED task attribute", Needs::ScratchDisk, |bench| Box::pin(ordered(bench))),
+    Case::new("head-of-queue-passes-what-waits", "SAM-5, HEAD OF QUEUE task attribute", Needs::ScratchDisk, |bench| {
+        Box::pin(head_of_queue(bench))
+    }),
     Case::new("aca-attribute", "SAM-5, ACA task attribute", Needs::Unit, |bench| Box::pin(aca(bench))),
 ];
 
@@ -88,19 +91,40 @@ async fn reassign(bench: &Bench) -> Outcome {
     })
 }
 
-/// An ORDERED read sees what an older write brings, though the write's data comes later.
-async fn ordered(bench: &Bench) -> Outcome {
-    const ORDERED: u8 = 2;
+const ORDERED: u8 = 2;
+
+/// A HEAD OF QUEUE command is answered while an older ORDERED one still waits for a write without data.
+async fn head_of_queue(bench: &Bench) -> Outcome {
+    const HEAD_OF_QUEUE: u8 = 3;
+    let (mut peer, r2t) = waiting_write(bench).await?;
+    let block = r2t.desired_data_transfer_length.get();
+    let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    peer.command(3, FIRST + 2, bhs::READ | ORDERED, block, &read).await?;
+    peer.command(4, FIRST + 3, bhs::READ | HEAD_OF_QUEUE, block, &read).await?;
+    equal("status of the read at the head of the queue", peer.ends(4).await?.0, 0)?;
+    let data = super::super::bench::pattern(0x44, block as usize);
+    give(&mut peer, &r2t, &data).await?;
+    equal("status of the write", peer.ends(2).await?.0, 0)?;
+    let (status, _, read) = peer.ends(3).await?;
+    equal("status of the ORDERED read", status, 0)?;
+    equal_bytes("what the ORDERED read found", &read, &data)
+}
+
+/// A write of the first block as command 2, whose data the target asks for.
+async fn waiting_write(bench: &Bench) -> Outcome<(Peer, bhs::R2t)> {
     let block = bench.disk().await?.block();
     let mut peer = enter(bench, &[("InitialR2T", "Yes"), ("ImmediateData", "No")]).await?;
     peer.command(1, FIRST, 0, 0, &[0; 6]).await?;
     peer.ends(1).await?;
     peer.command(2, FIRST + 1, bhs::WRITE, block, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]).await?;
-    let (Header::R2t(r2t), _) = peer.next().await? else { return fail("the target did not ask for the data of a write") };
-    peer.command(3, FIRST + 2, bhs::READ | ORDERED, block, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).await?;
-    let early = tokio::time::timeout(Duration::from_millis(300), peer.next()).await;
-    ensure(early.is_err(), || "an ORDERED read was answered before an older write had ended".into())?;
-    let data = super::super::bench::pattern(0x33, block as usize);
+    match peer.next().await? {
+        (Header::R2t(r2t), _) => Ok((peer, r2t)),
+        (other, _) => fail(format!("expected an R2T for the data of a write, got a {}", other.name())),
+    }
+}
+
+/// All that was asked for.
+async fn give(peer: &mut Peer, r2t: &bhs::R2t, data: &[u8]) -> Outcome {
     let header = bhs::DataOut {
         opcode: 0x05,
         flags: bhs::FINAL,
@@ -110,7 +134,18 @@ async fn ordered(bench: &Bench) -> Outcome {
         exp_stat_sn: peer.exp_stat_sn.into(),
         ..Default::default()
     };
-    peer.connection.send(Header::DataOut(header).to_bytes(), &data).await?;
+    peer.connection.send(Header::DataOut(header).to_bytes(), data).await
+}
+
+/// An ORDERED read sees what an older write brings, though the write's data comes later.
+async fn ordered(bench: &Bench) -> Outcome {
+    let (mut peer, r2t) = waiting_write(bench).await?;
+    let block = r2t.desired_data_transfer_length.get();
+    peer.command(3, FIRST + 2, bhs::READ | ORDERED, block, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).await?;
+    let early = tokio::time::timeout(Duration::from_millis(300), peer.next()).await;
+    ensure(early.is_err(), || "an ORDERED read was answered before an older write had ended".into())?;
+    let data = super::super::bench::pattern(0x33, block as usize);
+    give(&mut peer, &r2t, &data).await?;
     equal("status of the write", peer.ends(2).await?.0, 0)?;
     let (status, _, read) = peer.ends(3).await?;
     equal("status of the read", status, 0)?;

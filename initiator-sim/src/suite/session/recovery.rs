@@ -3,7 +3,7 @@
 use protocol::iscsi::bhs::{self, Header};
 
 use super::{FIRST, Peer};
-use crate::suite::check::{Outcome, equal, equal_bytes, fail, skip};
+use crate::suite::check::{Outcome, ensure, equal, equal_bytes, fail, skip};
 use crate::suite::raw::LoginHeader;
 use crate::suite::{Bench, Case, Needs};
 
@@ -13,6 +13,12 @@ pub const CASES: &[Case] = &[
     Case::new("r-data-snack", "RFC 7143, SNACK Request: Resegmentation", Needs::Unit, |bench| Box::pin(r_data(bench))),
     Case::new("snack-for-what-has-arrived", "RFC 7143, SNACK Request", Needs::Unit, |bench| Box::pin(arrived(bench))),
     Case::new("lost-data-out", "RFC 7143, Sequence Errors; Recovery R2T", Needs::ScratchDisk, |bench| Box::pin(data_out(bench))),
+    Case::new("data-out-with-a-wrong-digest", "RFC 7143, Digest errors; Recovery R2T", Needs::ScratchDisk, |bench| {
+        Box::pin(damaged_data_out(bench))
+    }),
+    Case::new("data-snack-with-digests", "RFC 7143, iSCSI digests; SNACK Request", Needs::Unit, |bench| {
+        Box::pin(digested(bench))
+    }),
     Case::new("snack-on-level-0", "RFC 7143, SNACK Request; Reject", Needs::Unit, |bench| Box::pin(level_0(bench))),
 ];
 
@@ -27,6 +33,15 @@ async fn level_1(bench: &Bench, keys: &[(&str, &str)]) -> Outcome<Peer> {
     if peer.number("ErrorRecoveryLevel") == 0 {
         return skip("the target answers ErrorRecoveryLevel=0");
     }
+    Ok(peer)
+}
+
+async fn level_1_with_digests(bench: &Bench, keys: &[(&str, &str)]) -> Outcome<Peer> {
+    let mut peer = level_1(bench, &[&[("DataDigest", "CRC32C,None")], keys].concat()).await?;
+    if peer.login.key("DataDigest") != Some("CRC32C") {
+        return skip("the target does not take DataDigest=CRC32C");
+    }
+    peer.connection.begin_data_digests();
     Ok(peer)
 }
 
@@ -62,7 +77,15 @@ async fn status(bench: &Bench) -> Outcome {
 
 /// Data-In comes again as it was, by DataSN.
 async fn data(bench: &Bench) -> Outcome {
-    let mut peer = level_1(bench, &[]).await?;
+    comes_again(level_1(bench, &[]).await?).await
+}
+
+/// As [`data`], with a digest behind each data segment: both times the right one.
+async fn digested(bench: &Bench) -> Outcome {
+    comes_again(level_1_with_digests(bench, &[]).await?).await
+}
+
+async fn comes_again(mut peer: Peer) -> Outcome {
     peer.inquire(1, FIRST).await?;
     let (_, _, first) = peer.ends(1).await?;
     snack(&mut peer, DATA_OR_R2T, 1, 0, 1).await?;
@@ -150,7 +173,11 @@ async fn r2t(peer: &mut Peer) -> Outcome<bhs::R2t> {
     }
 }
 
-async fn send(peer: &mut Peer, r2t: &bhs::R2t, (data_sn, offset, is_final): (u32, u32, bool), data: &[u8]) -> Outcome {
+async fn send(peer: &mut Peer, r2t: &bhs::R2t, place: (u32, u32, bool), data: &[u8]) -> Outcome {
+    peer.connection.send(data_out_header(peer, r2t, place), data).await
+}
+
+fn data_out_header(peer: &Peer, r2t: &bhs::R2t, (data_sn, offset, is_final): (u32, u32, bool)) -> [u8; bhs::LENGTH] {
     let header = bhs::DataOut {
         opcode: 0x05,
         flags: if is_final { bhs::FINAL } else { 0 },
@@ -162,7 +189,43 @@ async fn send(peer: &mut Peer, r2t: &bhs::R2t, (data_sn, offset, is_final): (u32
         buffer_offset: offset.into(),
         ..Default::default()
     };
-    peer.connection.send(Header::DataOut(header).to_bytes(), data).await
+    Header::DataOut(header).to_bytes()
+}
+
+/// Data whose digest is wrong is rejected and asked for again, or the command ends with an error. It is never written.
+async fn damaged_data_out(bench: &Bench) -> Outcome {
+    const DATA_DIGEST_ERROR: u8 = 2;
+    let disk = bench.disk().await?;
+    let block = disk.block();
+    disk.put(0, &disk.pattern(0x11, 1)).await?;
+    let mut peer = level_1_with_digests(bench, &[("InitialR2T", "Yes"), ("ImmediateData", "No")]).await?;
+    peer.command(1, FIRST, 0, 0, &[0; 6]).await?;
+    peer.ends(1).await?;
+    peer.command(2, FIRST + 1, bhs::WRITE, block, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]).await?;
+    let asked = r2t(&mut peer).await?;
+    let data = disk.pattern(0x22, 1);
+    peer.connection.send_damaged(data_out_header(&peer, &asked, (0, 0, true)), &data, 1).await?;
+    let mut rejected = false;
+    loop {
+        match peer.next().await? {
+            (Header::Reject(reject), _) if !rejected => {
+                equal("reason of the Reject", reject.reason, DATA_DIGEST_ERROR)?;
+                rejected = true;
+            }
+            (Header::R2t(again), _) => {
+                equal("offset that is asked for again", again.buffer_offset.get(), 0)?;
+                ensure(rejected, || "data with a wrong digest was not rejected before it was asked for again".into())?;
+                send(&mut peer, &again, (0, 0, true), &data).await?;
+                equal("status of the write", peer.ends(2).await?.0, 0)?;
+                return equal_bytes("what was written", &disk.get(0, 1).await?, &data);
+            }
+            (Header::ScsiResponse(response), _) => {
+                ensure(response.status != 0, || "a write whose data had a wrong digest ended GOOD".into())?;
+                return equal_bytes("what was there before", &disk.get(0, 1).await?, &disk.pattern(0x11, 1));
+            }
+            (other, _) => return fail(format!("expected a Reject and an R2T, got a {}", other.name())),
+        }
+    }
 }
 
 /// Without recovery there is nothing to be had by SNACK.

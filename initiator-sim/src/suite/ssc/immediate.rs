@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::scsi::{Sense, SenseKey, Status};
 
 use super::{END_OF_DATA, object, read, stands_at, write};
-use crate::client::{Data, LogicalUnit};
+use crate::client::{Data, LogicalUnit, TaskManagement};
 use crate::suite::bench::{expect_record, pattern, run_good, write_records};
 use crate::suite::check::{self, Outcome, ensure, equal, fail, skip, supported, told};
 use crate::suite::{Bench, Case, Needs};
@@ -25,6 +25,12 @@ pub const CASES: &[Case] = &[
         Box::pin(load_unload(bench))
     }),
     Case::new("format-immediate", "SSC-4, FORMAT MEDIUM command, IMMED", Needs::ScratchTape, |bench| Box::pin(format(bench))),
+    Case::new("deferred-error-is-the-senders-own", "SPC-4, Deferred errors", Needs::ScratchTape, |bench| {
+        Box::pin(own_error(bench))
+    }),
+    Case::new("erase-immediate-and-reset", "SAM-5, Logical unit reset; SSC-4, ERASE(6) command", Needs::ScratchTape, |bench| {
+        Box::pin(erase_and_reset(bench))
+    }),
     Case::new("command-timeouts", "SPC-4, REPORT SUPPORTED OPERATION CODES command, RCTD", Needs::ScratchTape, |bench| {
         Box::pin(timeouts(bench))
     }),
@@ -38,6 +44,9 @@ const NOT_LOADED: [(u8, u8); 4] = [(0x3A, 0x00), (0x3A, 0x01), (0x3A, 0x02), (0x
 const PAUSE: Duration = Duration::from_millis(5);
 /// More than the case as a whole may take.
 const LOOKS: u32 = 100_000;
+
+/// LOCATE(10) with IMMED of object 9, which is not there.
+const LOCATE_BEYOND: [u8; 10] = [0x2B, 0x01, 0, 0, 0, 0, 9, 0, 0, 0];
 
 /// Sends a command with IMMED; the case is skipped where the drive does not have it.
 async fn begin(tape: &LogicalUnit, name: &str, cdb: &[u8]) -> Outcome {
@@ -95,8 +104,7 @@ async fn locate(bench: &Bench) -> Outcome {
 async fn locate_beyond(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
     write_records(&tape, &[pattern(1, 100)]).await?;
-    let reply = tape.command(&[0x2B, 0x01, 0, 0, 0, 0, 9, 0, 0, 0], Data::None).await?;
-    let reply = supported("LOCATE(10)", reply)?;
+    let reply = supported("LOCATE(10)", tape.command(&LOCATE_BEYOND, Data::None).await?)?;
     let sense = match reply.sense {
         Some(sense) if sense.code == check::INVALID_FIELD_IN_CDB => return skip("LOCATE(10) has no IMMED"),
         Some(sense) => sense,
@@ -107,6 +115,41 @@ async fn locate_beyond(bench: &Bench) -> Outcome {
     };
     equal("sense key and code", (sense.key, sense.code), (SenseKey::BlankCheck, END_OF_DATA))?;
     run_good(&tape, "TEST UNIT READY once it was told", &[0; 6], Data::None).await.map(drop)
+}
+
+/// Another nexus that looks meanwhile is told that the drive works, and not what became of it.
+async fn own_error(bench: &Bench) -> Outcome {
+    let (tape, other) = (bench.tape().await?, bench.drive().await?);
+    write_records(&tape, &[pattern(1, 100)]).await?;
+    let reply = supported("LOCATE(10)", tape.command(&LOCATE_BEYOND, Data::None).await?)?;
+    if reply.sense.is_some() {
+        return skip("LOCATE(10) has no IMMED, or looks before it answers");
+    }
+    let seen = ended(&other).await?;
+    ensure(seen.is_none(), || format!("TEST UNIT READY of another nexus tells {seen:?}"))?;
+    match told_late(&tape).await? {
+        Some(sense) if sense.deferred => {
+            equal("sense key and code", (sense.key, sense.code), (SenseKey::BlankCheck, END_OF_DATA))
+        }
+        seen => fail(format!("there is no object 9, and who asked for it was told {seen:?}")),
+    }
+}
+
+/// A reset in the middle of an operation: nexuses are told of it, and the drive comes back and works.
+async fn erase_and_reset(bench: &Bench) -> Outcome {
+    let tape = bench.tape().await?;
+    let record = Bytes::from(vec![0x5A; 1 << 18]);
+    write_records(&tape, &vec![record; 64]).await?;
+    tape.rewind().await?;
+    begin(&tape, "ERASE(6)", &[0x19, 0x03, 0, 0, 0, 0]).await?;
+    tape.client().task_management(TaskManagement::LogicalUnitReset(tape.number())).await?;
+    // What the reset has to tell comes first where the drive tells it at all.
+    tape.command(&[0; 6], Data::None).await?;
+    ended_well(&tape).await?;
+    tape.rewind().await?;
+    write_records(&tape, &[pattern(3, 300)]).await?;
+    tape.rewind().await?;
+    expect_record(&tape, "a record written after the reset", &pattern(3, 300)).await
 }
 
 /// As [`ended`]. A command that was on its way when the operation ended may pass untold: then the one behind it is told.
