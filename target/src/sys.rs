@@ -53,9 +53,21 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 /// # Errors
 /// Whatever the call gives.
 pub fn set_receive_low_water_mark(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
-    let (value, len) = (&raw const bytes, size_of::<i32>() as libc::socklen_t);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+/// Whether a socket that is bound to all addresses of IPv6 leaves those of IPv4 alone: `IPV6_V6ONLY`, ipv6(7). Before it is bound.
+///
+/// # Errors
+/// Whatever the call gives.
+pub fn set_ipv6_only(socket: BorrowedFd<'_>, only: bool) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only.into())
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let (value, len) = (&raw const value, size_of::<i32>() as libc::socklen_t);
     // SAFETY: `value` points to an int of `len` bytes that lives through the call.
-    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value.cast(), len) };
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), len) };
     Ok(Errno::result(set).map(drop)?)
 }
 

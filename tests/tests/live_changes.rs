@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use offhost_tests::pattern;
 use offhost_tests::pdus::{self, Names};
 use offhost_tests::programs::{Target, program, run};
+use offhost_tests::skip;
 use protocol::control::spec::{AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, SeenLun, TargetSpec, Verb};
 use protocol::iscsi::chap::{Algorithm, Secret};
 use protocol::scsi::Status;
@@ -454,5 +455,24 @@ async fn a_kill_in_the_middle_of_saves_leaves_a_whole_file() {
         for name in ["offhost.toml", "offhost.toml.bak"] {
             target::config::read(&folder.path().join(name)).unwrap_or_else(|error| panic!("round {round}: {error}"));
         }
+    }
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv4_and_of_ipv6_are_two_portals_of_one_port() {
+    let Ok(probe) = std::net::TcpListener::bind("[::1]:0") else { skip!("no IPv6 here") };
+    let port = probe.local_addr().unwrap().port();
+    drop(probe);
+    let folder = tempfile::tempdir().unwrap();
+    let rest = FILE.split_once("[[target]]").unwrap().1;
+    // In either order.
+    for portals in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"]] {
+        let portals = portals.map(|address| format!("[[portal]]\nlisten = \"{address}:{port}\"\n")).concat();
+        std::fs::write(folder.path().join("offhost.toml"), format!("data = \"data\"\n{portals}[[target]]{rest}")).unwrap();
+        let (mut target, _control) = start(folder.path());
+        for address in ["127.0.0.1", "[::1]"] {
+            login(&format!("{address}:{port}"), A, 0).await.unwrap().logout().await.unwrap();
+        }
+        target.stop().unwrap();
     }
 }

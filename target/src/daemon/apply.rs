@@ -6,14 +6,16 @@
 //! when the new one cannot be had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::spec::{Change, Effect, LimitsSpec, LunSpec, PortalSpec, TargetSpec, Verb};
 use protocol::control::{ErrorKind, Failure};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::{error, info, warn};
 
 use super::devices::{Shared, open_lun, synchronize};
@@ -25,6 +27,7 @@ use crate::lun::Device;
 use crate::net::{Portal, Target};
 use crate::nexus::LunMap;
 use crate::remote::RemoteEnd;
+use crate::sys;
 
 /// How long the sessions of a target that is taken out are waited for.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -315,7 +318,8 @@ impl Daemon {
                 None => {
                     let failed =
                         |error| Failure { kind: ErrorKind::Invalid, error: format!("cannot listen on {}: {error}", spec.listen) };
-                    let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
+                    let beside_ipv4 = wanted.iter().any(|other| other.listen == SocketAddr::from(([0; 4], spec.listen.port())));
+                    let listener = listener(spec.listen, beside_ipv4).map_err(failed)?;
                     let address = listener.local_addr().map_err(failed)?;
                     effects.push(portal_effect(Verb::Added, address));
                     Bound::Now(listener, address)
@@ -354,6 +358,19 @@ impl Daemon {
     }
 }
 
+/// Listens. All addresses of IPv6 are those of IPv4 too, unless these have a portal of their own on that port.
+fn listener(address: SocketAddr, beside_ipv4: bool) -> io::Result<TcpListener> {
+    const BACKLOG: u32 = 1024;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        sys::set_ipv6_only(socket.as_fd(), beside_ipv4)?;
+    }
+    // A target that comes again need not wait for connections of its former life.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A portal's way to its connections.
 #[derive(Debug)]
 enum Bound {
@@ -387,7 +404,7 @@ impl Plan {
             }
         }
         let for_sessions = |limits: &LimitsSpec| (limits.sessions, limits.connections_per_session);
-        let for_server = |limits: &LimitsSpec| (limits.connections, limits.login_seconds);
+        let for_server = |limits: &LimitsSpec| (limits.connections, limits.login_seconds, limits.memory_mib);
         let new_limits = for_sessions(&old.limits) != for_sessions(&new.limits);
         if new_limits {
             plan.effects.push(effect(Verb::Changed, "limits"));
