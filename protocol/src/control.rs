@@ -227,6 +227,9 @@ pub struct Status {
     /// Connections that are open, logged in or not.
     #[serde(default)]
     pub connections: u64,
+    /// What all sessions hold of their initiators' data.
+    #[serde(default)]
+    pub memory: SessionMemory,
     /// LUNs by target and number.
     pub luns: Vec<LunStatus>,
     /// Sessions that live, and those that ended (kept by initiator name, summed).
@@ -237,6 +240,17 @@ pub struct Status {
     pub copies: CopyStatus,
     /// Mover processes.
     pub movers: Vec<MoverStatus>,
+}
+
+/// What sessions hold for commands, in bytes: data asked for, read, and on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionMemory {
+    /// Above this each session has one reading and one writing command carried out at a time.
+    pub limit: u64,
+    /// Now.
+    pub held: u64,
+    /// The most since the target started.
+    pub most: u64,
 }
 
 /// One target.
@@ -298,6 +312,20 @@ pub struct LibraryStatus {
     pub mail: u16,
     /// Cartridges, in the order of their element addresses.
     pub cartridges: Vec<CartridgeStatus>,
+    /// What its arm has done.
+    #[serde(default)]
+    pub moves: LibraryMoves,
+}
+
+/// What the arm of a library has done since the target started, by whoever asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LibraryMoves {
+    /// Cartridges moved; an exchange moves two.
+    pub done: u64,
+    /// Moves that the places or a drive in use did not allow.
+    pub refused: u64,
+    /// Moves that a drive, a cartridge or the record made fail.
+    pub failed: u64,
 }
 
 /// Where a cartridge of a library is.
@@ -328,6 +356,45 @@ pub struct TapeStatus {
     pub used: u64,
     /// Said aloud when the image was opened: a torn tail that was cut, an index that was rebuilt.
     pub notes: Vec<String>,
+    /// What the drive has done.
+    #[serde(default)]
+    pub totals: TapeTotals,
+}
+
+/// What a drive has done since the target started, by commands: what a copy moves is counted with the copies. LOG SELECT does not
+/// reset it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TapeTotals {
+    /// Cartridges loaded.
+    pub loads: u64,
+    /// Records written.
+    pub records_written: u64,
+    /// Records read.
+    pub records_read: u64,
+    /// Bytes of the records written, uncompressed.
+    pub bytes_written: u64,
+    /// Bytes of the records read, uncompressed.
+    pub bytes_read: u64,
+    /// Filemarks written.
+    pub filemarks_written: u64,
+    /// Writes that failed for good.
+    pub write_errors: u64,
+    /// Reads that failed for good.
+    pub read_errors: u64,
+}
+
+impl TapeTotals {
+    /// Nothing yet.
+    pub const NONE: Self = Self {
+        loads: 0,
+        records_written: 0,
+        records_read: 0,
+        bytes_written: 0,
+        bytes_read: 0,
+        filemarks_written: 0,
+        write_errors: 0,
+        read_errors: 0,
+    };
 }
 
 /// Counters of one I_T nexus.

@@ -61,8 +61,8 @@ const SERVE: &str = r#"
     echo 1 >"$group/enable"
 "#;
 
-/// Reservations last: what a case leaves where it fails would keep the others out.
+/// Reservations and sessions last: what a case leaves where it fails stands in the way of others.
 const JUDGE: &str = r#"
     /host/offhost-sim --timeout 20 conformance iscsi://10.0.2.15:3260/iqn.2026-01.test:lio/0 \
-        --suite xcopy,sbc,login,session,spc --destroy --json >/host/lio.json 2>/host/lio.log || [ $? = 1 ]
+        --suite xcopy,sbc,login,spc,session --destroy --json >/host/lio.json 2>/host/lio.log || [ $? = 1 ]
 "#;

@@ -87,6 +87,23 @@ async fn what_a_session_did_is_told_in_a_form_that_parses() {
     let refused = unit.command(&[0x28, 0, 0, 1, 0, 0, 0, 0, 1, 0], Data::In(512)).await.unwrap();
     assert!(refused.good("READ(10)").is_err());
 
+    let tape = client.lun(1);
+    let _attention = tape.command(&[0; 6], Data::None).await.unwrap();
+    for cdb in [&[0x0A, 0, 0, 4, 0, 0], &[0x0A, 0, 0, 2, 0, 0]] {
+        let bytes = Bytes::from(vec![1; usize::from(u16::from_be_bytes([cdb[3], cdb[4]]))]);
+        tape.command(cdb, Data::Out(bytes)).await.unwrap().good("WRITE(6)").unwrap();
+    }
+    // Three filemarks, back to the beginning, and the first record.
+    tape.command(&[0x10, 0, 0, 0, 3, 0], Data::None).await.unwrap().good("WRITE FILEMARKS(6)").unwrap();
+    tape.command(&[0x01, 0, 0, 0, 0, 0], Data::None).await.unwrap().good("REWIND").unwrap();
+    tape.command(&[0x08, 0, 0, 4, 0, 0], Data::In(1024)).await.unwrap().good("READ(6)").unwrap();
+    let changer = client.lun(2);
+    let _attention = changer.command(&[0; 6], Data::None).await.unwrap();
+    // From the first slot into the drive; then from the same slot, which is empty now.
+    let load = [0xA5, 0, 0, 0, 0x10, 0, 0x01, 0, 0, 0, 0, 0];
+    changer.command(&load, Data::None).await.unwrap().good("MOVE MEDIUM").unwrap();
+    assert!(changer.command(&load, Data::None).await.unwrap().good("MOVE MEDIUM").is_err());
+
     let told = parse(&scrape(UnixStream::connect(target.control()).unwrap()));
     let name = &target.name;
     let at = |key: &str| *told.get(key).unwrap_or_else(|| panic!("no {key} in {told:#?}"));
@@ -106,8 +123,18 @@ async fn what_a_session_did_is_told_in_a_form_that_parses() {
     assert_eq!(at(&format!("offhost_scsi_commands_in_flight{{{lun}}}")), 0.0);
     let (tape, changer) = (format!("target=\"{name}\",lun=\"1\""), format!("target=\"{name}\",lun=\"2\""));
     assert_eq!(at(&format!("offhost_tape_loaded{{{tape}}}")), 1.0);
+    assert_eq!(at(&format!("offhost_tape_loads_total{{{tape}}}")), 1.0);
+    assert_eq!(at(&format!("offhost_tape_records_total{{{tape},dir=\"out\"}}")), 2.0);
+    assert_eq!(at(&format!("offhost_tape_record_bytes_total{{{tape},dir=\"out\"}}")), 1_536.0);
+    assert_eq!(at(&format!("offhost_tape_records_total{{{tape},dir=\"in\"}}")), 1.0);
+    assert_eq!(at(&format!("offhost_tape_record_bytes_total{{{tape},dir=\"in\"}}")), 1_024.0);
+    assert_eq!(at(&format!("offhost_tape_filemarks_total{{{tape}}}")), 3.0);
+    assert_eq!(at(&format!("offhost_tape_errors_total{{{tape},op=\"write\"}}")), 0.0);
+    assert_eq!(at(&format!("offhost_library_moves_total{{{changer},result=\"done\"}}")), 1.0);
+    assert_eq!(at(&format!("offhost_library_moves_total{{{changer},result=\"refused\"}}")), 1.0);
+    assert_eq!(at(&format!("offhost_library_moves_total{{{changer},result=\"failed\"}}")), 0.0);
     assert_eq!(at(&format!("offhost_library_elements{{{changer},kind=\"slot\"}}")), 4.0);
-    assert_eq!(at(&format!("offhost_library_cartridges{{{changer},kind=\"slot\"}}")), 2.0);
+    assert_eq!(at(&format!("offhost_library_cartridges{{{changer},kind=\"slot\"}}")), 1.0);
     assert_eq!((at("offhost_movers{state=\"busy\"}"), at("offhost_snapshots{state=\"live\"}")), (0.0, 0.0));
     assert!(told.keys().any(|key| key.starts_with("offhost_build_info{version=")));
     assert!(told.keys().any(|key| key.starts_with("offhost_tape_position_blocks{")));

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use offhost_tests::control::status;
 use offhost_tests::pdus::{Names, command, login, pdu};
 use offhost_tests::programs::Target;
 use protocol::iscsi::bhs;
-use sim::client::{Client, Options};
+use protocol::scsi::LunAddress;
+use sim::client::{Client, Data, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -87,4 +89,50 @@ async fn sessions_that_read_nothing_do_not_grow() {
     let mut header = [0; bhs::LENGTH];
     stream.read_exact(&mut header).await.unwrap();
     assert_eq!(header[0], 0x25, "Data-In");
+}
+
+/// Sessions that together want 128 MiB of a target that may hold 8.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_want_more_than_there_is_are_served_one_command_at_a_time() {
+    const SESSIONS: u8 = 8;
+    const COMMANDS: u16 = 16;
+    const LENGTH: usize = 1 << 20;
+    const LIMIT: u64 = 8 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = "[[target]]\nname = \"iqn.2026-01.test:memory\"\n[[target.lun]]\ndisk = \"disk.img\"\nsize = \"128MiB\"\n";
+    let config = format!("data = \"data\"\n[limits]\nmemory_mib = 8\n[[portal]]\nlisten = \"127.0.0.1:0\"\n{disk}");
+    std::fs::write(folder.path().join("offhost.toml"), config).unwrap();
+    let target = Target::configured(folder.path(), "offhost.toml").unwrap();
+    let session = |number: u8| {
+        let (url, options) = (target.url(0), Options::named(&format!("iqn.2026-01.test:memory-{number}")));
+        async move {
+            let client = Client::connect(&url.parse().unwrap(), options).await.unwrap();
+            client.unit().command(&[0; 6], Data::None).await.unwrap();
+            let data = |command: u16| vec![number ^ (command as u8).wrapping_mul(31); LENGTH];
+            // WRITE(10) and READ(10) of 2,048 blocks, all at once.
+            let cdb = |opcode, command: u16| {
+                let [_, a, b, c] = (2048 * (u32::from(number) * u32::from(COMMANDS) + u32::from(command))).to_be_bytes();
+                [opcode, 0, 0, a, b, c, 0, 8, 0, 0]
+            };
+            for opcode in [0x2A, 0x28] {
+                let mut started = Vec::new();
+                for command in 0..COMMANDS {
+                    let moved = if opcode == 0x2A { Data::Out(data(command).into()) } else { Data::In(LENGTH as u32) };
+                    let lun = LunAddress::from_number(0);
+                    started.push(client.start(lun, &cdb(opcode, command), moved, Duration::from_secs(60)).await.unwrap());
+                }
+                for (command, started) in (0..).zip(started) {
+                    let got = started.reply().await.unwrap().good("a command of many").unwrap();
+                    assert!(opcode == 0x2A || got.data == data(command), "command {command} of session {number}");
+                }
+            }
+        }
+    };
+    let sessions: tokio::task::JoinSet<()> = (0..SESSIONS).map(session).collect();
+    sessions.join_all().await;
+    let memory = status(&target.control()).unwrap().memory;
+    println!("{memory:?}");
+    assert_eq!((memory.limit, memory.held), (LIMIT, 0));
+    // Beyond it each has one command that reads and one that writes.
+    assert!(memory.most > LIMIT / 2 && memory.most <= LIMIT + 2 * u64::from(SESSIONS) * LENGTH as u64, "{memory:?}");
 }

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use protocol::control::{LunStatus, Snapshot, Status};
+use protocol::control::{LunStatus, SessionMemory, Snapshot, Status};
 
 use super::list;
 use super::ui::human;
@@ -15,6 +15,8 @@ use super::ui::human;
 /// Those of the output.
 pub fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "offhost-target {}, {} open", status.version, counted(status.connections, "connection"))?;
+    let SessionMemory { limit, held, most } = status.memory;
+    writeln!(out, "sessions hold {} of {}, at most {} so far", human(held), human(limit), human(most))?;
     for portal in &status.portals {
         let told = portal.advertise.as_ref().map(|told| format!(", told as {told}")).unwrap_or_default();
         writeln!(out, "portal {}, group {}{told}", portal.listen, portal.tag)?;

@@ -512,6 +512,9 @@ pub struct LimitsSpec {
     /// Seconds that a login may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login_seconds: Option<u32>,
+    /// MiB that all sessions together hold for commands, before each goes on with one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
 }
 
 impl LimitsSpec {

@@ -91,6 +91,7 @@ impl Daemon {
             connections = daemon.server.most_connections(),
             connection_mib = net::most_held_by_connection() >> 20,
             session_mib = net::most_held_by_session() >> 20,
+            together_mib = daemon.server.memory().limit >> 20,
             "memory of connections and sessions is bounded, each by"
         );
         Ok(daemon)

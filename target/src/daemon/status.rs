@@ -40,6 +40,7 @@ impl Daemon {
                 .map(|(spec, bound)| PortalStatus { listen: bound, advertise: spec.advertise, tag: spec.tag })
                 .collect(),
             connections: self.server.connection_count(),
+            memory: self.server.memory(),
             luns: targets.iter().flat_map(luns).collect(),
             sessions: self.server.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),

@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use protocol::control::LibraryMoves;
 use protocol::scsi::Sense;
 use tracing::{error, info, warn};
 
@@ -46,6 +47,7 @@ pub struct Library {
     shown: Mutex<Arc<Inventory>>,
     /// By number, from 0. A drive that is served no longer leaves its element empty of a drive.
     drives: Mutex<BTreeMap<u16, Weak<Tape>>>,
+    moves: Mutex<LibraryMoves>,
     _lock: File,
 }
 
@@ -151,6 +153,7 @@ impl Library {
             shown: Mutex::new(Arc::new(inventory.clone())),
             inventory: Mutex::new(inventory),
             drives: Mutex::default(),
+            moves: Mutex::default(),
             _lock: lock,
         }))
     }
@@ -228,9 +231,7 @@ impl Library {
     /// # Errors
     /// [`MoveError`]; then nothing has moved.
     pub fn move_medium(&self, source: Place, destination: Place) -> Result<(), MoveError> {
-        let mut inventory = self.arm();
-        let legs = inventory.move_medium(source, destination)?;
-        self.carry_out(&mut inventory, &legs)
+        self.moved(|inventory| inventory.move_medium(source, destination))
     }
 
     /// What EXCHANGE MEDIUM does: both ways or none.
@@ -238,9 +239,7 @@ impl Library {
     /// # Errors
     /// [`MoveError`]; then nothing has moved.
     pub fn exchange_medium(&self, source: Place, first: Place, second: Place) -> Result<(), MoveError> {
-        let mut inventory = self.arm();
-        let legs = inventory.exchange_medium(source, first, second)?;
-        self.carry_out(&mut inventory, &legs)
+        self.moved(|inventory| inventory.exchange_medium(source, first, second))
     }
 
     /// Looks what cartridges lie in the folder: those that are gone leave their places, those that nobody has placed yet go to free
@@ -295,6 +294,28 @@ impl Library {
             Ok(()) => info!(cartridge = held.folder, drive = number + 1, "loaded"),
             Err(error) => error!(cartridge = held.folder, drive = number + 1, %error, "not loaded"),
         }
+    }
+
+    /// What the arm has done since the target started. Does not wait for it.
+    #[must_use]
+    pub fn moves(&self) -> LibraryMoves {
+        *self.moves.lock().expect("no holder panics")
+    }
+
+    /// Carries a move out and counts it.
+    fn moved<L: AsRef<[Leg]>>(&self, plan: impl FnOnce(&Inventory) -> Result<L, MoveRefused>) -> Result<(), MoveError> {
+        let mut inventory = self.arm();
+        let moved = plan(&inventory).map_err(MoveError::from).and_then(|legs| {
+            let legs = legs.as_ref();
+            self.carry_out(&mut inventory, legs).map(|()| legs.len())
+        });
+        let mut moves = self.moves.lock().expect("no holder panics");
+        match moved {
+            Ok(cartridges) => moves.done += cartridges as u64,
+            Err(MoveError::Refused(_) | MoveError::NoDrive(_) | MoveError::Held { .. }) => moves.refused += 1,
+            Err(MoveError::Drive { .. } | MoveError::Record(_)) => moves.failed += 1,
+        }
+        moved.map(drop)
     }
 
     /// Unloads, loads, records; on any failure back again.

@@ -13,7 +13,7 @@ pub mod usage;
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use protocol::control::{Status, TapeStatus};
+use protocol::control::{Status, TapeStatus, TapeTotals};
 use protocol::iscsi::ProtocolError;
 use protocol::iscsi::pdu::FrameError;
 
@@ -103,6 +103,13 @@ fn server(out: &mut Out, facts: &Facts<'_>) {
     out.sample("iscsi_target_connection_memory_max_bytes", &[], net::most_held_by_connection());
     out.family("iscsi_target_session_memory_max_bytes", "gauge", "What one session can, beside its connections.");
     out.sample("iscsi_target_session_memory_max_bytes", &[], net::most_held_by_session());
+    for (name, help, bytes) in [
+        ("iscsi_target_memory_held_bytes", "What all sessions hold for commands.", status.memory.held),
+        ("iscsi_target_memory_limit_bytes", "Above this each session has one command at a time.", status.memory.limit),
+    ] {
+        out.family(name, "gauge", help);
+        out.sample(name, &[], bytes);
+    }
     out.family("iscsi_target_logins_total", "counter", "Logins by their result.");
     for (result, count) in [("accepted", &facts.logins.accepted), ("refused", &facts.logins.refused)] {
         out.sample("iscsi_target_logins_total", &[("result", &result)], count.load(Ordering::Relaxed));
@@ -201,6 +208,48 @@ fn snapshots(out: &mut Out, status: &Status) {
     }
 }
 
+/// A counter of drives.
+struct Counted {
+    name: &'static str,
+    help: &'static str,
+    /// What tells its samples apart, where there are several.
+    label: Option<&'static str>,
+    samples: &'static [(&'static str, fn(&TapeTotals) -> u64)],
+}
+
+const TAPE_TOTALS: &[Counted] = &[
+    Counted {
+        name: "tape_loads_total",
+        help: "Cartridges that were loaded.",
+        label: None,
+        samples: &[("", |totals| totals.loads)],
+    },
+    Counted {
+        name: "tape_records_total",
+        help: "Records to initiators (in) and from them (out).",
+        label: Some("dir"),
+        samples: &[("in", |totals| totals.records_read), ("out", |totals| totals.records_written)],
+    },
+    Counted {
+        name: "tape_record_bytes_total",
+        help: "Bytes of these records, as initiators have them.",
+        label: Some("dir"),
+        samples: &[("in", |totals| totals.bytes_read), ("out", |totals| totals.bytes_written)],
+    },
+    Counted {
+        name: "tape_filemarks_total",
+        help: "Filemarks that were written.",
+        label: None,
+        samples: &[("", |totals| totals.filemarks_written)],
+    },
+    Counted {
+        name: "tape_errors_total",
+        help: "Reads and writes that failed for good.",
+        label: Some("op"),
+        samples: &[("read", |totals| totals.read_errors), ("write", |totals| totals.write_errors)],
+    },
+];
+
 fn tapes(out: &mut Out, status: &Status) {
     let tapes: Vec<_> = status.luns.iter().filter_map(|lun| Some((lun, lun.tape.as_ref()?))).collect();
     let mut family = |name: &str, help: &str, value: &dyn Fn(&TapeStatus) -> u64| {
@@ -212,6 +261,16 @@ fn tapes(out: &mut Out, status: &Status) {
     family("tape_loaded", "1 where a cartridge is in the drive.", &|tape| tape.loaded.into());
     family("tape_position_blocks", "Logical object number of the position.", &|tape| tape.object);
     family("tape_used_bytes", "Bytes on the cartridge.", &|tape| tape.used);
+    for counted in TAPE_TOTALS {
+        out.family(counted.name, "counter", counted.help);
+        for (lun, tape) in &tapes {
+            for (word, value) in counted.samples {
+                let place: [(&str, &dyn Display); 2] = [("target", &lun.target), ("lun", &lun.lun)];
+                let labels = place.into_iter().chain(counted.label.map(|label| (label, word as &dyn Display)));
+                out.sample(counted.name, &labels.collect::<Vec<_>>(), value(&tape.totals));
+            }
+        }
+    }
 }
 
 fn libraries(out: &mut Out, status: &Status) {
@@ -220,6 +279,13 @@ fn libraries(out: &mut Out, status: &Status) {
     for (lun, library) in &libraries {
         for (kind, count) in [("drive", library.drives), ("slot", library.slots), ("mail", library.mail)] {
             out.sample("library_elements", &[("target", &lun.target), ("lun", &lun.lun), ("kind", &kind)], count);
+        }
+    }
+    out.family("library_moves_total", "counter", "Cartridges moved, and moves that were not done, by their result.");
+    for (lun, library) in &libraries {
+        let moves = library.moves;
+        for (result, count) in [("done", moves.done), ("refused", moves.refused), ("failed", moves.failed)] {
+            out.sample("library_moves_total", &[("target", &lun.target), ("lun", &lun.lun), ("result", &result)], count);
         }
     }
     out.family("library_cartridges", "gauge", "Cartridges of a library by the kind of their place.");

@@ -110,7 +110,9 @@ impl Connection {
 
     fn has_room(&mut self, command: &Command) -> bool {
         let data_in = self.data_in_running + command.data_in_limit;
-        let runs = (data_in <= MAX_DATA_IN_RUNNING || self.data_in_running == 0) && self.session.backlog() < ENOUGH_BACKLOG;
+        let enough =
+            data_in > MAX_DATA_IN_RUNNING || (command.data_in_limit > 0 && self.share.is_short_of(command.data_in_limit));
+        let runs = (!enough || self.data_in_running == 0) && self.session.backlog() < ENOUGH_BACKLOG;
         if runs && self.session.kept() >= MAX_KEPT {
             // The initiator may wait for this command before it says what has arrived.
             self.session.request_acknowledgement();
@@ -173,6 +175,7 @@ impl Connection {
         let run = self.next_run;
         self.next_run += 1;
         self.data_in_running += data_in_limit;
+        self.share.set(self.holds());
         let running =
             Running { tag, unit: device, data_in_limit, abort: abort.clone(), extended_copy, aborted: false, _place: place };
         self.running.insert(run, running);

@@ -24,6 +24,7 @@ use super::commands::{Placed, Running, Then, Wait};
 use super::half_open::Place;
 use super::hops::Hops;
 use super::management::Message;
+use super::memory::Share;
 use super::target::SessionHandle;
 use super::wire::{End, Guest, Wire};
 
@@ -57,6 +58,10 @@ pub(super) struct Connection {
     /// When replies are looked for that a hop has not told, while commands run.
     collect_at: Option<Instant>,
     collect_pause: Duration,
+    /// Of the memory of all sessions.
+    pub(super) share: Share,
+    /// See [`TargetConfig::write_budget`]; what it is while there is memory enough.
+    write_budget: u64,
     /// When a session that was closed ends, whether or not its last words were taken.
     ends_at: Option<Instant>,
     pub(super) messages: mpsc::UnboundedReceiver<Message>,
@@ -84,6 +89,8 @@ impl Connection {
     pub fn new(server: Arc<Server>, stream: TcpStream, permit: OwnedSemaphorePermit, config: TargetConfig, place: Place) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         Self {
+            share: server.share(),
+            write_budget: config.write_budget,
             server,
             portal_group: config.portal_group_tag,
             turn: 0,
@@ -148,6 +155,7 @@ impl Connection {
             if self.resume() {
                 continue;
             }
+            self.share_memory();
             let done = last_call && self.running.is_empty() && self.dormant.is_empty() && self.wires.iter().all(Wire::is_drained);
             if done || self.joins.is_some() || self.is_deserted() {
                 return End::Closed;
@@ -166,7 +174,11 @@ impl Connection {
                 () = shutdown.cancelled(), if !last_call => Woken::Shutdown,
             };
             let end = match woken {
-                Woken::Ready(at, ready) => self.ready(at, ready),
+                Woken::Ready(at, ready) => {
+                    // Others may have taken what was left when this session went to sleep.
+                    self.share_memory();
+                    self.ready(at, ready)
+                }
                 Woken::Message(message) => {
                     self.collect_pause = COLLECT;
                     self.take_messages(message);
@@ -187,6 +199,19 @@ impl Connection {
                 return end;
             }
         }
+    }
+
+    /// Tells what the session holds, and lets it ask for as much more as its part of what is left: for one write at a time where
+    /// nothing is.
+    fn share_memory(&mut self) {
+        self.share.set(self.holds());
+        let budget = self.session.asked_for() + self.share.part_of_what_is_left();
+        self.session.set_write_budget(budget.min(self.write_budget));
+    }
+
+    /// Bytes that the session holds for commands.
+    pub(super) fn holds(&self) -> u64 {
+        self.data_in_running + self.session.asked_for() + (self.session.kept() + self.session.backlog()) as u64
     }
 
     /// Writes what there is, and parts with connections that have come to their end.

@@ -20,6 +20,7 @@ mod gate;
 mod half_open;
 mod hops;
 mod management;
+mod memory;
 mod portal;
 mod target;
 #[cfg(test)]
@@ -33,8 +34,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
-use protocol::control::SessionStatus;
 use protocol::control::spec::LimitsSpec;
+use protocol::control::{SessionMemory, SessionStatus};
 use protocol::iscsi::keys::Wishes;
 use protocol::iscsi::login::LoggedIn;
 use protocol::iscsi::{TargetConfig, TargetEntry};
@@ -54,6 +55,7 @@ use connection::Connection;
 use gate::PortalGate;
 use half_open::HalfOpen;
 use management::Message;
+use memory::{Memory, Share};
 use portal::OpenPortal;
 use target::SessionHandle;
 
@@ -61,6 +63,8 @@ use target::SessionHandle;
 const MAX_CONNECTIONS: u32 = 256;
 /// Time for a whole login.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes that all sessions together hold for commands before each goes on with one at a time.
+const MEMORY: u64 = 1 << 30;
 /// How long running commands are waited for when the server ends.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
@@ -75,6 +79,7 @@ const WISHES: Wishes = Wishes { max_connections: 4, error_recovery_level: 1, def
 pub struct Server {
     room: Arc<Semaphore>,
     logins: Logins,
+    memory: Arc<Memory>,
     half_open: Arc<HalfOpen>,
     max_connections: u32,
     login_timeout: Duration,
@@ -99,6 +104,7 @@ impl Server {
         Arc::new(Self {
             half_open: Arc::default(),
             logins: Logins::default(),
+            memory: Memory::new(limits.memory_mib.map_or(MEMORY, |mib| u64::from(mib) << 20)),
             room: Arc::new(Semaphore::new(max_connections as usize)),
             max_connections,
             login_timeout: limits.login_seconds.map_or(LOGIN_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
@@ -255,6 +261,16 @@ impl Server {
     /// The session that a connection wants to join, see [`Target::session`].
     fn session(&self, logged_in: &LoggedIn, portal_group: u16) -> Option<SessionHandle> {
         self.target(logged_in.target_name.as_ref()?)?.session(logged_in, portal_group)
+    }
+
+    /// What sessions hold together, and how much they may.
+    #[must_use]
+    pub fn memory(&self) -> SessionMemory {
+        self.memory.status()
+    }
+
+    fn share(&self) -> Share {
+        Share::of(Arc::clone(&self.memory))
     }
 
     /// Counters of every initiator that was ever logged in, by name.

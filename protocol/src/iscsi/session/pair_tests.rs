@@ -271,6 +271,25 @@ fn writes_wait_for_budget_and_all_are_served() {
 }
 
 #[test]
+fn a_budget_that_shrinks_lets_one_write_through_and_one_that_grows_all_that_wait() {
+    let mut pair = Pair::with(wishes(), TargetConfig { queue_depth: 32, ..Pair::config() }, Some(NAME));
+    pair.hold = true;
+    pair.target.set_write_budget(0);
+    let tags: Vec<u32> = (0..10).map(|_| pair.write(1_800_000)).collect();
+    pair.drive().unwrap();
+    assert_eq!((pair.held.len(), pair.target.asked_for() > 0), (1, true), "one is always asked for");
+    pair.target.set_write_budget(64 << 20);
+    pair.drive().unwrap();
+    assert_eq!(pair.held.len(), 10);
+    while let Some(command) = pair.held.pop() {
+        pair.execute(&command);
+    }
+    pair.drive().unwrap();
+    assert!(tags.iter().all(|tag| pair.completions[tag].status == 0));
+    assert_eq!(pair.target.asked_for(), 0);
+}
+
+#[test]
 fn a_write_over_the_limit_is_refused_and_its_data_let_pass() {
     let config = TargetConfig { max_write_length: 1_000_000, ..Pair::config() };
     let mut pair = Pair::with(wishes(), config, Some(NAME));

@@ -333,6 +333,20 @@ impl Session<Target> {
         self.links.all.iter().map(|link| link.transmit.len()).sum()
     }
 
+    /// Bytes of Data-Out that have been asked for, of commands that have not been answered.
+    #[must_use]
+    pub const fn asked_for(&self) -> u64 {
+        self.role.reserved
+    }
+
+    /// Changes [`TargetConfig::write_budget`] from now on. Writes that wait go on where it became larger.
+    pub fn set_write_budget(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.role.config.write_budget, bytes);
+        if bytes > before {
+            self.role.grant_waiting(&mut self.links);
+        }
+    }
+
     /// Bytes of Data-In kept until the initiator has acknowledged them.
     #[must_use]
     pub fn kept(&self) -> usize {

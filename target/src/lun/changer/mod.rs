@@ -65,7 +65,7 @@ impl Changer {
             place: place.to_string(),
             element: elements::address(place),
         });
-        LibraryStatus { drives, slots, mail, cartridges: cartridges.collect() }
+        LibraryStatus { drives, slots, mail, cartridges: cartridges.collect(), moves: self.library.moves() }
     }
 
     /// Begins a command; never blocks.

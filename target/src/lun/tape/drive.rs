@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use protocol::cartridge::index::Entry;
 use protocol::cartridge::{ObjectKind, TapePosition};
-use protocol::control::TapeStatus;
+use protocol::control::{TapeStatus, TapeTotals};
 use protocol::scsi::sense::StreamFlags;
 use protocol::scsi::ssc::SpaceCode;
 use protocol::scsi::{Sense, SenseKey};
@@ -43,8 +43,9 @@ pub struct Drive {
     pub copying: bool,
     /// The medium was synchronized because the early-warning point was passed; once for each pass.
     pub warned: bool,
-    /// Since the target started.
+    /// What the log pages tell.
     pub counters: Counters,
+    totals: TapeTotals,
     /// TapeAlert flags, a bit for each, flag 1 the lowest.
     pub alerts: u64,
 }
@@ -71,8 +72,6 @@ pub struct Counters {
     pub write_errors: u64,
     /// Reads that failed for good.
     pub read_errors: u64,
-    /// Loads of any cartridge.
-    pub loads: u64,
 }
 
 /// Bytes of records.
@@ -95,7 +94,7 @@ impl Traffic {
 
 impl Counters {
     /// Nothing.
-    pub const NONE: Self = Self { total: Traffic::NONE, of_load: Traffic::NONE, write_errors: 0, read_errors: 0, loads: 0 };
+    pub const NONE: Self = Self { total: Traffic::NONE, of_load: Traffic::NONE, write_errors: 0, read_errors: 0 };
 }
 
 /// TapeAlert flags. SSC-4, "TapeAlert log page".
@@ -128,6 +127,7 @@ impl Drive {
             copying: false,
             warned: false,
             counters: Counters::NONE,
+            totals: TapeTotals::NONE,
             alerts: 0,
         }
     }
@@ -177,6 +177,7 @@ impl Drive {
                 objects: end.object,
                 used: end.offset,
                 notes: cartridge.map(Cartridge::notes).unwrap_or_default(),
+                totals: self.totals,
             },
         }
     }
@@ -465,7 +466,7 @@ impl Drive {
         self.position = TapePosition::BEGINNING;
         self.overwrite_allowed = false;
         self.warned = false;
-        self.counters.loads += 1;
+        self.totals.loads += 1;
         self.counters.of_load = Traffic::NONE;
         Ok(())
     }
@@ -577,6 +578,7 @@ impl Drive {
     pub fn read_sense(&mut self, error: &ReadError) -> Sense {
         error!(cartridge = self.label(), object = self.position.object, %error, "read failed");
         self.counters.read_errors += 1;
+        self.totals.read_errors += 1;
         self.count(|memory| memory.read_errors += 1);
         self.alert(Alert::ReadFailure);
         self.alert(Alert::HardError);
@@ -595,6 +597,7 @@ impl Drive {
         }
         error!(cartridge = self.label(), object = self.position.object, %error, "write failed");
         self.counters.write_errors += 1;
+        self.totals.write_errors += 1;
         self.count(|memory| memory.write_errors += 1);
         self.alert(Alert::WriteFailure);
         match error {
@@ -606,16 +609,25 @@ impl Drive {
         }
     }
 
-    /// Records were read: bytes of the data, and as they lie on the medium.
+    /// A record was read: bytes of its data, and as it lies on the medium.
     pub fn count_read(&mut self, bytes: u64, stored: u64) {
+        self.totals.records_read += 1;
+        self.totals.bytes_read += bytes;
         self.counters.total.read += bytes;
         self.counters.total.stored_read += stored;
         self.counters.of_load.read += bytes;
         self.count(|memory| memory.read += bytes);
     }
 
-    /// Records were written: bytes of the data, and as they lie on the medium.
-    pub fn count_written(&mut self, bytes: u64, stored: u64) {
+    /// Filemarks were written.
+    pub const fn count_filemarks(&mut self, count: u64) {
+        self.totals.filemarks_written += count;
+    }
+
+    /// Records were written: how many, bytes of their data, and as they lie on the medium.
+    pub fn count_written(&mut self, records: u64, bytes: u64, stored: u64) {
+        self.totals.records_written += records;
+        self.totals.bytes_written += bytes;
         self.counters.total.written += bytes;
         self.counters.total.stored_written += stored;
         self.counters.of_load.written += bytes;

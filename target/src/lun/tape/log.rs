@@ -66,7 +66,7 @@ pub fn log_select(tape: &Tape, task: &Task) -> Reply {
     }
     if cdb.reset() {
         tape.with_drive(|drive| {
-            drive.counters = Counters { loads: drive.counters.loads, ..Counters::NONE };
+            drive.counters = Counters::NONE;
             drive.alerts = 0;
         });
         tape.common.attentions.establish_for_all(&Sense::LOG_PARAMETERS_CHANGED, Some(task.nexus.id));

@@ -197,7 +197,7 @@ impl Writer {
                 None => (data, stored.map(|record| record.stored.length()).sum()),
                 Some(_) => stored.fold((0, 0), |sum, record| (sum.0 + record.length, sum.1 + record.stored.length())),
             };
-            drive.count_written(data, stored);
+            drive.count_written(written.objects, data, stored);
             all.objects += written.objects;
             all.early_warning = written.early_warning;
             all.failed = written.error.map(|error| drive.write_sense(&error)).or(failed);
@@ -336,6 +336,7 @@ fn write_filemarks(drive: &mut Drive, settings: &Settings, count: u32, immediate
     let appended = drive.medium_for_append(settings.append_only).map(|medium| medium.append_filemarks(count));
     let outcome = appended.map(|written| {
         drive.set_position(written.position);
+        drive.count_filemarks(written.objects);
         let failed = written.error.map(|error| drive.write_sense(&error));
         Wrote { objects: written.objects, early_warning: written.early_warning, failed }
     });
