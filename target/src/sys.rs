@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use bytes::BufMut;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -45,6 +46,20 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         Err(Errno::EWOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Reads what a socket has, up to the room in `into`, and never waits.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing; else whatever `recv` gives.
+pub fn receive(socket: BorrowedFd<'_>, into: &mut impl BufMut) -> io::Result<usize> {
+    let room = into.chunk_mut();
+    // SAFETY: `room` is valid for its length and borrowed mutably for the whole call.
+    let read = unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    let read = Errno::result(read)?.unsigned_abs();
+    // SAFETY: the call has filled so many bytes of the chunk.
+    unsafe { into.advance_mut(read) };
+    Ok(read)
 }
 
 /// Sets how many bytes a socket waits for before it says that there is something to read: `SO_RCVLOWAT`, socket(7). The end of the
@@ -118,6 +133,79 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         // SAFETY: made by `mmap` with this length; no reference outlives `self`.
         let unmapped = unsafe { munmap(self.first.cast(), self.words.get() * 8) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}
+
+/// A file mapped as a whole, to be read by system calls only.
+///
+/// Others write the file meanwhile, or cut it; a system call that reads what is gone fails with EFAULT, where a load would end the
+/// process by SIGBUS.
+#[derive(Debug)]
+pub struct FileMapping {
+    first: NonNull<u8>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: the memory belongs to the mapping, not to a thread, and is never written through it.
+unsafe impl Send for FileMapping {}
+// SAFETY: as above.
+unsafe impl Sync for FileMapping {}
+
+impl FileMapping {
+    /// Bytes of a page.
+    pub const PAGE: usize = 4096;
+
+    /// Maps the first `len` bytes. Takes addresses, no memory.
+    ///
+    /// # Errors
+    /// Whatever `mmap` gives, as for a file that cannot be mapped or for want of addresses.
+    pub fn new(file: &File, len: NonZeroUsize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let first = unsafe { mmap(None, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0)? };
+        Ok(Self { first: first.cast(), len })
+    }
+
+    /// True when the page cache holds all pages of the range: `mincore`. False for a range that is not inside.
+    #[must_use]
+    pub fn is_resident(&self, at: usize, len: usize) -> bool {
+        const PAGES: usize = 512;
+        let start = at - at % Self::PAGE;
+        let Some(end) = at.checked_add(len).filter(|end| *end <= self.len.get()) else { return false };
+        (start..end).step_by(PAGES * Self::PAGE).all(|at| {
+            let mut pages = [0; PAGES];
+            let len = (end - at).min(PAGES * Self::PAGE);
+            // SAFETY: the range lies in the mapping; `pages` has a byte for each of its pages.
+            let looked = unsafe { libc::mincore(self.first.as_ptr().add(at).cast(), len, pages.as_mut_ptr()) };
+            looked == 0 && pages[..len.div_ceil(Self::PAGE)].iter().all(|page| page & 1 == 1)
+        })
+    }
+
+    /// Where in the file a piece of memory lies, if it does.
+    #[must_use]
+    pub fn offset_of(&self, piece: &[u8]) -> Option<usize> {
+        let offset = piece.as_ptr().addr().checked_sub(self.first.addr().get())?;
+        offset.checked_add(piece.len()).filter(|end| *end <= self.len.get()).map(|_| offset)
+    }
+
+    /// The bytes where they lie, to be named to a system call that copies them. Empty for a range that is not inside.
+    ///
+    /// What they are may change at any time, so nothing in this process may look at them: not to compare, to sum or to copy them.
+    #[must_use]
+    pub fn unread(&self, at: usize, len: usize) -> &[u8] {
+        if at.checked_add(len).is_none_or(|end| end > self.len.get()) {
+            return &[];
+        }
+        // SAFETY: inside the mapping, which lives as long as `self`. That others change the bytes does no harm as long as they are
+        // not looked at, which is the rule above.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr().add(at), len) }
+    }
+}
+
+impl Drop for FileMapping {
+    fn drop(&mut self) {
+        // SAFETY: made by `mmap` with this length; no reference outlives `self`.
+        let unmapped = unsafe { munmap(self.first.cast(), self.len.get()) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }

@@ -10,6 +10,7 @@ use protocol::scsi::{Cdb, LunAddress, Sense, SenseFormat, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::nexus::Nexus;
+use crate::store::in_place::Mapping;
 
 /// A command whose Data-Out is complete.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Task {
     pub data_out: Vec<Bytes>,
     /// Bytes of Data-In that the initiator has room for (expected data transfer length of a read).
     pub data_in_limit: u64,
+    /// Data-In may be given where it lies in a [`Mapping`]: it is looked at by nobody, sent once, and cut into whole pages.
+    pub in_place: bool,
     /// Fires when the task is aborted: by task management, logout, reset or nexus loss (which leaves EXTENDED COPY alone).
     pub abort: CancellationToken,
 }
@@ -73,6 +76,8 @@ pub struct Response {
     pub sense_format: SenseFormat,
     /// Data-In in order. May be longer than the initiator has room for: the session cuts it and reports the overflow.
     pub data_in: Vec<Bytes>,
+    /// Data-In is part of this: what it is shows when it is sent, and the task does not end before.
+    pub in_place: Option<Arc<Mapping>>,
     /// Bytes the command itself would move by its CDB, where that is not the length of `data_in`:
     /// against the expected data transfer length it gives the residual. RFC 7143 (11.4.5).
     pub transfer_length: Option<u64>,
@@ -82,7 +87,14 @@ impl Response {
     /// GOOD without data.
     #[must_use]
     pub const fn good() -> Self {
-        Self { status: Status::Good, sense: None, sense_format: SenseFormat::Fixed, data_in: Vec::new(), transfer_length: None }
+        Self {
+            status: Status::Good,
+            sense: None,
+            sense_format: SenseFormat::Fixed,
+            data_in: Vec::new(),
+            in_place: None,
+            transfer_length: None,
+        }
     }
 
     /// GOOD with one piece of Data-In.

@@ -114,13 +114,13 @@ impl Target {
         self.child.id() as i32
     }
 
-    /// Resident memory, in KiB.
+    /// Memory of its own, in KiB: not the pages of files that it has mapped, which the page cache holds anyway.
     ///
     /// # Errors
     /// When it is gone.
     pub fn memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("a process has memory")?;
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).context("a process has memory")?;
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).with_context(|| line.to_owned())
     }
 

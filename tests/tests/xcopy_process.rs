@@ -115,6 +115,7 @@ impl World {
             cdb: Cdb::new(cdb).unwrap(),
             data_out: vec![data.into()],
             data_in_limit: u64::MAX,
+            in_place: false,
             abort: CancellationToken::new(),
         }
     }

@@ -237,6 +237,23 @@ impl Transmit {
         self.len += bytes.len();
     }
 
+    /// Puts another piece of the same length in the place of each one for which `other` has one.
+    ///
+    /// # Errors
+    /// Those of `other`.
+    ///
+    /// # Panics
+    /// When a piece has another length.
+    pub fn replace<E>(&mut self, mut other: impl FnMut(&Bytes) -> Option<Result<Bytes, E>>) -> Result<(), E> {
+        for chunk in &mut self.chunks {
+            if let Some(new) = other(chunk).transpose()? {
+                assert_eq!(new.len(), chunk.len(), "the headers before it are written");
+                *chunk = new;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes queued.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -167,6 +167,7 @@ pub(crate) fn task(nexus: &Arc<Nexus>, cdb: &str, data_out: impl Into<Bytes>) ->
         cdb: Cdb::new(&hex(cdb)).expect("a CDB is short"),
         data_out: if data_out.is_empty() { Vec::new() } else { vec![data_out] },
         data_in_limit: u64::MAX,
+        in_place: false,
         abort: CancellationToken::new(),
     }
 }

@@ -24,6 +24,7 @@ use super::wire::Guest;
 use crate::lun::common::Place;
 use crate::lun::disk::TRANSFER_MAX;
 use crate::lun::{Device, absent};
+use crate::sys::FileMapping;
 use crate::task::{Attribute, Execution, Response, Task};
 
 /// Bytes waiting to be sent above which no further command is started: what is read far ahead of the socket is no longer in the
@@ -58,6 +59,18 @@ pub(super) struct Placed {
     command: Command,
     device: Option<Device>,
     place: Option<Place>,
+}
+
+/// Data-In that keeps its command in the task set.
+struct Held {
+    data: Bytes,
+    _place: Arc<Option<Place>>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 /// Somebody who waits for aborted commands to end.
@@ -158,13 +171,22 @@ impl Connection {
             cdb: command.cdb,
             data_out: command.data_out,
             data_in_limit,
+            in_place: self.session.only_sends(FileMapping::PAGE as u32),
             abort: abort.clone(),
         };
         let execution = match &device {
             Some(device) => device.start(task),
             None => Execution::Done(absent(&task)),
         };
-        if let Execution::Done(response) = execution {
+        if let Execution::Done(mut response) = execution {
+            if let Some(mapping) = &response.in_place {
+                self.wires.iter_mut().for_each(|wire| wire.sends_from(mapping));
+                // It has not ended before all of it has left.
+                let place = Arc::new(place);
+                for data in &mut response.data_in {
+                    *data = Bytes::from_owner(Held { data: std::mem::take(data), _place: Arc::clone(&place) });
+                }
+            }
             self.answer(tag, data_in_limit, response);
             if self.session.backlog() >= WORTH_SENDING {
                 // An error is met again by the next write.

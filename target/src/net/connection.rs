@@ -7,10 +7,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFlags, PollTimeout, poll};
 use protocol::iscsi::login::{LoggedIn, LoginStatus};
 use protocol::iscsi::{ConnectionId, Session, Target as TargetRole, TargetConfig, TargetEvent};
 use tokio::net::TcpStream;
@@ -26,6 +29,7 @@ use super::hops::Hops;
 use super::management::Message;
 use super::memory::Share;
 use super::target::SessionHandle;
+use super::turns::OwnTurns;
 use super::wire::{End, Guest, Wire};
 
 /// What a session calls the connection it begins with.
@@ -34,6 +38,11 @@ const FIRST: ConnectionId = ConnectionId(0);
 const SHUTDOWN: Duration = Duration::from_secs(2);
 /// How long the last words may take when a connection ends.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long more of a stream is looked for by hand: each arrival would wake another thread of the runtime.
+const STREAM: Duration = Duration::from_micros(20);
+/// How long a session looks by hand before others have their turn.
+const TURN: Duration = Duration::from_micros(300);
 
 /// How soon a reply leaves though a job that takes long runs behind it, and how seldom that is looked for in the end.
 const COLLECT: Duration = Duration::from_millis(2);
@@ -47,6 +56,7 @@ pub(super) struct Connection {
     turn: usize,
     /// There was more to read than a turn is long.
     yields: bool,
+    own_turns: OwnTurns,
     /// Until something is proved.
     place: Option<Place>,
     pub(super) wires: Vec<Wire>,
@@ -88,6 +98,7 @@ enum Woken {
 impl Connection {
     pub fn new(server: Arc<Server>, stream: TcpStream, permit: OwnedSemaphorePermit, config: TargetConfig, place: Place) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
+        let own_turns = server.turns.enter();
         Self {
             share: server.share(),
             write_budget: config.write_budget,
@@ -95,6 +106,7 @@ impl Connection {
             portal_group: config.portal_group_tag,
             turn: 0,
             yields: false,
+            own_turns,
             place: Some(place),
             wires: vec![Wire::new(FIRST, stream, permit)],
             session: Session::accept(FIRST, config, std::time::Instant::now()),
@@ -143,12 +155,15 @@ impl Connection {
 
     async fn serve(&mut self, shutdown: &CancellationToken) -> End {
         let mut last_call = false;
-        let mut awake_until: Option<Instant> = None;
+        let mut woken_at: Option<Instant> = None;
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut armed: Option<Instant> = None;
         loop {
             if let Some(end) = self.write(!last_call) {
                 return end;
             }
-            if std::mem::take(&mut self.yields) {
+            let streams = self.yields || !self.wires.iter().all(Wire::is_drained);
+            if std::mem::take(&mut self.yields) && self.server.turns.is_over(&mut self.own_turns) {
                 // Who sends faster than it is served has had its turn: the runtime would let it go on for long.
                 tokio::task::yield_now().await;
             }
@@ -164,14 +179,34 @@ impl Connection {
             if self.collect_at.is_none() && !self.running.is_empty() {
                 self.collect_at = Some(Instant::now() + self.collect_pause);
             }
-            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).min();
+            let stale = self.wires.iter().filter_map(Wire::stale_at).map(Instant::from_std);
+            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).chain(stale).min();
             self.turn = self.turn.wrapping_add(1);
-            let woken = tokio::select! {
-                (at, ready) = ready(&self.wires, self.turn) => Woken::Ready(at, ready),
-                Some(message) = self.messages.recv() => Woken::Message(message),
-                () = sleep_until(deadline), if deadline.is_some() => Woken::Deadline,
-                () = tokio::task::yield_now(), if awake_until.is_some_and(|until| Instant::now() < until) => continue,
-                () = shutdown.cancelled(), if !last_call => Woken::Shutdown,
+            if let Some(deadline) = deadline
+                && armed.is_none_or(|armed| deadline < armed)
+            {
+                // One that is moved into the future is left where it is: to set it costs the runtime a wake-up.
+                alarm.as_mut().reset(deadline);
+                armed = Some(deadline);
+            }
+            let awake_until = woken_at.take().zip(self.looks_for(streams)).map(|(at, time)| at + time);
+            let seen = match awake_until {
+                Some(until) => self.look(deadline.map_or(until, |deadline| deadline.min(until)), shutdown).await,
+                None => Ok(None),
+            };
+            let seen = match seen {
+                Ok(None) => self.wires.iter_mut().try_for_each(|wire| wire.socket().watch()).map(|()| None),
+                seen => seen,
+            };
+            let woken = match seen {
+                Ok(Some(woken)) => woken,
+                Err(error) => return End::Io(error),
+                Ok(None) => tokio::select! {
+                    (at, ready) = ready(&self.wires, self.turn) => Woken::Ready(at, ready),
+                    Some(message) = self.messages.recv() => Woken::Message(message),
+                    () = &mut alarm, if armed.is_some() => Woken::Deadline,
+                    () = shutdown.cancelled(), if !last_call => Woken::Shutdown,
+                },
             };
             let end = match woken {
                 Woken::Ready(at, ready) => {
@@ -184,7 +219,10 @@ impl Connection {
                     self.take_messages(message);
                     None
                 }
-                Woken::Deadline => self.time_out(),
+                Woken::Deadline => {
+                    armed = None;
+                    self.time_out()
+                }
                 Woken::Shutdown => {
                     last_call = true;
                     self.session.request_logout(SHUTDOWN.as_secs() as u16);
@@ -192,7 +230,7 @@ impl Connection {
                     None
                 }
             };
-            awake_until = self.server.busy_poll_time().map(|time| Instant::now() + time);
+            woken_at = Some(Instant::now());
             // What was decoded before an error is still carried out: the peer cannot know what came of it.
             self.take_events().await;
             if let Some(end) = end {
@@ -212,6 +250,43 @@ impl Connection {
     /// Bytes that the session holds for commands.
     pub(super) fn holds(&self) -> u64 {
         self.data_in_running + self.session.asked_for() + (self.session.kept() + self.session.backlog()) as u64
+    }
+
+    /// How long to look by hand for something to do, before the runtime does.
+    fn looks_for(&self, streams: bool) -> Option<Duration> {
+        self.server.busy_poll_time().or(streams.then_some(STREAM))
+    }
+
+    /// Looks by hand for something to do, until then.
+    async fn look(&mut self, until: Instant, shutdown: &CancellationToken) -> io::Result<Option<Woken>> {
+        self.wires.iter_mut().try_for_each(|wire| wire.socket().take_in_hand())?;
+        let mut turn_ends = Instant::now() + TURN;
+        loop {
+            let (places, mut fds): (Vec<_>, Vec<_>) =
+                self.wires.iter().enumerate().filter_map(|(at, wire)| Some((at, wire.poll_fd()?))).unzip();
+            match poll(&mut fds, PollTimeout::ZERO) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let ready = (0..fds.len()).map(|offset| (self.turn + offset) % fds.len()).find(|at| fds[*at].any() == Some(true));
+            if let Some(at) = ready {
+                let writes_only = fds[at].revents() == Some(PollFlags::POLLOUT);
+                return Ok(Some(Woken::Ready(places[at], Ok(!writes_only))));
+            }
+            if let Ok(message) = self.messages.try_recv() {
+                return Ok(Some(Woken::Message(message)));
+            }
+            let now = Instant::now();
+            if now >= until || shutdown.is_cancelled() {
+                return Ok(None);
+            }
+            if now >= turn_ends {
+                turn_ends = now + TURN;
+                if self.server.turns.is_over(&mut self.own_turns) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
     }
 
     /// Writes what there is, and parts with connections that have come to their end.
@@ -239,6 +314,9 @@ impl Connection {
             Ok(true) => match wire.read(&mut self.session) {
                 Ok(dry) => {
                     self.yields |= !dry;
+                    if dry {
+                        self.server.turns.note(&self.own_turns);
+                    }
                     return None;
                 }
                 Err(end) => end,
@@ -261,6 +339,14 @@ impl Connection {
         }
         let mut at = 0;
         while let Some(wire) = self.wires.get_mut(at) {
+            if wire.stale_at().is_some_and(|at| at <= now.into_std())
+                && let Err(error) = wire.copy_stale(&mut self.session)
+            {
+                if let Some(end) = self.part_with(at, End::Io(error)) {
+                    return Some(end);
+                }
+                continue;
+            }
             if !self.session.poll_timeout(wire.id).is_some_and(|due| due <= now.into_std()) {
                 at += 1;
                 continue;
@@ -408,12 +494,4 @@ async fn ready(wires: &[Wire], turn: usize) -> (usize, io::Result<bool>) {
         Poll::Pending
     })
     .await
-}
-
-/// Never, without a deadline.
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

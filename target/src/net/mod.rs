@@ -22,9 +22,11 @@ mod hops;
 mod management;
 mod memory;
 mod portal;
+mod socket;
 mod target;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -58,6 +60,7 @@ use management::Message;
 use memory::{Memory, Share};
 use portal::OpenPortal;
 use target::SessionHandle;
+use turns::Turns;
 
 /// Connections served at a time, logged in or not; more are closed at once.
 const MAX_CONNECTIONS: u32 = 256;
@@ -86,6 +89,8 @@ pub struct Server {
     discovery: RwLock<Arc<Discovery>>,
     shutdown: CancellationToken,
     next_tsih: AtomicU16,
+    /// Of the sessions' tasks.
+    turns: Turns,
     /// How long a connection that has had something to do looks for more instead of sleeping, in microseconds.
     busy_poll_us: AtomicU64,
     /// By name in lower case: RFC 7143 (4.2.7.1) compares names so.
@@ -111,6 +116,7 @@ impl Server {
             discovery: RwLock::default(),
             shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
+            turns: Turns::default(),
             busy_poll_us: AtomicU64::new(0),
             targets: RwLock::default(),
             portals: Mutex::default(),

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod commands;
+mod in_place;
 mod joining;
 mod management;
 mod sessions;

@@ -4,16 +4,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
+use libc::EFAULT;
+use nix::poll::{PollFd, PollFlags};
 use protocol::iscsi::login::LoginStatus;
+use protocol::iscsi::pdu::Transmit;
 use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::socket::Socket;
+use crate::store::in_place::Mapping;
 use crate::sys;
 
 /// Bytes of a read: enough for many commands.
@@ -21,7 +26,7 @@ const READ_ROOM: usize = 128 * 1024;
 /// Size of a buffer while long PDUs come, in bytes: several go into one.
 const LONG_READ_ROOM: usize = 1024 * 1024;
 /// Former input buffers kept to be used again.
-const USED_BUFFERS: usize = 8;
+const USED_BUFFERS: usize = 32;
 /// Reads of one wake-up, before others have their turn.
 const READS_PER_WAKE_UP: usize = 4;
 /// Time of one: a flood of small PDUs is not taken in as long as one of data.
@@ -34,6 +39,8 @@ pub(super) const MOST_HELD: u64 = ((1 + USED_BUFFERS) * LONG_READ_ROOM + MAX_BAC
 const SHORT: usize = 64 * 1024;
 /// Most bytes that are waited for at once: no more than a slow peer sends well within the time after which it is taken for dead.
 const WAITED_FOR: usize = 256 * 1024;
+/// How long blocks wait where they lie for a slow peer to take them: then they are copied, and their commands have ended.
+const STALE: Duration = Duration::from_millis(100);
 /// Parts of one vectored write.
 const WRITE_PARTS: usize = 64;
 
@@ -53,7 +60,7 @@ pub(super) enum End {
 pub(super) struct Wire {
     /// As the session calls it.
     pub id: ConnectionId,
-    stream: TcpStream,
+    socket: Socket,
     input: BytesMut,
     /// Former input buffers, the last one at the end; commands may still refer to them.
     used: VecDeque<BytesMut>,
@@ -63,6 +70,9 @@ pub(super) struct Wire {
     waits_for: usize,
     /// Bytes wait for the socket.
     backlog: usize,
+    /// Where some of them lie, and until when they may.
+    in_place: Vec<Arc<Mapping>>,
+    stale_at: Option<Instant>,
     /// Its place among all connections of the server.
     _permit: OwnedSemaphorePermit,
 }
@@ -71,12 +81,14 @@ impl Wire {
     pub fn new(id: ConnectionId, stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
         Self {
             id,
-            stream,
+            socket: Socket::new(stream),
             input: BytesMut::new(),
             used: VecDeque::new(),
             reading: true,
             waits_for: 1,
             backlog: 0,
+            in_place: Vec::new(),
+            stale_at: None,
             _permit: permit,
         }
     }
@@ -106,30 +118,62 @@ impl Wire {
         while !transmit.is_empty() {
             let mut parts = [io::IoSlice::new(&[]); WRITE_PARTS];
             let count = transmit.chunks_vectored(&mut parts);
-            match self.stream.try_write_vectored(&parts[..count]) {
+            match self.socket.write(&parts[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => transmit.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Blocks are no longer where they were: the file was cut, or its device failed.
+                Err(error) if error.raw_os_error() == Some(EFAULT) && !self.in_place.is_empty() => {
+                    copy_out(&mut self.in_place, transmit)?;
+                }
                 Err(error) => return Err(error),
             }
         }
         self.backlog = transmit.len();
+        if self.backlog == 0 {
+            self.in_place.clear();
+        }
+        self.stale_at = (!self.in_place.is_empty()).then(|| self.stale_at.unwrap_or_else(|| Instant::now() + STALE));
         Ok(())
+    }
+
+    /// Some of what is sent from now on lies there.
+    pub fn sends_from(&mut self, mapping: &Arc<Mapping>) {
+        if !self.in_place.contains(mapping) {
+            self.in_place.push(Arc::clone(mapping));
+        }
+    }
+
+    /// When [`Wire::copy_stale`] is to be called.
+    pub fn stale_at(&self) -> Option<Instant> {
+        self.stale_at
+    }
+
+    /// Copies what still waits where it lies.
+    ///
+    /// # Errors
+    /// It can no longer be read: the connection is of no use any more, since its header has said that it comes.
+    pub fn copy_stale(&mut self, session: &mut Session<TargetRole>) -> io::Result<()> {
+        self.stale_at = None;
+        let Ok(transmit) = session.transmit(self.id) else { return Ok(()) };
+        copy_out(&mut self.in_place, transmit)
     }
 
     /// Ready when there is something to do: `Ok(true)` when bytes can be read.
     pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.reading
-            && let Poll::Ready(ready) = self.stream.poll_read_ready(context)
-        {
-            return Poll::Ready(ready.map(|()| true));
-        }
-        if self.backlog > 0
-            && let Poll::Ready(ready) = self.stream.poll_write_ready(context)
-        {
-            return Poll::Ready(ready.map(|()| false));
-        }
-        Poll::Pending
+        self.socket.poll_ready(context, self.reading, self.backlog > 0)
+    }
+
+    /// The socket, for [`Wire::poll_ready`] or to be looked at by hand.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// What to look for by hand; `None` when there is nothing to wait for.
+    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+        let wanted = [(self.reading, PollFlags::POLLIN), (self.backlog > 0, PollFlags::POLLOUT)];
+        let flags: PollFlags = wanted.into_iter().filter_map(|(wants, flag)| wants.then_some(flag)).collect();
+        Some(PollFd::new(self.socket.fd().filter(|_| !flags.is_empty())?, flags))
     }
 
     /// Reads what there is, within bounds, and hands it to the session. False when there may be more.
@@ -148,7 +192,7 @@ impl Wire {
             let most = missing.max(READ_ROOM);
             let room = self.input.capacity() - self.input.len();
             let dry;
-            match self.stream.try_read_buf(&mut (&mut self.input).limit(most)) {
+            match self.socket.read(&mut (&mut self.input).limit(most)) {
                 Ok(0) => return Err(End::Closed),
                 Ok(read) => dry = read < most.min(room),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
@@ -169,7 +213,10 @@ impl Wire {
     /// segment does.
     fn wait_for(&mut self, missing: usize) {
         let bytes = if missing > SHORT { missing.min(WAITED_FOR) } else { 1 };
-        if bytes != self.waits_for && sys::set_receive_low_water_mark(self.stream.as_fd(), bytes as i32).is_ok() {
+        if bytes != self.waits_for
+            && let Some(socket) = self.socket.fd()
+            && sys::set_receive_low_water_mark(socket, bytes as i32).is_ok()
+        {
             self.waits_for = bytes;
         }
     }
@@ -206,6 +253,13 @@ impl Wire {
             self.input = BytesMut::new();
         }
     }
+}
+
+/// Has copies sent of what lies in the mappings, and lets go of them.
+fn copy_out(mappings: &mut Vec<Arc<Mapping>>, transmit: &mut Transmit) -> io::Result<()> {
+    transmit.replace(|piece| mappings.iter().find_map(|mapping| mapping.copy_of(piece)))?;
+    mappings.clear();
+    Ok(())
 }
 
 /// A connection whose login names a session that another task serves.

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod contract;
 pub mod faulty;
+pub mod in_place;
 pub mod memory;
 pub mod null;
 pub mod raw;
@@ -13,10 +14,13 @@ pub mod raw;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::mover::ends::End;
 use protocol::units::ByteRange;
+
+use in_place::Mapping;
 
 /// A run of bytes of a store, allocated or reading as zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,12 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     fn read_now(&self, at: u64, into: &mut [u8]) -> io::Result<bool> {
         let _ = (at, into);
         Ok(false)
+    }
+
+    /// Where a system call may take the blocks from without reading them; `None` for a store that is not made of one file. Never
+    /// blocks.
+    fn mapping(&self) -> Option<Arc<Mapping>> {
+        None
     }
 
     /// Writes all parts one after the other, without a copy.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use nix::unistd::{Whence, fdatasync, lseek};
 use protocol::mover::ends::{Descriptor, End};
 use protocol::units::ByteRange;
 
+use super::in_place::Mapping;
 use super::{Allocation, BlockStore, LocalEnd, within};
 use crate::sys;
 
@@ -49,6 +51,8 @@ pub struct RawStore {
     read_only: bool,
     /// On tmpfs, which refuses reads that may not wait since none of its reads does.
     in_memory: bool,
+    /// Of the whole file.
+    mapping: RwLock<Option<Arc<Mapping>>>,
 }
 
 impl RawStore {
@@ -101,7 +105,8 @@ impl RawStore {
 
     fn new(file: File, path: &Path, size: u64, read_only: bool) -> Self {
         let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
-        Self { file, path: path.to_path_buf(), size: AtomicU64::new(size), read_only, in_memory }
+        let mapping = RwLock::new(Mapping::of(&file, size));
+        Self { file, path: path.to_path_buf(), size: AtomicU64::new(size), read_only, in_memory, mapping }
     }
 
     fn create(path: &Path, size: u64) -> io::Result<Self> {
@@ -186,6 +191,7 @@ impl BlockStore for RawStore {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no blocks", self.path.display())));
         }
         self.size.store(size, Ordering::Relaxed);
+        *self.mapping.write().expect("no holder panics") = Mapping::of(&self.file, size);
         Ok(size)
     }
 
@@ -204,6 +210,10 @@ impl BlockStore for RawStore {
             return self.file.read_exact_at(into, at).map(|()| true);
         }
         Ok(sys::read_cached(self.file.as_fd(), at, into)? == Some(into.len()))
+    }
+
+    fn mapping(&self) -> Option<Arc<Mapping>> {
+        self.mapping.read().expect("no holder panics").clone()
     }
 
     fn write_at(&self, at: u64, data: &[Bytes]) -> io::Result<()> {

@@ -90,6 +90,7 @@ fn command(nexus: &Arc<Nexus>, cdb: &[u8], parameters: &[u8]) -> Task {
         cdb: Cdb::new(cdb).expect("a CDB is short"),
         data_out: vec![parameters.to_vec().into()],
         data_in_limit: 0,
+        in_place: false,
         abort: CancellationToken::new(),
     }
 }

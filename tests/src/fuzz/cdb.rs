@@ -62,6 +62,7 @@ pub fn fuzz(data: &[u8]) {
             cdb: Cdb::new(&cdb).expect("16 bytes fit"),
             data_out: options.cut(data_out),
             data_in_limit: options.data_in_limit(),
+            in_place: false,
             abort: CancellationToken::new(),
         };
         check(row.map_or("no command", |row| row.name), &finish(device.start(task)));

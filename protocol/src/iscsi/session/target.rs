@@ -327,6 +327,18 @@ impl Session<Target> {
         &self.role.parameters
     }
 
+    /// True when Data-In of whole multiples of `unit` bytes is sent as it is given: not looked at, not kept, and cut into such
+    /// multiples only.
+    #[must_use]
+    pub fn only_sends(&self, unit: u32) -> bool {
+        !self.role.recovers()
+            && self.links.all.iter().all(|link| {
+                let parameters = &link.lane.parameters;
+                let cut = [parameters.max_send_data_segment_length, parameters.max_burst_length];
+                !parameters.digests.data && cut.iter().all(|length| length.is_multiple_of(unit))
+            })
+    }
+
     /// Bytes that wait to be sent.
     #[must_use]
     pub fn backlog(&self) -> usize {

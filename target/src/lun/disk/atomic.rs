@@ -8,6 +8,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::scsi::sbc::{self, Extent};
@@ -21,29 +23,47 @@ use crate::lun::common::answer;
 use crate::task::{Execution, Response, Task};
 use crate::volume::Admission;
 
+/// How often an atomic write looks whether the blocks of older READs have been sent.
+const IN_PLACE_PAUSE: Duration = Duration::from_micros(200);
+
 /// Counts the beginnings and the ends of atomic writes, so that a READ costs no lock while there are none.
 #[derive(Debug, Default)]
-pub(super) struct AtomicWrites(AtomicU64);
+pub(super) struct AtomicWrites {
+    count: AtomicU64,
+    /// One more for each READ whose blocks are still to be sent from where they lie.
+    in_place: Arc<()>,
+}
 
 impl AtomicWrites {
     /// Until the end of what `write` does, blocks may be torn. One at a time: the caller has the disk's writers locked.
     pub(super) fn torn<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        // New ones see the count; what a slow initiator leaves waiting is replaced soon.
+        while Arc::strong_count(&self.in_place) > 1 {
+            thread::sleep(IN_PLACE_PAUSE);
+        }
         let done = write();
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
         done
+    }
+
+    /// Keeps atomic writes from beginning until it is dropped; `None` while there is one.
+    pub(super) fn none_until_sent(&self) -> Option<Arc<()>> {
+        let claim = Arc::clone(&self.in_place);
+        fence(Ordering::SeqCst);
+        self.now().map(|_| claim)
     }
 
     /// What [`AtomicWrites::is_still`] takes; `None` while blocks may be torn.
     pub(super) fn now(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::SeqCst)).filter(|count| count.is_multiple_of(2))
+        Some(self.count.load(Ordering::SeqCst)).filter(|count| count.is_multiple_of(2))
     }
 
     /// True when what was read since [`AtomicWrites::now`] is whole.
     pub(super) fn is_still(&self, count: u64) -> bool {
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::SeqCst) == count
+        self.count.load(Ordering::SeqCst) == count
     }
 }
 

@@ -19,6 +19,10 @@ use crate::volume::Admission;
 /// leaves the bytes where the processor that sends them has them at hand.
 const AT_ONCE_MAX: u64 = 1 << 20;
 
+/// From this size on a READ is answered with the place of its blocks. Below, finding out whether they are there costs as much as
+/// copying them.
+const IN_PLACE_MIN: u64 = 32 * 1024;
+
 /// The page cache's page.
 const PAGE: u64 = 4096;
 
@@ -28,14 +32,19 @@ const PIECE: u64 = 1 << 20;
 pub(super) fn read(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {
     match disk.transferred(&task, &Extent::of(&task.cdb)) {
         Err(sense) => Execution::Done(answer(spec, Err(sense))),
-        Ok(range) => start_read(disk, range, task.data_in_limit, spec),
+        Ok(range) => start_read(disk, range, &task, spec),
     }
 }
 
 /// Reads no more blocks than the initiator has room for: what a session lets run at once is counted by that.
-fn start_read(disk: &Arc<Disk>, range: ByteRange, room: u64, spec: &'static CommandSpec) -> Execution {
+fn start_read(disk: &Arc<Disk>, range: ByteRange, task: &Task, spec: &'static CommandSpec) -> Execution {
     let block = disk.block_length.bytes();
-    let len = range.len.min(room.div_ceil(block).saturating_mul(block));
+    let len = range.len.min(task.data_in_limit.div_ceil(block).saturating_mul(block));
+    if task.in_place
+        && let Some(response) = in_place(disk, ByteRange { len, ..range })
+    {
+        return Execution::Done(Response { transfer_length: Some(range.len), ..response });
+    }
     let response = move |data_in| Response { data_in, transfer_length: Some(range.len), ..Response::good() };
     let at = move |offset: usize| range.start + offset as u64;
     if len <= AT_ONCE_MAX {
@@ -54,6 +63,16 @@ fn start_read(disk: &Arc<Disk>, range: ByteRange, room: u64, spec: &'static Comm
             disk.read_whole(|| buffers::filled(len as usize, |offset, into| store.read_at(at(offset), into).map(|()| true)));
         Ok(response(data.map_err(|error| fault::on_read(&error))?.unwrap_or_default()))
     })
+}
+
+/// The answer to a READ with its blocks left where they lie: `None` when they have to be read.
+fn in_place(disk: &Disk, range: ByteRange) -> Option<Response> {
+    if range.len < IN_PLACE_MIN || !range.len.is_multiple_of(PAGE) {
+        return None;
+    }
+    let mapping = disk.volume.store().mapping()?;
+    let data = mapping.piece(range.start, range.len as usize, disk.atomic_writes.none_until_sent()?)?;
+    Some(Response { in_place: Some(mapping), ..Response::data(data) })
 }
 
 pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) -> Execution {

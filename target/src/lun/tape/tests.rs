@@ -93,6 +93,7 @@ fn send_as(tape: &Arc<Tape>, nexus: &Arc<Nexus>, cdb: &str, data: &[u8]) -> Resp
         cdb: Cdb::new(&hex(cdb)).unwrap(),
         data_out: data.chunks(3).map(bytes::Bytes::copy_from_slice).collect(),
         data_in_limit: 1 << 20,
+        in_place: false,
         abort: CancellationToken::new(),
     };
     match tape.start(task) {
