@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cartridge::layout::Layout;
 use crate::mover::ByMethod;
 use crate::units::{ByteRange, Lba};
 
@@ -133,6 +134,9 @@ pub enum ImportWhat {
         /// What is written on it cannot be overwritten.
         #[serde(default)]
         worm: bool,
+        /// Where the data of records lies in its image.
+        #[serde(default)]
+        layout: Layout,
     },
 }
 

@@ -90,10 +90,6 @@ async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
 }
 
 impl Bench {
-    fn list(&self) -> List {
-        List::new(1)
-    }
-
     /// Lists of at most 4,096 segments, each carried by one command.
     async fn to_tape(&self) -> Result<Vec<Bytes>> {
         self.segments(self.bytes, false).await
@@ -107,36 +103,8 @@ impl Bench {
         self.segments(bytes, false).await
     }
 
-    /// Whole records, from the beginning of the disk to the tape where it stands, or back.
     async fn segments(&self, bytes: u64, back: bool) -> Result<Vec<Bytes>> {
-        let mut list = self.list();
-        let disk = list.cscd(CscdDescriptor::disk(self.client.lun(if back { TO } else { FROM }).cscd_designator().await?, 512));
-        let tape = list.cscd(CscdDescriptor::tape(self.client.lun(TAPE).cscd_designator().await?));
-        // 127 records of 512 blocks are the most that a 16-bit count carries.
-        let (most, mut done) = (127 * u64::from(RECORD) / 512, 0);
-        let end = bytes / u64::from(RECORD) * u64::from(RECORD) / 512;
-        while done < end {
-            let blocks = most.min(end - done);
-            list.push(if back {
-                Segment::StreamToBlock {
-                    source: tape,
-                    destination: disk,
-                    transfer_length: RECORD,
-                    blocks: blocks as u16,
-                    to: Lba(done),
-                }
-            } else {
-                Segment::BlockToStream {
-                    source: disk,
-                    destination: tape,
-                    transfer_length: RECORD,
-                    blocks: blocks as u16,
-                    from: Lba(done),
-                }
-            });
-            done += blocks;
-        }
-        Ok(vec![list.emit().into()])
+        Ok(vec![records(&self.client, (if back { TO } else { FROM }, TAPE), bytes, RECORD, back).await?])
     }
 
     async fn disks(&self) -> Result<Vec<Bytes>> {
@@ -150,7 +118,7 @@ impl Bench {
         let mut next = 0_u64;
         // A multiple of the records' 64 extents.
         for first in (0..extents).step_by(4096) {
-            let mut list = self.list();
+            let mut list = List::new(1);
             let source = list.cscd(CscdDescriptor::disk(self.client.lun(FROM).cscd_designator().await?, 512));
             let destination = list.cscd(CscdDescriptor::tape(self.client.lun(TAPE).cscd_designator().await?));
             let count = (extents - first).min(4096) / 64 * 64;
@@ -202,8 +170,8 @@ async fn by_reference(gib: u64) -> Result<()> {
     let files = Reflinks::new(program("offhost-mover").parent().context("a folder")?, (gib + 2) << 30)?;
     pattern::image(&files.path().join("from.img"), 1, gib << 10)?;
     let to = format!("to.img:{gib}GiB");
-    let target = Target::start(files.path(), &["--disk", "from.img", "--disk", &to])?;
-    let client = connect(&target, 2).await?;
+    let target = Target::start(files.path(), &["--disk", "from.img", "--disk", &to, "--tape", "shelf,layout=aligned"])?;
+    let client = connect(&target, 3).await?;
     let list = disk_to_disk(&client, (FROM, Lba(0)), (TO, Lba(0)), gib << 30).await?;
     // The first clone waits until what was just written has a place on the disk.
     std::fs::File::open(files.path().join("from.img"))?.sync_all()?;
@@ -216,7 +184,40 @@ async fn by_reference(gib: u64) -> Result<()> {
     println!("{gib} GiB from disk to disk by reference, on XFS: {:.3} s", median(&mut times));
     let methods = status(&target.control())?.copies.bytes_by_method;
     ensure!(methods.reference == 3 * (gib << 30), "{methods:?}");
+    let list = records(&client, (FROM, TAPE), gib << 30, 1 << 20, false).await?;
+    times.clear();
+    for _ in 0..3 {
+        client.lun(TAPE).rewind().await?;
+        let start = Instant::now();
+        client.lun(TAPE).extended_copy(list.clone()).await?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    println!("{gib} GiB from disk to an aligned tape by reference, records of 1 MiB, on XFS: {:.3} s", median(&mut times));
+    let after = status(&target.control())?.copies.bytes_by_method;
+    ensure!(after.since(methods).reference == 3 * (gib << 30), "{after:?}");
     Ok(())
+}
+
+/// Whole records from the beginning of a disk to a tape where it stands, or back: `(disk, tape)`.
+async fn records(client: &Client, (disk, tape): (u16, u16), bytes: u64, record: u32, back: bool) -> Result<Bytes> {
+    let mut list = List::new(1);
+    let disk = list.cscd(CscdDescriptor::disk(client.lun(disk).cscd_designator().await?, 512));
+    let tape = list.cscd(CscdDescriptor::tape(client.lun(tape).cscd_designator().await?));
+    let blocks_each = u64::from(record) / 512;
+    // As many whole records as a 16-bit count of blocks carries.
+    let (most, mut done) = (u64::from(u16::MAX) / blocks_each * blocks_each, 0);
+    let end = bytes / u64::from(record) * blocks_each;
+    while done < end {
+        let blocks = most.min(end - done) as u16;
+        let at = Lba(done);
+        list.push(if back {
+            Segment::StreamToBlock { source: tape, destination: disk, transfer_length: record, blocks, to: at }
+        } else {
+            Segment::BlockToStream { source: disk, destination: tape, transfer_length: record, blocks, from: at }
+        });
+        done += u64::from(blocks);
+    }
+    Ok(list.emit().into())
 }
 
 async fn connect(target: &Target, luns: u16) -> Result<Client> {

@@ -13,9 +13,11 @@ use offhost_tests::copies::disk_to_disk;
 use offhost_tests::programs::{Target, program};
 use offhost_tests::reflink::{self, Reflinks};
 use offhost_tests::{pattern, skip};
+use protocol::cartridge::sums::{self, FileSums};
 use protocol::control::SnapshotRequest;
 use protocol::mover::ByMethod;
 use protocol::units::{BlockLength, Lba};
+use protocol::xcopy::{CscdDescriptor, List, Segment};
 use sim::client::{Client, Options};
 
 const MIB: u64 = 1 << 20;
@@ -119,4 +121,77 @@ async fn a_snapshot_is_copied_by_reference_while_its_disk_is_written() {
     assert!(rounds > 20, "only {rounds} writes ran beside the copies");
     assert!(methods(&target).reference > SIZE, "{:?}", methods(&target));
     lease.release(&control).await.unwrap();
+}
+
+/// Blocks to records of 1 MiB, or back; then a filemark when it goes to the tape.
+async fn tape_list(client: &Client, disk: u16, back: bool, bytes: u64) -> Bytes {
+    let mut list = List::new(1);
+    let disk = list.cscd(CscdDescriptor::disk(client.lun(disk).cscd_designator().await.unwrap(), 512));
+    let tape = list.cscd(CscdDescriptor::tape(client.lun(2).cscd_designator().await.unwrap()));
+    let (transfer_length, most) = (MIB as u32, 31 * MIB / 512);
+    for first in (0..bytes / 512).step_by(most as usize) {
+        let blocks = most.min(bytes / 512 - first) as u16;
+        list.push(match back {
+            false => Segment::BlockToStream { source: disk, destination: tape, transfer_length, blocks, from: Lba(first) },
+            true => Segment::StreamToBlock { source: tape, destination: disk, transfer_length, blocks, to: Lba(first) },
+        });
+    }
+    if !back {
+        list.push(Segment::WriteFilemarks { destination: tape, immediate: false, count: 1 });
+    }
+    list.emit().into()
+}
+
+async fn tape_sums(client: &Client) -> Vec<FileSums> {
+    sums::parse_log_page(&client.lun(2).log_sense(sums::LOG_PAGE, 0).await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_an_aligned_tape_refer_to_a_disk_s_blocks_and_a_restored_disk_to_theirs() {
+    if let Some(why) = reflink::obstacle() {
+        skip!("{why}");
+    }
+    let files = reflinks();
+    let [from, to] = ["from.img", "to.img"].map(|name| files.path().join(name));
+    source(&from);
+    let target = Target::start(
+        files.path(),
+        &["--disk", "from.img", "--disk", &format!("to.img:{SIZE}"), "--tape", "shelf,layout=aligned"],
+    )
+    .unwrap();
+    let client = session(&target, 3).await;
+    let out = tape_list(&client, 0, false, SIZE).await;
+    client.lun(2).extended_copy(out.clone()).await.unwrap();
+    assert_eq!(methods(&target), ByMethod { reference: SIZE, ..ByMethod::default() });
+    let image = files.path().join("shelf/OFH001L8/p0.tap");
+    let allocated = std::fs::metadata(&image).unwrap().blocks() * 512;
+    assert!(allocated <= 80 * MIB, "{allocated} bytes are allocated: the hole is none");
+
+    // What is written to the disk afterwards does not reach the tape.
+    let was = std::fs::read(&from).unwrap();
+    client.lun(0).write(Lba(0), Bytes::from(vec![0xEE; MIB as usize]), BlockLength::B512).await.unwrap();
+    client.lun(2).rewind().await.unwrap();
+    let sums = tape_sums(&client).await;
+    assert!(sums[0].closed && sums[0].records == SIZE / MIB && !sums[0].complete, "{sums:?}");
+    let home = tape_list(&client, 1, true, SIZE).await;
+    client.lun(1).extended_copy(home).await.unwrap();
+    assert!(std::fs::read(&to).unwrap() == was);
+    let after = methods(&target);
+    assert_eq!(after, ByMethod { reference: 2 * SIZE, ..ByMethod::default() });
+
+    // A disk whose blocks lie elsewhere is copied, with its sums.
+    client.lun(2).rewind().await.unwrap();
+    let mut list = List::new(1);
+    let disk = list.cscd(CscdDescriptor::disk(client.lun(1).cscd_designator().await.unwrap(), 512));
+    let tape = list.cscd(CscdDescriptor::tape(client.lun(2).cscd_designator().await.unwrap()));
+    list.push(Segment::BlockToStream {
+        source: disk,
+        destination: tape,
+        transfer_length: MIB as u32,
+        blocks: (2 * MIB / 512) as u16,
+        from: Lba(1),
+    });
+    client.lun(2).extended_copy(list.emit().into()).await.unwrap();
+    assert_eq!(methods(&target).since(after), ByMethod { buffers: 2 * MIB, ..ByMethod::default() });
+    assert!(tape_sums(&client).await[0].complete);
 }

@@ -78,6 +78,7 @@ fn misbehave(role: &str, job: JobId, socket: &mut UnixStream) {
             let at = TapePosition::BEGINNING;
             let record = |at| Appended {
                 at,
+                gap: 0,
                 kind: ObjectKind::Record,
                 length: 0xFF_FFFF,
                 sum_state: SumState::Known,

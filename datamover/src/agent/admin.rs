@@ -73,11 +73,12 @@ pub enum LunAction {
         #[arg(long, value_name = "FILE[:SIZE][,OPTION…]", group = "what", value_parser = boxed_disk)]
         disk: Option<Box<LunSpec>>,
         /// A tape on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none. Options:
-        /// `,density=LTO-8`, `,worm`
+        /// `,density=LTO-8`, `,worm`, `,layout=aligned`
         #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]", group = "what", value_parser = boxed_tape)]
         tape: Option<Box<LunSpec>>,
         /// A library: a changer and a LUN for each of its drives, on a folder of cartridges; made when there is none. Options:
-        /// `,drives=2`, `,slots=20`, `,mail=2`, `,cartridges=5`, `,density=LTO-8`, `,worm`
+        /// `,drives=2`, `,slots=20`, `,mail=2`, `,cartridges=5`, `,density=LTO-8`, `,worm`,
+        /// `,layout=aligned`
         #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]", group = "what", value_parser = library)]
         library: Option<Library>,
         /// Its number; the lowest free one when not given

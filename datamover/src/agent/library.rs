@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use protocol::cartridge::layout::Layout;
 use protocol::control::spec::Size;
 use protocol::control::{ExportRequest, ImportRequest, ImportWhat, OfChanger};
 
@@ -37,6 +38,9 @@ pub enum LibraryAction {
         /// What is written on the new cartridge cannot be overwritten
         #[arg(long, requires = "new")]
         worm: bool,
+        /// Where the data of records lies in the new cartridge's image: aligned, so that copies of disks share blocks
+        #[arg(long, requires = "new", value_name = "LAYOUT", default_value = "plain", value_parser = layout)]
+        layout: Layout,
     },
     /// Take a cartridge out of an import/export element
     Export {
@@ -75,12 +79,12 @@ impl From<Of> for OfChanger {
 pub async fn library(control: &Control, action: LibraryAction, json: bool) -> anyhow::Result<()> {
     match action {
         LibraryAction::List => list_cartridges(control, json).await,
-        LibraryAction::Import { of, cartridge, new, capacity, density, worm } => {
+        LibraryAction::Import { of, cartridge, new, capacity, density, worm, layout } => {
             let capacity = capacity.map(|size| size.0);
             let what = match (cartridge, new) {
                 // The target may run in another folder.
                 (Some(folder), _) => ImportWhat::Cartridge(std::path::absolute(folder)?),
-                (None, new) => ImportWhat::New { barcode: new.unwrap_or_default(), capacity, density, worm },
+                (None, new) => ImportWhat::New { barcode: new.unwrap_or_default(), capacity, density, worm, layout },
             };
             let imported = control.import(&ImportRequest { of: of.into(), what }).await?;
             print(json, &imported, |out| writeln!(out, "it is in {}", imported.place))
@@ -106,4 +110,12 @@ async fn list_cartridges(control: &Control, json: bool) -> anyhow::Result<()> {
         }
         writeln!(out, "{table}")
     })
+}
+
+fn layout(name: &str) -> Result<Layout, String> {
+    match name {
+        "plain" => Ok(Layout::Plain),
+        "aligned" => Ok(Layout::Aligned),
+        _ => Err("there are plain and aligned".to_owned()),
+    }
 }

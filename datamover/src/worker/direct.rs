@@ -1,4 +1,4 @@
-//! Disk to disk without passing through a job's buffers: by reference where the file system can, else inside the kernel, and holes
+//! Without passing through a job's buffers: from disk to disk, and references of a tape's records. By reference where the file system can, else inside the kernel, and holes
 //! stay holes.
 //!
 //! A hole of the source is freed in the destination, never skipped: what was there before must not show through. A snapshot is read
@@ -17,7 +17,7 @@ use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
 
 use super::ends::raw::Raw;
-use super::ends::{read_fault, write_fault};
+use super::ends::{read_fault, view_fault, write_fault};
 use super::view::ViewReader;
 
 /// Where bytes come from.
@@ -65,6 +65,34 @@ pub fn copy(from: Origin<'_>, to: &Raw, stretch: Stretch) -> Result<ByMethod, Fa
         }
     }
     Ok(moved)
+}
+
+/// Lets bytes of a tape's image refer to all of those of a disk, or says that they cannot: then nothing is known of them.
+#[must_use]
+pub fn refer(from: Origin<'_>, from_at: u64, to: &Raw, to_at: u64, len: u64) -> bool {
+    match from {
+        Origin::Live(from) => from.clone_whole(from_at, to, to_at, len),
+        Origin::View(view) => {
+            let part = |file: &Raw, part: ByteRange| {
+                let whole = file.clone_whole(part.start, to, to_at + (part.start - from_at), part.len);
+                if whole { Ok(ByMethod::default()) } else { Err(()) }
+            };
+            view.copy(ByteRange { start: from_at, len }, part).is_ok()
+        }
+    }
+}
+
+/// Reads bytes of a disk.
+///
+/// # Errors
+/// How it failed.
+pub fn read(from: Origin<'_>, at: u64, len: u32) -> Result<Bytes, Failure> {
+    let mut data = vec![0; len as usize];
+    let read = match from {
+        Origin::Live(from) => from.read_at(at, &mut data).map_err(|error| read_fault(&error)),
+        Origin::View(view) => view.read_at(at, &mut data).map_err(|error| view_fault(&error)),
+    };
+    read.map(|()| Bytes::from(data)).map_err(|kind| (Some(CopyEnd::Source), kind))
 }
 
 fn copy_file(from: &Raw, to: &Raw, stretch: Stretch, moved: &mut ByMethod) -> Result<(), Failure> {

@@ -6,6 +6,8 @@
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing".
 
+mod unread;
+
 use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,7 +23,7 @@ use protocol::xcopy::MAX_STREAM_TRANSFER;
 use super::buffers::{BUFFER, Pool};
 use super::ends::cartridge::{Next, Tape};
 use super::ends::{OpenEnd, read_fault, view_fault};
-use super::fifo::Fifo;
+use super::fifo::{Fifo, Place};
 use super::gather::{self, Extent, Gathered};
 use super::held::Held;
 use super::job::Shared;
@@ -77,6 +79,9 @@ pub struct Engine<'a> {
     held: Option<Held>,
     /// The segment that is carried out writes a disk.
     writes_disk: bool,
+    /// Disks to whose blocks a tape's records can refer, and those to whose they cannot.
+    references: Vec<(EndIndex, EndIndex)>,
+    no_references: Vec<(EndIndex, EndIndex)>,
     /// Disk ranges that earlier segments write and that may not have been written yet.
     under_way: Vec<(EndIndex, ByteRange)>,
 }
@@ -119,7 +124,7 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Vec<Op>>, shared: &'a Shared) -> Self {
         let (source, destination, gathered, held) = Default::default();
-        let (begun, under_way, following) = (Vec::new(), Vec::new(), &[][..]);
+        let (begun, under_way, references, no_references) = Default::default();
         Self {
             ends,
             inline,
@@ -129,10 +134,12 @@ impl<'a> Engine<'a> {
             shared,
             source,
             destination,
-            following,
+            following: &[],
             gathered,
             held,
             writes_disk: false,
+            references,
+            no_references,
             under_way,
         }
     }
@@ -198,7 +205,7 @@ impl<'a> Engine<'a> {
             match next {
                 Next::EndOfData => return Ok(()),
                 Next::Filemark => {
-                    source.lock().expect("no holder panics").pass_filemark();
+                    source.lock().expect("no holder panics").pass_object().map_err(source_fault)?;
                     self.send(Op::Filemarks { end: to, count: 1, immediate: true })?;
                     in_a_row += 1;
                     if in_a_row == filemarks {
@@ -277,8 +284,8 @@ impl<'a> Engine<'a> {
         while done < range.len {
             let len = (range.len - done).min(BUFFER as u64);
             self.read_blocks(from, from_at + done, len)?;
-            let data = self.source.take(len);
-            self.send(Op::Blocks { end: to, at: range.start + done, data, len })?;
+            let data = self.source.split_to(len);
+            self.send(Op::Blocks { end: to, at: range.start + done, data })?;
             done += len;
         }
         self.source = residue;
@@ -315,6 +322,7 @@ impl<'a> Engine<'a> {
         if self.copy_directly(copy, process, &output)? {
             return self.end_of_segment(step, copy, &mut output);
         }
+        let process = process - self.refer(copy, process, &mut input)?;
         if let Source::Inline { offset, len } = copy.from {
             self.destination.push(part(&self.inline, offset, len).ok_or(Halt::Fault(None, FaultKind::BadJob))?);
         }
@@ -376,10 +384,12 @@ impl<'a> Engine<'a> {
     }
 
     fn write(&mut self, output: &mut Output, len: u64) -> Run {
-        let data = self.destination.take(len);
         let op = match output.to {
-            Destination::Blocks { end, .. } | Destination::Bytes { end, .. } => Op::Blocks { end, at: output.at, data, len },
+            Destination::Blocks { end, .. } | Destination::Bytes { end, .. } => {
+                Op::Blocks { end, at: output.at, data: self.destination.split_to(len) }
+            }
             Destination::Stream { end, transfer } => {
+                let data = self.destination.take(len);
                 if !matches!(self.end(end)?, OpenEnd::Tape(_) | OpenEnd::RemoteTape(_)) {
                     return Err(destination_fault(FaultKind::Null));
                 }
@@ -579,7 +589,7 @@ impl<'a> Engine<'a> {
         for _ in 0..(transfers * unit).div_ceil(BUFFER as u64) {
             memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
         }
-        let (mut done, mut fault) = (0, None);
+        let (mut done, mut fault, mut places) = (0, None, Vec::new());
         while done < transfers && fault.is_none() {
             for record in 0..transfer.records {
                 let at = (done * unit + u64::from(record) * u64::from(transfer.record)) as usize;
@@ -592,6 +602,8 @@ impl<'a> Engine<'a> {
                     fault = Some(if transfer.fixed { in_records(kind, transfer.records - record) } else { kind });
                     break;
                 }
+                let lies_at = if let Drive::Here(tape) = &tape { tape.last_data() } else { None };
+                places.push(lies_at.map(|at| Place { end, at }));
             }
             done += u64::from(fault.is_none());
         }
@@ -599,32 +611,26 @@ impl<'a> Engine<'a> {
         // Data of a command that failed is not used.
         let mut rest = (done * unit) as usize;
         self.shared.read.fetch_add(rest as u64, Ordering::Relaxed);
+        let mut data = Fifo::default();
         for buffer in memory {
             let len = rest.min(BUFFER);
-            self.source.push_pooled(buffer.freeze(len));
+            data.push_pooled(buffer.freeze(len));
             rest -= len;
         }
+        self.push_records(data, u64::from(transfer.record), places);
         fault.map_or(Ok(()), |kind| Err(source_fault(kind)))
     }
 
-    /// Whole blocks from disk to disk without residue: the writer copies them inside the kernel, and keeps holes.
-    fn copy_directly(&mut self, copy: &Move, process: u64, output: &Output) -> Run<bool> {
-        let (Source::Blocks { end: from, at: from_at } | Source::Bytes { end: from, at: from_at, .. }) = copy.from else {
-            return Ok(false);
-        };
-        let (Destination::Blocks { end: to, .. } | Destination::Bytes { end: to, .. }) = copy.to else { return Ok(false) };
-        let (OpenEnd::Raw(_) | OpenEnd::View(_), OpenEnd::Raw(_)) = (self.end(from)?, self.end(to)?) else { return Ok(false) };
-        let block = u64::from(self.block_length(from)?);
-        let whole_reads = matches!(copy.from, Source::Bytes { .. }) || process.is_multiple_of(block);
-        let len = copy.output.unwrap_or(process);
-        let exact = !copy.hold && whole_reads && len == process && process.is_multiple_of(output.unit);
-        if !exact || process == 0 || !self.source.is_empty() || !self.destination.is_empty() {
-            return Ok(false);
+    /// Records that were read become source data. Where they lie in the image is told with them, so that a disk may refer to it.
+    fn push_records(&mut self, mut data: Fifo, record: u64, places: Vec<Option<Place>>) {
+        for mut place in places {
+            // Of a command that failed there are places, but no data.
+            for part in data.take(record.min(data.len())) {
+                let next = place.map(|Place { end, at }| Place { end, at: at + part.len() as u64 });
+                self.source.push_placed(part, place);
+                place = next;
+            }
         }
-        self.shared.read.fetch_add(len, Ordering::Relaxed);
-        self.under_way.push((to, ByteRange { start: output.at, len }));
-        self.send(Op::Range { from, from_at, end: to, at: output.at, len })?;
-        Ok(true)
     }
 
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
@@ -682,6 +688,12 @@ impl Input {
             Source::Stream { .. } | Source::Inline { .. } => (0, 0),
         };
         Self { from, at, rest }
+    }
+
+    /// These bytes were made destination data without being read.
+    const fn skip(&mut self, bytes: u64) {
+        self.at += bytes;
+        self.rest = self.rest.saturating_sub(bytes);
     }
 }
 

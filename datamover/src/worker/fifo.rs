@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use protocol::mover::EndIndex;
 
 /// Bytes in order.
 #[derive(Debug, Default)]
@@ -11,11 +12,32 @@ pub struct Fifo {
     len: u64,
 }
 
-#[derive(Debug)]
-struct Piece {
-    bytes: Bytes,
+/// Bytes that lie one behind the other.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Where they lie in a file too.
+    pub place: Option<Place>,
     /// Lies in a buffer of the pool.
     pooled: bool,
+}
+
+/// A byte of a file that another file may share blocks with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The end that has the file.
+    pub end: EndIndex,
+    /// Byte of the file.
+    pub at: u64,
+}
+
+impl Piece {
+    fn split_to(&mut self, count: usize) -> Self {
+        let (bytes, place) = (self.bytes.split_to(count), self.place);
+        self.place = self.place.map(|place| Place { at: place.at + count as u64, ..place });
+        Self { bytes, place, pooled: self.pooled }
+    }
 }
 
 impl From<Vec<Bytes>> for Fifo {
@@ -41,12 +63,17 @@ impl Fifo {
 
     /// Appends bytes that lie in a buffer of the pool.
     pub fn push_pooled(&mut self, bytes: Bytes) {
-        self.push_piece(Piece { bytes, pooled: true });
+        self.push_placed(bytes, None);
+    }
+
+    /// As [`Fifo::push_pooled`] for bytes that lie in a file too.
+    pub fn push_placed(&mut self, bytes: Bytes, place: Option<Place>) {
+        self.push_piece(Piece { bytes, place, pooled: true });
     }
 
     /// Appends bytes that lie elsewhere, or that may keep their buffer because it is full of what comes next.
     pub fn push(&mut self, bytes: Bytes) {
-        self.push_piece(Piece { bytes, pooled: false });
+        self.push_piece(Piece { bytes, place: None, pooled: false });
     }
 
     /// Appends zeros.
@@ -69,10 +96,24 @@ impl Fifo {
     /// Takes exactly `count` bytes from the front, which are there.
     #[must_use]
     pub fn take(&mut self, count: u64) -> Vec<Bytes> {
+        self.take_pieces(count).into_iter().map(|piece| piece.bytes).collect()
+    }
+
+    /// As [`Fifo::take`], with where they lie.
+    #[must_use]
+    pub fn take_pieces(&mut self, count: u64) -> Vec<Piece> {
         assert!(count <= self.len, "the caller has looked");
-        let mut parts = Vec::with_capacity(2);
-        self.drain(count, |piece| parts.push(piece.bytes));
-        parts
+        let mut pieces = Vec::with_capacity(2);
+        self.drain(count, |piece| pieces.push(piece));
+        pieces
+    }
+
+    /// Takes exactly `count` bytes from the front as another.
+    #[must_use]
+    pub fn split_to(&mut self, count: u64) -> Self {
+        let mut front = Self::default();
+        assert_eq!(self.move_to(count, &mut front), count, "the caller has looked");
+        front
     }
 
     /// Drops up to `count` bytes from the front; gives how many.
@@ -99,7 +140,7 @@ impl Fifo {
     /// Copies what lies in buffers of the pool, so that residue keeps none of them.
     pub fn unpin(&mut self) {
         for piece in self.pieces.iter_mut().filter(|piece| piece.pooled) {
-            *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), pooled: false };
+            *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), pooled: false, ..*piece };
         }
     }
 
@@ -118,7 +159,7 @@ impl Fifo {
                 count -= front.bytes.len() as u64;
                 take(self.pieces.pop_front().expect("there is a front"));
             } else {
-                take(Piece { bytes: front.bytes.split_to(count as usize), pooled: front.pooled });
+                take(front.split_to(count as usize));
                 count = 0;
             }
         }
@@ -142,5 +183,18 @@ mod tests {
         assert_eq!(from.front(1).collect::<Vec<_>>().concat(), b"f");
         assert_eq!(from.drop_front(9), 2);
         assert!(from.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_of_bytes_in_a_file_lies_further_on() {
+        let mut fifo = Fifo::default();
+        let place = |at| Some(Place { end: EndIndex(1), at });
+        fifo.push_placed(Bytes::from_static(b"abcd"), place(100));
+        let mut front = fifo.split_to(3);
+        let places = |fifo: &mut Fifo, count| fifo.take_pieces(count).iter().map(|piece| piece.place).collect::<Vec<_>>();
+        assert_eq!(
+            (places(&mut front, 1), places(&mut front, 2), places(&mut fifo, 1)),
+            (vec![place(100)], vec![place(101)], vec![place(103)])
+        );
     }
 }

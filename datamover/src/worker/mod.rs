@@ -13,6 +13,7 @@
 //! How fast it may be is said with the job and may change ([`throttle`]). It speaks SCSI with remote ends only; faults go back as
 //! data. Residue follows SPC-4, "EXTENDED COPY command processing".
 
+mod batch;
 mod buffers;
 pub mod cage;
 mod direct;

@@ -92,6 +92,12 @@ impl ViewReader {
         Ok(moved)
     }
 
+    /// True where blocks of both files begin at this byte.
+    #[must_use]
+    pub const fn is_block(&self, at: u64) -> bool {
+        self.live.is_block(at) && self.copies.is_block(at)
+    }
+
     /// Bytes a block.
     #[must_use]
     pub const fn block_length(&self) -> u32 {

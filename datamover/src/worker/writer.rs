@@ -13,19 +13,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::cartridge::ObjectKind;
 use protocol::cartridge::append::{Durability, Placement};
-use protocol::cartridge::index::SumState;
 use protocol::cartridge::report::{Appended, TapeReport};
 use protocol::cartridge::sums::RecordSum;
-use protocol::mover::{ByMethod, EndIndex, Fault, FaultKind, MAX_GRANT, Question};
+use protocol::mover::{ByMethod, EndIndex, Fault, FaultKind, MAX_GRANT, Question, Transfer};
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
 
+use super::batch::{Account, Batch};
 use super::direct::{self, Origin};
 use super::ends::cartridge::Tape;
 use super::ends::raw::{PARTS_AT_ONCE, Raw};
 use super::ends::{OpenEnd, write_fault};
+use super::fifo::{Fifo, Piece};
 use super::job::Shared;
 use super::link::Link;
 use super::remote::RemoteTape;
@@ -63,9 +63,7 @@ pub enum Op {
         /// First byte.
         at: u64,
         /// What to write.
-        data: Vec<Bytes>,
-        /// Bytes of `data`.
-        len: u64,
+        data: Fifo,
     },
     /// Bytes from disk to disk.
     Range {
@@ -86,6 +84,21 @@ pub enum Op {
         end: EndIndex,
         /// Each record with its sums.
         records: Vec<(Vec<Bytes>, RecordSum)>,
+    },
+    /// Write commands of a tape whose data is not read: the records are to refer to it.
+    Refer {
+        /// The copy source.
+        from: EndIndex,
+        /// First byte of it.
+        from_at: u64,
+        /// The tape.
+        end: EndIndex,
+        /// Each command.
+        transfer: Transfer,
+        /// How many.
+        count: u64,
+        /// Is told whether all of it could be referred to.
+        tried: Option<SyncSender<bool>>,
     },
     /// WRITE FILEMARKS.
     Filemarks {
@@ -117,33 +130,6 @@ pub enum Op {
         /// Why.
         kind: FaultKind,
     },
-}
-
-/// What a segment was to write, and what of it is written.
-#[derive(Clone, Copy, Default)]
-struct Account {
-    segment: u32,
-    expected: u64,
-    written: u64,
-}
-
-/// Objects of one tape that are placed and not yet published.
-#[derive(Default)]
-struct Batch {
-    end: Option<EndIndex>,
-    /// Byte of the image at which `parts` begin.
-    at: u64,
-    /// What is not written yet.
-    parts: Vec<Bytes>,
-    /// Bytes of `parts`.
-    unwritten: u64,
-    /// Bytes of all objects.
-    bytes: u64,
-    appended: Vec<Appended>,
-    /// Data bytes of the current segment's write commands, that count as written once the batch is committed.
-    data: u64,
-    /// Earlier segments with data in the batch, and how much.
-    earlier: Vec<(Account, u64)>,
 }
 
 /// State of the writing side of a job.
@@ -254,19 +240,25 @@ impl<'a> Writer<'a> {
                 self.tell(false);
                 Ok(())
             }
-            Op::Blocks { end, at, data, len } if matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::RemoteDisk(_))) => {
-                self.write_remote(end, at, data, len)
+            Op::Blocks { end, at, data } if matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::RemoteDisk(_))) => {
+                self.write_remote(end, at, data)
             }
-            Op::Blocks { end, at, data, len } => {
+            Op::Blocks { end, mut at, mut data } => {
                 let raw = self.raw(end)?;
-                let mut data = super::fifo::Fifo::from(data);
-                let (mut at, end_at) = (at, at + len);
-                while at < end_at {
+                while !data.is_empty() {
                     self.keep_pace();
-                    let len = self.allowed(end, at, end_at - at)?;
-                    raw.write_at(at, &data.take(len)).map_err(|error| destination(at_end(&error)))?;
+                    let len = self.allowed(end, at, data.len())?;
+                    let moved = self.write_blocks(raw, at, data.take_pieces(len))?;
                     at += len;
-                    self.count(through_buffers(len));
+                    self.count(moved);
+                }
+                Ok(())
+            }
+            Op::Refer { from, from_at, end, transfer, count, tried } => {
+                let all = self.refer(from, from_at, end, transfer, count)?;
+                if let Some(tried) = tried {
+                    // An engine that is gone waits no more.
+                    let _ = tried.send(all);
                 }
                 Ok(())
             }
@@ -311,10 +303,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn write_remote(&mut self, end: EndIndex, at: u64, data: Vec<Bytes>, len: u64) -> Wrote {
+    fn write_remote(&mut self, end: EndIndex, at: u64, mut data: Fifo) -> Wrote {
         let Some(OpenEnd::RemoteDisk(disk)) = self.ends.get(usize::from(end.0)) else { return Err((None, FaultKind::BadJob)) };
         self.keep_pace();
-        disk.write_at(self.cancelled(), at, data, len).map_err(destination)?;
+        let len = data.len();
+        disk.write_at(self.cancelled(), at, data.take(len), len).map_err(destination)?;
         self.count(through_buffers(len));
         Ok(())
     }
@@ -376,6 +369,33 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Writes data, or lets blocks be shared with the file in which it lies too.
+    fn write_blocks(&self, raw: &Raw, at: u64, data: Vec<Piece>) -> Wrote<ByMethod> {
+        let write = |at, parts: &[Bytes]| raw.write_at(at, parts).map_err(|error| destination(at_end(&error)));
+        if data.iter().all(|piece| piece.place.is_none()) {
+            let parts: Vec<_> = data.into_iter().map(|piece| piece.bytes).collect();
+            let len = parts.iter().map(|part| part.len() as u64).sum();
+            return write(at, &parts).map(|()| through_buffers(len));
+        }
+        let (mut moved, mut at) = (ByMethod::default(), at);
+        for Piece { bytes, place, .. } in data {
+            let len = bytes.len() as u64;
+            let shared = match place.map(|place| (place.at, self.ends.get(usize::from(place.end.0)))) {
+                Some((from_at, Some(OpenEnd::Tape(tape)))) => {
+                    let tape = tape.lock().expect("no holder panics");
+                    tape.blocks().and_then(|blocks| blocks.clone_to(from_at, raw, at, len))
+                }
+                _ => None,
+            };
+            let shared = shared.unwrap_or(ByteRange { start: 0, len: 0 });
+            write(at, &[bytes.slice(..shared.start as usize)])?;
+            write(at + shared.end(), &[bytes.slice(shared.end() as usize..)])?;
+            moved += ByMethod { reference: shared.len, buffers: len - shared.len, ..ByMethod::default() };
+            at += len;
+        }
+        Ok(moved)
+    }
+
     /// Asks until bytes from `at` on may be written; gives how many of `len`.
     fn allowed(&mut self, end: EndIndex, at: u64, len: u64) -> Wrote<u64> {
         let inside = |(granted, range): &(EndIndex, ByteRange)| *granted == end && range.range().contains(&at);
@@ -397,33 +417,110 @@ impl<'a> Writer<'a> {
         self.keep_pace();
         let tape = self.begin_append(end)?;
         let (mut bytes, mut warned) = (0, false);
-        let count = records.len() as i64;
+        let count = records.len() as u32;
         for (index, (data, sum)) in records.into_iter().enumerate() {
             let length: usize = data.iter().map(Bytes::len).sum();
-            let placed = tape.lock().expect("no holder panics").place_record(length as u32);
-            let placement = match placed {
-                Ok(placement) => placement,
-                Err(kind) => {
-                    self.flush()?;
-                    return Err(destination(in_this_command(kind, count, index as i64)));
-                }
-            };
+            let placement = self.placed(tape, |tape| tape.place_record(length as u32), count, index as u32)?;
             warned |= placement.early_warning;
             bytes += length as u64;
             self.batch.add(end, &placement, data, sum);
         }
-        self.batch.data += bytes;
+        self.batch.data += through_buffers(bytes);
+        self.end_of_command(warned)
+    }
+
+    /// Places an object of a write command of `count`, of which `done` are placed; what is placed counts where there is no room.
+    fn placed(
+        &mut self,
+        tape: &Mutex<Tape>,
+        place: impl FnOnce(&mut Tape) -> Result<Placement, FaultKind>,
+        count: u32,
+        done: u32,
+    ) -> Wrote<Placement> {
+        let placed = place(&mut tape.lock().expect("no holder panics"));
+        match placed {
+            Ok(placement) => Ok(placement),
+            Err(kind) => {
+                self.flush()?;
+                Err(destination(in_this_command(kind, count.into(), done.into())))
+            }
+        }
+    }
+
+    fn end_of_command(&mut self, warned: bool) -> Wrote {
         if warned {
             self.flush()?;
             return Err(destination(FaultKind::EarlyWarning));
         }
         if self.batch.bytes >= BATCH || self.batch.appended.len() >= OBJECTS {
             self.flush()
-        } else if self.batch.unwritten >= WRITTEN_TOGETHER || self.batch.parts.len() >= PARTS_AT_ONCE - 8 {
+        } else if self.batch.unwritten >= WRITTEN_TOGETHER || self.batch.parts() >= PARTS_AT_ONCE - 8 {
             self.write_out()
         } else {
             Ok(())
         }
+    }
+
+    /// Whole records that refer to blocks of a disk. What cannot is copied, with its sums: whether all could is given back.
+    fn refer(&mut self, from: EndIndex, mut from_at: u64, end: EndIndex, transfer: Transfer, count: u64) -> Wrote<bool> {
+        let (origin, mut all) = (self.origin(from)?, true);
+        for _ in 0..count {
+            if self.shared.control.cancelled.load(Ordering::Relaxed) {
+                return Ok(all);
+            }
+            self.keep_pace();
+            let tape = self.begin_append(end)?;
+            let mut warned = false;
+            for done in 0..transfer.records {
+                let place = |tape: &mut Tape| tape.preview_record(transfer.record);
+                let data_at = self.placed(tape, place, transfer.records, done)?.data_at();
+                let data = self.record_data(origin, from_at, tape, data_at, transfer.record)?;
+                let placement = self.placed(tape, |tape| tape.place_record(transfer.record), transfer.records, done)?;
+                warned |= placement.early_warning;
+                all &= data.is_none();
+                self.put_record(end, &placement, data)?;
+                from_at += u64::from(transfer.record);
+            }
+            self.end_of_command(warned)?;
+        }
+        Ok(all)
+    }
+
+    /// Lets the bytes of the image from `data_at` on refer to those of a disk; gives these where that cannot be.
+    fn record_data(&mut self, from: Origin<'_>, at: u64, tape: &Mutex<Tape>, data_at: u64, length: u32) -> Wrote<Option<Bytes>> {
+        let referred = {
+            let tape = tape.lock().expect("no holder panics");
+            tape.blocks().is_some_and(|blocks| direct::refer(from, at, blocks, data_at, length.into()))
+        };
+        if referred {
+            return Ok(None);
+        }
+        match direct::read(from, at, length) {
+            Ok(data) => Ok(Some(data)),
+            Err(failed) => {
+                self.flush()?;
+                Err(failed)
+            }
+        }
+    }
+
+    /// A record with its data, or around data that is in its place by reference.
+    fn put_record(&mut self, end: EndIndex, placement: &Placement, data: Option<Bytes>) -> Wrote {
+        let len = u64::from(placement.length);
+        match data {
+            Some(data) => {
+                let sum = RecordSum::of(&data);
+                self.batch.add(end, placement, vec![data], sum);
+                self.batch.data += through_buffers(len);
+            }
+            None => {
+                self.batch.begin(end, placement);
+                self.write_out()?;
+                self.batch.add_referred(placement);
+                self.batch.data += ByMethod { reference: len, ..ByMethod::default() };
+            }
+        }
+        Ok(())
     }
 
     fn append_filemarks(&mut self, end: EndIndex, count: u32, immediate: bool) -> Wrote {
@@ -431,14 +528,7 @@ impl<'a> Writer<'a> {
         if count > 0 {
             let tape = self.begin_append(end)?;
             for left in (1..=count).rev() {
-                let placed = tape.lock().expect("no holder panics").place_filemark();
-                let placement = match placed {
-                    Ok(placement) => placement,
-                    Err(kind) => {
-                        self.flush()?;
-                        return Err(destination(in_this_command(kind, i64::from(left), 0)));
-                    }
-                };
+                let placement = self.placed(tape, Tape::place_filemark, left, 0)?;
                 warned |= placement.early_warning;
                 self.batch.add(end, &placement, Vec::new(), RecordSum::default());
                 if self.batch.appended.len() >= OBJECTS {
@@ -484,9 +574,8 @@ impl<'a> Writer<'a> {
 
     /// Writes what is placed, and gives the buffers back.
     fn write_out(&mut self) -> Wrote {
-        let (Some(end), false) = (self.batch.end, self.batch.parts.is_empty()) else { return Ok(()) };
-        let (at, parts) = (self.batch.at, std::mem::take(&mut self.batch.parts));
-        self.batch.unwritten = 0;
+        let (Some(end), true) = (self.batch.end, self.batch.parts() > 0) else { return Ok(()) };
+        let (at, parts) = self.batch.take_parts();
         let written = self.tape(end)?.lock().expect("no holder panics").write_placed(at, &parts);
         written.map_err(|kind| self.lost(end, kind))
     }
@@ -514,8 +603,8 @@ impl<'a> Writer<'a> {
         let batch = std::mem::take(&mut self.batch);
         let report = self.report(end, batch.appended)?;
         self.link.tape(end, report);
-        self.total += through_buffers(batch.earlier.iter().map(|(_, data)| data).sum());
-        self.count(through_buffers(batch.data));
+        batch.earlier.iter().for_each(|(_, data)| self.total += *data);
+        self.count(batch.data);
         Ok(())
     }
 
@@ -593,32 +682,6 @@ impl<'a> Writer<'a> {
             Some(OpenEnd::Tape(tape)) => Ok(tape),
             Some(OpenEnd::NullBlock | OpenEnd::NullStream) => Err(destination(FaultKind::Null)),
             _ => Err((None, FaultKind::BadJob)),
-        }
-    }
-}
-
-impl Batch {
-    fn add(&mut self, end: EndIndex, placement: &Placement, data: Vec<Bytes>, sum: RecordSum) {
-        // Here and not where an append begins: a long one is flushed in its midst, and what follows must be seen as well.
-        self.end = Some(end);
-        if self.parts.is_empty() {
-            self.at = placement.write_at();
-        }
-        let before = self.parts.len();
-        self.push(Bytes::copy_from_slice(placement.head()));
-        data.into_iter().for_each(|part| self.push(part));
-        self.push(Bytes::copy_from_slice(placement.tail()));
-        let bytes = self.parts[before..].iter().map(|part| part.len() as u64).sum::<u64>();
-        self.unwritten += bytes;
-        self.bytes += bytes;
-        let sum = if placement.kind == ObjectKind::Record { sum } else { RecordSum::default() };
-        let (at, kind, length) = (placement.at, placement.kind, placement.length);
-        self.appended.push(Appended { at, kind, length, sum_state: SumState::Known, sum });
-    }
-
-    fn push(&mut self, part: Bytes) {
-        if !part.is_empty() {
-            self.parts.push(part);
         }
     }
 }

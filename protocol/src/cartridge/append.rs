@@ -13,18 +13,24 @@
 //! Does not write: it gives positions and bytes. Objects that are placed but not published may be written in any order and by
 //! several writers, as long as all of them are done before the publishing write begins.
 //!
+//! Where the [`super::layout`] puts a gap in front of an object, the gap's first word publishes it. Data that lies there already, by
+//! reference, is only framed.
+//!
 //! Own format rule on top of SIMH's.
 
 use super::frame::{self, END_OF_MEDIUM, FILEMARK, WORD};
+use super::layout::{Layout, gap_bytes};
 use super::{MAX_RECORD_LENGTH, ObjectKind, TapePosition, envelope};
 
-/// Room on a medium, in bytes of the image. SSC-4, "Early-warning".
+/// What a medium has room for, in bytes of the image, and how that is laid out. SSC-4, "Early-warning".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The image, end word included, may not grow past this byte.
     pub capacity: u64,
     /// From this byte on, writes report early warning.
     pub early_warning: u64,
+    /// Where the data of records lies.
+    pub layout: Layout,
 }
 
 /// Why an object cannot be placed. Nothing was placed.
@@ -51,6 +57,8 @@ pub enum AppendError {
 pub struct Placement {
     /// Where the object begins.
     pub at: TapePosition,
+    /// Bytes of erase gap between there and its first word.
+    pub gap: u32,
     /// What it is.
     pub kind: ObjectKind,
     /// Data bytes; 0 for a filemark.
@@ -70,10 +78,21 @@ impl Placement {
         if self.behind_commit_word { self.at.offset + WORD } else { self.at.offset }
     }
 
-    /// The object's own word; empty for the first object behind the commit word, whose word is the publishing write.
+    /// The gap and the object's own word; without the first word of them behind the commit word: that is the publishing write.
     #[must_use]
-    pub fn head(&self) -> &[u8] {
-        if self.behind_commit_word { &[] } else { &self.word }
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = gap_bytes(self.gap);
+        head.extend(self.word);
+        if self.behind_commit_word {
+            head.drain(..WORD as usize);
+        }
+        head
+    }
+
+    /// Byte of the image at which the data begins.
+    #[must_use]
+    pub const fn data_at(&self) -> u64 {
+        self.at.offset + self.gap as u64 + WORD
     }
 
     /// Padding and closing word; empty for a filemark.
@@ -88,7 +107,7 @@ impl Placement {
     /// Where the next object begins.
     #[must_use]
     pub const fn next(&self) -> TapePosition {
-        self.at.after(self.kind, self.length)
+        self.at.behind_gap(self.gap).after(self.kind, self.length)
     }
 }
 
@@ -206,18 +225,20 @@ impl Appender {
 
     fn place(&mut self, kind: ObjectKind, length: u32, word: [u8; 4]) -> Result<Placement, AppendError> {
         let at = self.end;
-        let next = at.after(kind, length);
+        let gap = self.limits.layout.gap(at.offset, length);
+        let next = at.behind_gap(gap).after(kind, length);
         let needed = next.offset + WORD - at.offset;
         let left = self.limits.capacity.saturating_sub(at.offset);
         if needed > left {
             return Err(AppendError::NoRoom { needed, left });
         }
         let behind_commit_word = self.publish.is_none();
-        self.publish.get_or_insert(word);
+        let first = gap_bytes(gap).first_chunk().copied().unwrap_or(word);
+        self.publish.get_or_insert(first);
         self.end = next;
         let mut tail = [0; 5];
         tail[1..].copy_from_slice(&word);
-        Ok(Placement { at, kind, length, early_warning: self.early_warning(), word, behind_commit_word, tail })
+        Ok(Placement { at, gap, kind, length, early_warning: self.early_warning(), word, behind_commit_word, tail })
     }
 }
 

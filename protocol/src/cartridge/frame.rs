@@ -12,6 +12,8 @@ pub const WORD: u64 = 4;
 pub const FILEMARK: u32 = 0;
 /// Nothing recorded here: skipped by readers, never written on a plain cartridge.
 pub const ERASE_GAP: u32 = 0xFFFF_FFFE;
+/// What a reader sees where words of [`ERASE_GAP`] begin half a word further on.
+pub const HALF_GAP: u32 = 0xFFFE_FFFF;
 /// Nothing recorded from here on.
 pub const END_OF_MEDIUM: u32 = 0xFFFF_FFFF;
 
@@ -32,6 +34,8 @@ pub enum Word {
     },
     /// [`ERASE_GAP`].
     Gap,
+    /// [`HALF_GAP`]: a reader goes on behind its first half.
+    HalfGap,
     /// [`END_OF_MEDIUM`].
     End,
     /// A marker with no meaning here: private (7), reserved, or a word torn while it was written.
@@ -48,6 +52,7 @@ impl Word {
             (0, 0) => Self::Filemark,
             (0..=6 | 8, 1..) => Self::Record { class, length },
             _ if word == ERASE_GAP => Self::Gap,
+            _ if word == HALF_GAP => Self::HalfGap,
             _ if word == END_OF_MEDIUM => Self::End,
             _ => Self::Unknown(word),
         }
@@ -96,6 +101,7 @@ mod tests {
             ([0, 0, 0, 0x80], Word::Unknown(0x8000_0000)),
             ([5, 0, 0, 0x70], Word::Unknown(0x7000_0005)),
             ([0xFE, 0xFF, 0xFF, 0xFF], Word::Gap),
+            ([0xFF, 0xFF, 0xFE, 0xFF], Word::HalfGap),
             ([0xFF, 0xFF, 0xFF, 0xFF], Word::End),
             ([0, 0xFF, 0xFF, 0xFF], Word::Unknown(0xFFFF_FF00)),
         ] {

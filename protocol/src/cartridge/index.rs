@@ -48,6 +48,8 @@ pub enum SumState {
 pub struct Entry {
     /// Where the object begins; its object number is the entry's place in the file and is stored to be checked.
     pub at: TapePosition,
+    /// Bytes of erase gap between there and its first word.
+    pub gap: u32,
     /// What it is.
     pub kind: ObjectKind,
     /// Bytes on the medium; 0 for a filemark.
@@ -76,7 +78,8 @@ struct EntrySlot {
     generation: U32,
     kind: u8,
     sum_state: u8,
-    reserved: [u8; 6],
+    reserved: [u8; 2],
+    gap: U32,
     crc32c: U32,
     blake3: [u8; 32],
     checksum: U32,
@@ -87,7 +90,7 @@ impl Entry {
     /// Where the next object begins.
     #[must_use]
     pub const fn next(&self) -> TapePosition {
-        self.at.after(self.kind, self.length)
+        self.at.behind_gap(self.gap).after(self.kind, self.length)
     }
 
     /// As it lies in the file.
@@ -105,7 +108,8 @@ impl Entry {
                 ObjectKind::Filemark => KIND_FILEMARK,
             },
             sum_state: self.sum_state as u8,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            gap: self.gap.into(),
             crc32c: self.sum.crc32c.into(),
             blake3: self.sum.blake3,
             checksum: U32::ZERO,
@@ -143,6 +147,7 @@ impl Entry {
         }
         Ok(Self {
             at: TapePosition { object, file, offset },
+            gap: slot.gap.get(),
             kind,
             length,
             wrapped,
@@ -263,6 +268,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             at: TapePosition { object: 7, file: 2, offset: 0x1234 },
+            gap: 0xDC8,
             kind: ObjectKind::Record,
             length: 0x1_0000,
             wrapped: false,

@@ -2,9 +2,9 @@
 //!
 //! A partition is one SIMH `.tap` file ([`frame`]) and an index beside it ([`index`]). [`append`] decides where new objects go
 //! and in which order the words that publish them are written; [`scan`] walks what is there, forward and backward; [`sums`]
-//! keeps what proves it; [`envelope`] is around records that are compressed or encrypted. All of it is sans-io, so that the drive in the target and a mover in its own process use the same rules.
+//! keeps what proves it; [`layout`] says where the data of records lies; [`envelope`] is around records that are compressed or encrypted. All of it is sans-io, so that the drive in the target and a mover in its own process use the same rules.
 //!
-//! Does not open files and knows no SCSI. Half gaps and private markers of the format are reported, not interpreted.
+//! Does not open files and knows no SCSI. Private markers of the format are reported, not interpreted.
 //!
 //! Follows "SIMH Magtape Representation and Handling" (the word layout and the classes); the commit word, the index and the
 //! sums are our own.
@@ -13,6 +13,7 @@ pub mod append;
 pub mod envelope;
 pub mod frame;
 pub mod index;
+pub mod layout;
 pub mod report;
 pub mod scan;
 pub mod sums;
@@ -37,6 +38,12 @@ pub enum ObjectKind {
 impl TapePosition {
     /// The beginning of a partition.
     pub const BEGINNING: Self = Self { object: 0, file: 0, offset: 0 };
+
+    /// Behind an erase gap of so many bytes in front of the object.
+    #[must_use]
+    pub const fn behind_gap(self, gap: u32) -> Self {
+        Self { offset: self.offset + gap as u64, ..self }
+    }
 
     /// Behind an object of `length` data bytes that begins here.
     #[must_use]

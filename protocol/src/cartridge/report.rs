@@ -27,6 +27,8 @@ pub struct TapeReport {
 pub struct Appended {
     /// Where it begins.
     pub at: TapePosition,
+    /// Bytes of erase gap in front of its first word.
+    pub gap: u32,
     /// What it is.
     pub kind: ObjectKind,
     /// Data bytes; 0 for a filemark.

@@ -6,6 +6,7 @@
 //! Follows "SIMH Magtape Representation and Handling".
 
 use super::frame::{self, WORD, Word};
+use super::layout::Layout;
 use super::{ObjectKind, TapePosition};
 
 /// Where an image's bytes come from: a closure over a file, or a slice.
@@ -49,11 +50,11 @@ pub enum Found {
         /// Behind its word.
         next: u64,
     },
-    /// One word of an erase gap.
+    /// One word of an erase gap, or half of one.
     Gap {
-        /// Its word.
+        /// Its first byte.
         at: u64,
-        /// Behind its word.
+        /// Behind its last.
         next: u64,
     },
     /// An end word, or the end of the image where a word would be.
@@ -105,6 +106,9 @@ pub fn backward<I: Image + ?Sized>(image: &mut I, at: u64) -> Result<Found, I::E
         Word::Filemark => Found::Filemark { at: last_at, next: at },
         Word::Gap => Found::Gap { at: last_at, next: at },
         Word::End => Found::End,
+        // What is in front of the gap's half belongs to the object before it.
+        Word::Unknown(word) if word >> 16 == 0xFFFF => Found::Gap { at: last_at + WORD / 2, next: at },
+        Word::HalfGap => Found::Torn(Torn::Unknown(frame::HALF_GAP)),
         Word::Unknown(word) => Found::Torn(Torn::Unknown(word)),
         Word::Record { class, length } => {
             let Some(first_at) = at.checked_sub(frame::record_size(length)) else { return Ok(Found::Torn(Torn::Short)) };
@@ -114,11 +118,99 @@ pub fn backward<I: Image + ?Sized>(image: &mut I, at: u64) -> Result<Found, I::E
     })
 }
 
+/// The object that begins at byte `at`, be it behind an erase gap.
+///
+/// # Errors
+/// The image's own.
+pub fn object_forward<I: Image + ?Sized>(image: &mut I, at: u64) -> Result<Found, I::Error> {
+    let first = behind_gap(image, at)?;
+    forward(image, first)
+}
+
+/// The object that ends in front of byte `at`, and the byte at which it begins with the gap in front of it.
+///
+/// # Errors
+/// The image's own.
+pub fn object_backward<I: Image + ?Sized>(image: &mut I, at: u64) -> Result<(Found, u64), I::Error> {
+    let end = before_gap(image, at)?;
+    let found = backward(image, end)?;
+    Ok(match found {
+        Found::Record { at, .. } | Found::Filemark { at, .. } => (found, before_gap(image, at)?),
+        _ => (found, end),
+    })
+}
+
+/// Words of a gap that are read at once.
+const GAP_CHUNK: usize = 4096;
+
+/// Behind the erase gap that begins at byte `at`; `at` where none does.
+///
+/// # Errors
+/// The image's own.
+pub fn behind_gap<I: Image + ?Sized>(image: &mut I, mut at: u64) -> Result<u64, I::Error> {
+    // Most places have no gap: then one word is read.
+    let mut chunk = [0; GAP_CHUNK];
+    let mut wanted = WORD as usize;
+    loop {
+        let read = read_full(image, at, &mut chunk[..wanted])?;
+        let mut here = 0;
+        let ended = loop {
+            let Some(word) = chunk[here..read].first_chunk() else { break read < wanted };
+            here += match Word::parse(*word) {
+                Word::Gap => WORD as usize,
+                Word::HalfGap => WORD as usize / 2,
+                _ => break true,
+            };
+        };
+        at += here as u64;
+        if ended {
+            return Ok(at);
+        }
+        wanted = GAP_CHUNK;
+    }
+}
+
+/// In front of the erase gap that ends in front of byte `at`; `at` where none does.
+///
+/// # Errors
+/// The image's own.
+pub fn before_gap<I: Image + ?Sized>(image: &mut I, mut at: u64) -> Result<u64, I::Error> {
+    let mut wanted = WORD;
+    loop {
+        let from = at.saturating_sub(wanted);
+        let mut chunk = [0; GAP_CHUNK];
+        let chunk = &mut chunk[..(at - from) as usize];
+        if read_full(image, from, chunk)? < chunk.len() {
+            return Ok(at);
+        }
+        let mut rest = &*chunk;
+        let ended = loop {
+            let Some((before, word)) = rest.split_last_chunk() else { break from == 0 };
+            match Word::parse(*word) {
+                Word::Gap => rest = before,
+                // Half a gap is one only in front of a whole word of it.
+                Word::Unknown(word) if word >> 16 == 0xFFFF && wanted > WORD => {
+                    rest = &rest[..rest.len() - WORD as usize / 2];
+                    break true;
+                }
+                _ => break true,
+            }
+        };
+        at = from + rest.len() as u64;
+        if ended {
+            return Ok(at);
+        }
+        wanted = GAP_CHUNK as u64;
+    }
+}
+
 /// A logical object and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Object {
     /// Where it begins.
     pub at: TapePosition,
+    /// Bytes of erase gap between there and its first word.
+    pub gap: u32,
     /// What it is.
     pub kind: ObjectKind,
     /// As in [`Word::Record`]; 0 for a filemark.
@@ -128,10 +220,10 @@ pub struct Object {
 }
 
 impl Object {
-    /// Where the next object begins, if no gap lies between.
+    /// Where the next object begins.
     #[must_use]
     pub const fn next(&self) -> TapePosition {
-        self.at.after(self.kind, self.length)
+        self.at.behind_gap(self.gap).after(self.kind, self.length)
     }
 }
 
@@ -142,8 +234,16 @@ pub enum Ending {
     End,
     /// At something that is no whole object.
     Torn(Torn),
-    /// At an erase gap, on an image that was said to have none.
+    /// At an erase gap where the image was said to have none.
     Gap,
+}
+
+/// Which erase gaps a walk passes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    /// Those that a layout places, in front of the records in front of which it does.
+    Of(Layout),
+    Any,
 }
 
 /// Lists the logical objects of an image in order. One read of eight bytes an object.
@@ -155,7 +255,7 @@ pub struct Walk<I> {
     at: TapePosition,
     /// The word at `at`, when the last object's closing word was read together with it.
     ahead: Option<[u8; 4]>,
-    gaps: bool,
+    gaps: Gaps,
     ending: Option<Ending>,
 }
 
@@ -163,13 +263,20 @@ impl<I: Image> Walk<I> {
     /// Starts at a place known to lie between objects. A plain cartridge has no gaps: they end the walk.
     #[must_use]
     pub const fn plain(image: I, at: TapePosition) -> Self {
-        Self { image, at, ahead: None, gaps: false, ending: None }
+        Self::of(Layout::Plain, image, at)
+    }
+
+    /// As [`Walk::plain`] for a cartridge of any layout. A gap of another length than the layout's ends the walk: it may be half of a
+    /// word that was torn while it was written, and data stands behind it.
+    #[must_use]
+    pub const fn of(layout: Layout, image: I, at: TapePosition) -> Self {
+        Self { image, at, ahead: None, gaps: Gaps::Of(layout), ending: None }
     }
 
     /// As [`Walk::plain`] for an image of any origin: erase gaps are passed over.
     #[must_use]
     pub const fn with_gaps(image: I, at: TapePosition) -> Self {
-        Self { image, at, ahead: None, gaps: true, ending: None }
+        Self { image, at, ahead: None, gaps: Gaps::Any, ending: None }
     }
 
     /// Behind the last object listed.
@@ -185,35 +292,46 @@ impl<I: Image> Walk<I> {
     }
 
     fn step(&mut self) -> Result<Option<Object>, I::Error> {
-        loop {
-            let at = self.at.offset;
-            let first = match self.ahead.take() {
-                Some(word) => Some(word),
-                None => word(&mut self.image, at)?,
-            };
-            let Some(first) = first else {
+        let place = self.at.offset;
+        let first = match self.ahead.take() {
+            Some(word) => Some(word),
+            None => word(&mut self.image, place)?,
+        };
+        let Some(mut first) = first else {
+            let found = ending(&mut self.image, place)?;
+            return Ok(self.stop(found));
+        };
+        let mut at = place;
+        if matches!(Word::parse(first), Word::Gap | Word::HalfGap) && self.gaps != Gaps::Of(Layout::Plain) {
+            at = behind_gap(&mut self.image, place)?;
+            let Some(word) = word(&mut self.image, at)? else {
                 let found = ending(&mut self.image, at)?;
                 return Ok(self.stop(found));
             };
-            let (kind, class, length) = match Word::parse(first) {
-                Word::Filemark => (ObjectKind::Filemark, 0, 0),
-                Word::Record { class, length } => match self.closing(at, first, length)? {
-                    Ok(()) => (ObjectKind::Record, class, length),
-                    Err(torn) => return Ok(self.stop(Found::Torn(torn))),
-                },
-                Word::Gap if self.gaps => {
-                    self.at.offset += WORD;
-                    continue;
-                }
-                _ => {
-                    let found = found_forward(&mut self.image, at, first)?;
-                    return Ok(self.stop(found));
-                }
-            };
-            let object = Object { at: self.at, kind, class, length };
-            self.at = object.next();
-            return Ok(Some(object));
+            first = word;
         }
+        let (kind, class, length) = match Word::parse(first) {
+            Word::Filemark => (ObjectKind::Filemark, 0, 0),
+            Word::Record { class, length } => match self.closing(at, first, length)? {
+                Ok(()) => (ObjectKind::Record, class, length),
+                Err(torn) => return Ok(self.stop(Found::Torn(torn))),
+            },
+            _ => {
+                let found = found_forward(&mut self.image, at, first)?;
+                return Ok(self.stop(found));
+            }
+        };
+        let gap = at - place;
+        let expected = match self.gaps {
+            Gaps::Of(layout) => gap == u64::from(layout.gap(place, length)) || gap == 0,
+            Gaps::Any => true,
+        };
+        let (Ok(gap), true) = (u32::try_from(gap), expected) else {
+            return Ok(self.stop(Found::Gap { at: place, next: at }));
+        };
+        let object = Object { at: self.at, gap, kind, class, length };
+        self.at = object.next();
+        Ok(Some(object))
     }
 
     /// Compares a record's closing word, and reads the word behind it in the same breath.
@@ -257,6 +375,7 @@ fn found_forward<I: Image + ?Sized>(image: &mut I, at: u64, first: [u8; 4]) -> R
     Ok(match Word::parse(first) {
         Word::Filemark => Found::Filemark { at, next: at + WORD },
         Word::Gap => Found::Gap { at, next: at + WORD },
+        Word::HalfGap => Found::Gap { at, next: at + WORD / 2 },
         Word::End => Found::End,
         Word::Unknown(word) => Found::Torn(Torn::Unknown(word)),
         Word::Record { class, length } => {
@@ -321,6 +440,10 @@ mod tests {
         (objects, walk.ending().unwrap())
     }
 
+    fn walk_with_gaps(image: &[u8]) -> usize {
+        Walk::with_gaps(slice(image), TapePosition::BEGINNING).map(Result::unwrap).count()
+    }
+
     #[test]
     fn a_small_image_lists_as_written() {
         let image = hex("03000000 616263 00 03000000  00000000  02000080 6869 02000080  00000000 FFFFFFFF AAAA");
@@ -340,10 +463,27 @@ mod tests {
 
     #[test]
     fn a_foreign_image_with_gaps_lists_its_objects() {
-        let image = hex("FEFFFFFF FEFFFFFF 02000000 6162 02000000 FEFFFFFF 00000000");
-        let objects: Vec<_> = Walk::with_gaps(slice(&image), TapePosition::BEGINNING).map(Result::unwrap).collect();
-        assert_eq!(objects.len(), 2);
-        assert_eq!(objects[1].at, TapePosition { object: 1, file: 0, offset: 22 });
+        let image = hex("FEFFFFFF FEFFFFFF 02000000 6162 02000000 FFFFFEFFFFFF 00000000 FEFFFFFF FFFFFFFF");
+        let mut walk = Walk::with_gaps(slice(&image), TapePosition::BEGINNING);
+        let objects: Vec<_> = walk.by_ref().map(Result::unwrap).collect();
+        assert_eq!(objects.iter().map(|object| (object.at.offset, object.gap)).collect::<Vec<_>>(), [(0, 8), (18, 6)]);
+        assert_eq!((walk.position().offset, walk.ending()), (28, Some(Ending::End)), "the gap at the end is no object's");
+        assert_eq!(before_gap(&mut slice(&image), 24), Ok(18));
+        let back = |at| object_backward(&mut slice(&image), at).unwrap();
+        assert_eq!(back(32), (Found::Filemark { at: 24, next: 28 }, 18));
+        assert_eq!(back(18), (Found::Record { class: 0, length: 2, at: 8, next: 18 }, 0));
+        assert_eq!(back(0).0, Found::Beginning);
+        assert!(matches!(object_forward(&mut slice(&image), 18), Ok(Found::Filemark { at: 24, .. })));
+    }
+
+    #[test]
+    fn a_gap_that_the_layout_does_not_place_ends_the_walk_in_front_of_it() {
+        let image = hex("02000000 6162 02000000 FEFFFFFF 02000000 6364 02000000 FFFFFFFF");
+        for layout in [Layout::Plain, Layout::Aligned] {
+            let mut walk = Walk::of(layout, slice(&image), TapePosition::BEGINNING);
+            assert_eq!(walk.by_ref().count(), 1);
+            assert_eq!((walk.ending(), walk.position().offset), (Some(Ending::Gap), 10), "{layout:?}");
+        }
     }
 
     proptest! {
@@ -383,7 +523,10 @@ mod tests {
         fn arbitrary_bytes_never_panic_and_always_end(image in prop::collection::vec(any::<u8>(), 0..600), at in 0..700u64) {
             let _ = walk(&image);
             let _ = forward(&mut slice(&image), at);
-            let _ = backward(&mut slice(&image), at);
+            let _ = (backward(&mut slice(&image), at), object_backward(&mut slice(&image), at));
+            let gap = behind_gap(&mut slice(&image), at).unwrap();
+            prop_assert!(gap >= at && before_gap(&mut slice(&image), at).unwrap() <= at);
+            let _ = walk_with_gaps(&image);
             let _ = forward(&mut slice(&image), u64::MAX - at);
         }
     }

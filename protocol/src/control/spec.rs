@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::cartridge::layout::Layout;
 use crate::iscsi::chap::Algorithm;
 
 /// A number of bytes, written `"20GiB"`, `"2TB"` or as a plain number.
@@ -150,6 +151,9 @@ pub struct LunSpec {
     /// Of cartridges that are made: what is written on them cannot be overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worm: Option<bool>,
+    /// Of cartridges that are made: where the data of records lies in their images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
     /// Folder of a library: its changer, or with `drive` one of its drives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<PathBuf>,
@@ -223,7 +227,8 @@ impl LunSpec {
     /// In words.
     pub fn tape_argument(text: &str) -> Result<Self, String> {
         // A folder may have commas in its name: only options that there are end it.
-        let (folder, options) = match text.find(",density=").into_iter().chain(text.find(",worm")).min() {
+        let first = [",density=", ",worm", ",layout="].iter().filter_map(|option| text.find(option)).min();
+        let (folder, options) = match first {
             Some(at) => (&text[..at], &text[at + 1..]),
             None => (text, ""),
         };
@@ -231,7 +236,7 @@ impl LunSpec {
         let mut tape = Self { tape: Some(path), capacity, ..Self::default() };
         for option in options.split(',').filter(|option| !option.is_empty()) {
             if !tape.medium_option(option) {
-                return Err(format!("unknown option {option:?}; there are density= and worm"));
+                return Err(format!("unknown option {option:?}; there are density=, layout= and worm"));
             }
         }
         Ok(tape)
@@ -241,6 +246,8 @@ impl LunSpec {
     fn medium_option(&mut self, option: &str) -> bool {
         match option.split_once('=') {
             Some(("density", name)) => self.density = Some(name.to_owned()),
+            Some(("layout", "plain")) => self.layout = Some(Layout::Plain),
+            Some(("layout", "aligned")) => self.layout = Some(Layout::Aligned),
             None if option == "worm" => self.worm = Some(true),
             _ => return false,
         }
@@ -270,7 +277,7 @@ impl LunSpec {
                 "cartridges" => changer.cartridges = Some(number(name, value)?),
                 _ if changer.medium_option(option) => {}
                 _ => {
-                    let known = "lun=, drives=, slots=, mail=, cartridges=, density= and worm";
+                    let known = "lun=, drives=, slots=, mail=, cartridges=, density=, layout= and worm";
                     return Err(format!("unknown option {option:?}; there are {known}"));
                 }
             }
@@ -699,6 +706,8 @@ mod tests {
         assert_eq!((worm.tape, worm.capacity), (Some("a,b/".into()), Some(Size(2_000_000_000_000))));
         assert_eq!((worm.density.as_deref(), worm.worm), (Some("LTO-6"), Some(true)));
         assert!(LunSpec::tape_argument("shelf,worm,thick").is_err());
+        assert_eq!(LunSpec::tape_argument("a,layout=aligned").unwrap().layout, Some(Layout::Aligned));
+        assert!(LunSpec::tape_argument("a,layout=slanted").is_err());
         let library = LunSpec::library_argument("shelf/:drives=1,density=LTO-7,worm").unwrap();
         assert_eq!((library[0].density.as_deref(), library[0].worm, library[1].worm), (Some("LTO-7"), Some(true), None));
     }

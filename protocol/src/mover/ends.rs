@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::remote::RemoteEnd;
+use crate::cartridge::layout::Layout;
 use crate::units::ByteRange;
 
 /// Index into the descriptors that travel beside the message (SCM_RIGHTS), first is 0.
@@ -51,6 +52,8 @@ pub enum End {
         capacity: u64,
         /// From this byte on, writes report early warning.
         early_warning: u64,
+        /// Where the data of records lies.
+        layout: Layout,
         /// False for a write-protected cartridge.
         writable: bool,
     },

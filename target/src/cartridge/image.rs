@@ -66,9 +66,12 @@ impl Image {
         }
     }
 
-    /// True when the words in the image are those of this object.
+    /// True when the words in the image are those of this object, and a gap lies in front of them that is as long as its own.
     pub fn frames(&self, entry: &Entry) -> io::Result<bool> {
-        Ok(match scan::forward(&mut self.reader(), entry.at.offset)? {
+        if entry.gap > 0 && scan::behind_gap(&mut self.reader(), entry.at.offset)? != first_word(entry) {
+            return Ok(false);
+        }
+        Ok(match scan::forward(&mut self.reader(), first_word(entry))? {
             scan::Found::Record { length, class, .. } => {
                 entry.kind == ObjectKind::Record && entry.length == length && entry.wrapped == (class == WRAPPED)
             }
@@ -85,7 +88,7 @@ impl Image {
             ObjectKind::Filemark => FILEMARK.to_le_bytes(),
         };
         let mut found = [0; WORD as usize];
-        let read = self.reader().read_at(entry.at.offset, &mut found)?;
+        let read = self.reader().read_at(first_word(entry), &mut found)?;
         Ok(found[..read] == word[..read])
     }
 
@@ -103,7 +106,7 @@ impl Image {
 
     /// Reads a record's data and compares the words around it.
     pub fn read_record(&self, entry: &Entry, into: &mut [u8]) -> Result<(), ReadError> {
-        let (object, offset) = (entry.at.object, entry.at.offset);
+        let (object, offset) = (entry.at.object, first_word(entry));
         let framing = ReadError::Framing { object, offset };
         let (first, last) = match scan::forward(&mut self.reader(), offset)? {
             scan::Found::Record { class: 8, .. } => return Err(ReadError::MarkedBad { object }),
@@ -119,8 +122,9 @@ impl Image {
 
     /// Writes an object's place but for a commit word.
     pub fn write(&self, placement: &Placement, data: &[Bytes]) -> io::Result<()> {
+        let head = placement.head();
         let parts: Vec<&[u8]> =
-            std::iter::once(placement.head()).chain(data.iter().map(|part| &part[..])).chain([placement.tail()]).collect();
+            std::iter::once(&head[..]).chain(data.iter().map(|part| &part[..])).chain([placement.tail()]).collect();
         self.write_parts(placement.write_at(), &parts)
     }
 
@@ -184,4 +188,9 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// Byte of the image at which an object's own word stands, behind its gap.
+const fn first_word(entry: &Entry) -> u64 {
+    entry.at.offset + entry.gap as u64
 }

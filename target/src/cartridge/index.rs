@@ -141,6 +141,21 @@ impl Index {
         self.unsynced.push(entry);
     }
 
+    /// Puts another entry in the place of an object's; on the file it survives a power loss from the next flush on.
+    pub fn replace(&mut self, entry: Entry) -> io::Result<()> {
+        match entry.at.object.checked_sub(self.on_file) {
+            Some(later) => {
+                let place = usize::try_from(later).ok().and_then(|later| self.unsynced.get_mut(later));
+                *place.ok_or(io::ErrorKind::InvalidInput)? = entry;
+                Ok(())
+            }
+            None => {
+                let file = self.file.as_ref().filter(|_| self.writable).ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+                file.write_all_at(&entry.emit(), entry_offset(entry.at.object))
+            }
+        }
+    }
+
     /// Writes and synchronizes what is in memory. The image must have been synchronized before.
     pub fn flush(&mut self) -> io::Result<()> {
         let Some(file) = self.file.as_ref().filter(|_| self.writable) else { return Ok(()) };

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use protocol::cartridge::append::Limits;
+use protocol::cartridge::layout::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
@@ -52,15 +53,6 @@ pub struct Metadata {
     pub memory: Memory,
 }
 
-/// How the image is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    /// Records and marks follow each other without gaps: any reader of the format follows.
-    #[default]
-    Plain,
-}
-
 /// LTO-8. The density of a medium whose label names none.
 pub const DEFAULT_DENSITY: u8 = 0x5E;
 
@@ -89,13 +81,15 @@ pub struct NewMedium {
     pub density: Option<u8>,
     /// Written once.
     pub worm: bool,
+    /// Where the data of records is to lie.
+    pub layout: Layout,
 }
 
 impl NewMedium {
     /// A usual one of so many bytes.
     #[must_use]
     pub const fn of_capacity(bytes: u64) -> Self {
-        Self { capacity: Some(bytes), density: None, worm: false }
+        Self { capacity: Some(bytes), density: None, worm: false, layout: Layout::Plain }
     }
 
     /// The label of one.
@@ -104,6 +98,7 @@ impl NewMedium {
         Metadata {
             density: self.density.unwrap_or(DEFAULT_DENSITY),
             worm: self.worm,
+            layout: self.layout,
             ..Metadata::new(barcode, self.capacity.unwrap_or(DEFAULT_CAPACITY))
         }
     }
@@ -147,7 +142,7 @@ impl Metadata {
     /// Room and warning point of each partition: a 32nd of the room before its end, but 1 MiB to 1 GiB; on tiny media a quarter.
     #[must_use]
     pub fn limits(&self) -> Vec<Limits> {
-        self.partition_sizes().into_iter().map(limits).collect()
+        self.partition_sizes().into_iter().map(|size| limits(size, self.layout)).collect()
     }
 
     /// Reads the label of a folder.
@@ -189,9 +184,9 @@ impl Metadata {
     }
 }
 
-fn limits(size: u64) -> Limits {
+fn limits(size: u64, layout: Layout) -> Limits {
     let margin = (size / 32).clamp(1 << 20, 1 << 30).min(size / 4);
-    Limits { capacity: size, early_warning: size - margin }
+    Limits { capacity: size, early_warning: size - margin, layout }
 }
 
 /// True for what a label can say.

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use protocol::cartridge::append::{Appender, Limits};
 use protocol::cartridge::frame::{END_OF_MEDIUM, WORD, WRAPPED};
 use protocol::cartridge::index::{Entry, SumState};
+use protocol::cartridge::layout::Layout;
 use protocol::cartridge::scan::{Ending, Object, Walk};
 use protocol::cartridge::sums::RecordSum;
 use protocol::cartridge::{MAX_RECORD_LENGTH, ObjectKind, TapePosition, envelope};
@@ -119,7 +120,8 @@ impl Partition {
             .ok_or_else(|| OpenError::InUse(folder.to_owned()))?;
         let writable = image.opened_for_writing();
         let index = Index::open(&index_path, writable).map_err(|source| OpenError::File { path: index_path, source })?;
-        Inspection { image, index, writable, notes: Vec::new(), cut_allowed: true }
+        let (layout, foreign) = (limits.layout, !index.1);
+        Inspection { image, index, writable, notes: Vec::new(), cut_allowed: true, layout, foreign }
             .finish(&image_path, limits)
             .map_err(|source| OpenError::File { path: image_path, source })
     }
@@ -151,6 +153,9 @@ struct Inspection {
     notes: Vec<String>,
     /// What is torn behind the last whole object is an interrupted write, not damage.
     cut_allowed: bool,
+    layout: Layout,
+    /// No index tells that we have written it.
+    foreign: bool,
 }
 
 impl Inspection {
@@ -219,12 +224,14 @@ impl Inspection {
 
     /// Walks the image behind what the index knows, and adds what is there to it.
     fn walk(&mut self, from: TapePosition) -> io::Result<(TapePosition, Ending)> {
-        let Self { image, index: (index, _), notes, writable, .. } = self;
-        let mut walk = Walk::plain(image.reader(), from);
+        let Self { image, index: (index, _), notes, writable, layout, foreign, .. } = self;
+        // Without an index beside it an image may be anybody's, with gaps wherever they are.
+        let mut walk = if *foreign { Walk::with_gaps(image.reader(), from) } else { Walk::of(*layout, image.reader(), from) };
         let mut end = from;
         let mut ending = None;
         while let Some(object) = walk.next().transpose()? {
-            let unwritten = object.kind == ObjectKind::Filemark && image.hole_at(object.at.offset)?;
+            let word_at = object.at.offset + u64::from(object.gap);
+            let unwritten = object.kind == ObjectKind::Filemark && image.hole_at(word_at)?;
             if unwritten || object.length > longest(&object) {
                 ending = Some(Ending::End);
                 notes.push(format!("no object of ours can begin at byte {}: taken for the end", object.at.offset));
@@ -252,7 +259,7 @@ impl Inspection {
         let what = match ending {
             Ending::End => "never published".to_owned(),
             Ending::Torn(torn) => format!("no whole object: {torn}"),
-            Ending::Gap => "an erase gap, which this layout does not have".to_owned(),
+            Ending::Gap => "an erase gap that this layout does not have".to_owned(),
         };
         if ending != Ending::End && !self.cut_allowed {
             self.writable = false;
@@ -282,6 +289,7 @@ const fn longest(object: &Object) -> u32 {
 fn recomputed(image: &Image, object: &Object, generation: u32) -> io::Result<Entry> {
     let mut entry = Entry {
         at: object.at,
+        gap: object.gap,
         kind: object.kind,
         length: object.length,
         wrapped: object.class == WRAPPED,

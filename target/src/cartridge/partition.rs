@@ -3,7 +3,7 @@
 //! Opening decides what is there; from then on every object of the image has its entry in the index, and the end is known. All
 //! methods block; a partition is used by one thread at a time. Positions are the drive's: a partition has none.
 //!
-//! Knows no SCSI and no label. No erase gaps. Follows the rules of [`protocol::cartridge`].
+//! Knows no SCSI and no label. Follows the rules of [`protocol::cartridge`].
 
 use std::fs::File;
 use std::io;
@@ -194,6 +194,22 @@ impl Partition {
         Ok(data.freeze())
     }
 
+    /// Takes the sums of a record that was placed without them, from its data as it lies on the medium: they tell later damage, and
+    /// prove nothing about the writing. Other objects are left as they are.
+    ///
+    /// # Errors
+    /// [`ReadError`]: also where the index cannot be written.
+    pub fn recompute(&mut self, entry: &Entry) -> Result<(), ReadError> {
+        if entry.sum_state != SumState::Absent || entry.kind != ObjectKind::Record || !self.writable {
+            return Ok(());
+        }
+        let sum = RecordSum::of(&self.read(entry)?);
+        self.index.replace(Entry { sum_state: SumState::Recomputed, sum, ..*entry })?;
+        self.sums.cut(entry.at.file);
+        self.dirty = true;
+        Ok(())
+    }
+
     /// Appends records behind the end of data and commits them together, against the end of this process.
     ///
     /// What fits and could be written counts, also when an error is told.
@@ -260,6 +276,7 @@ impl Partition {
         let mut end = self.end();
         for object in appended {
             let entry = self.entry(object.at, object.kind, object.length, object.sum_state, object.sum);
+            let entry = Entry { gap: object.gap, ..entry };
             if entry.at != end || entry.length > protocol::cartridge::MAX_RECORD_LENGTH || !self.image.frames(&entry)? {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no object begins at {:?}", object.at)));
             }
@@ -385,11 +402,12 @@ impl Partition {
         let placement = if wrapped { self.appender.wrapped(length) } else { self.appender.record(length) }?;
         let sum = RecordSum::of_parts(parts.iter().map(|part| &part[..]));
         self.image.write(&placement, parts)?;
-        Ok(Entry { wrapped, ..self.entry(placement.at, placement.kind, placement.length, SumState::Known, sum) })
+        let entry = self.entry(placement.at, placement.kind, placement.length, SumState::Known, sum);
+        Ok(Entry { wrapped, gap: placement.gap, ..entry })
     }
 
     fn entry(&self, at: TapePosition, kind: ObjectKind, length: u32, sum_state: SumState, sum: RecordSum) -> Entry {
-        Entry { at, kind, length, wrapped: false, generation: self.index.generation(), sum_state, sum }
+        Entry { at, gap: 0, kind, length, wrapped: false, generation: self.index.generation(), sum_state, sum }
     }
 
     fn perform(&mut self, durability: Durability) -> io::Result<()> {

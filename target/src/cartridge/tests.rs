@@ -16,6 +16,8 @@ use protocol::cartridge::sums::RecordSum;
 
 use super::*;
 
+mod aligned;
+
 const CAPACITY: u64 = 1 << 20;
 
 fn new() -> TempDir {
@@ -290,10 +292,10 @@ fn a_mover_s_objects_are_adopted_only_where_the_image_shows_them() {
     let image = cartridge.share_image().unwrap();
     let mut appender = Appender::new(cartridge.end(), cartridge.limits());
     let placement = appender.record(3).unwrap();
-    let bytes = [placement.head(), b"abc", placement.tail()].concat();
+    let bytes = [&placement.head()[..], b"abc", placement.tail()].concat();
     image.write_all_at(&bytes, placement.write_at()).unwrap();
     let (at, sum) = (placement.at, RecordSum::of(b"abc"));
-    let appended = Appended { at, kind: ObjectKind::Record, length: 3, sum_state: SumState::Known, sum };
+    let appended = Appended { at, gap: 0, kind: ObjectKind::Record, length: 3, sum_state: SumState::Known, sum };
     assert_eq!(cartridge.adopt(&[appended]).unwrap_err().kind(), io::ErrorKind::InvalidData, "not published yet");
     for step in appender.commit(Durability::Process) {
         if let Step::Write { at, word } = step {

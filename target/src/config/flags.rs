@@ -27,12 +27,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE[:SIZE][,OPTION…]")]
     pub disk: Vec<DiskArg>,
     /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none. Options:
-    /// `,density=LTO-8` (LTO-5 to LTO-9), `,worm` (what is written cannot be overwritten)
+    /// `,density=LTO-8` (LTO-5 to LTO-9), `,worm` (what is written cannot be overwritten), `,layout=aligned` (copies of disks share
+    /// their blocks where the file system can)
     #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]")]
     pub tape: Vec<TapeArg>,
     /// A library: a changer LUN and a LUN for each of its drives, on a folder of cartridges; made when there is none.
     /// Options: `,drives=2`, `,slots=20`, `,mail=2` (import/export elements), `,cartridges=5` (in a new library) and, as of a
-    /// tape, `,density=LTO-8` and `,worm` of these
+    /// tape, `,density=LTO-8`, `,worm` and `,layout=aligned` of these
     #[arg(long, value_name = "FOLDER[:CAPACITY][,OPTION…]")]
     pub library: Vec<LibraryArg>,
     /// iSCSI name of the target

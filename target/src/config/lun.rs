@@ -91,7 +91,9 @@ impl TryFrom<&LunSpec> for Lun {
                 disk.check()?;
                 Ok(Self::Disk(disk))
             }
-            (Some(_), None, None) => Err("`capacity`, `density` and `worm` are for a tape; a disk has a `size`".to_owned()),
+            (Some(_), None, None) => {
+                Err("`capacity`, `density`, `layout` and `worm` are for a tape; a disk has a `size`".to_owned())
+            }
             (None, Some(_), None) | (None, None, Some(_)) if of_a_disk => {
                 Err("`size`, `block` and their like are for a disk; a tape has a `capacity`".to_owned())
             }
@@ -113,7 +115,7 @@ fn of_library(spec: &LunSpec, library: PathBuf) -> Result<Lun, String> {
         return Ok(Lun::Changer(Changer { library, wanted }));
     };
     if wanted != Wanted::default() {
-        return Err("`drives`, `slots`, `mail`, `cartridges`, `capacity`, `density` and `worm` are for the changer of a library"
+        return Err("`drives`, `slots`, `mail`, `cartridges`, `capacity`, `density`, `layout` and `worm` are for the changer of a library"
             .to_owned());
     }
     let number = drive.checked_sub(1).filter(|number| *number < Layout::MAX_DRIVES);
@@ -134,6 +136,7 @@ fn medium(spec: &LunSpec) -> Result<NewMedium, String> {
         capacity: spec.capacity.map(|size| size.0),
         density: generation.map(|generation| generation.density),
         worm: spec.worm.unwrap_or(false),
+        layout: spec.layout.unwrap_or_default(),
     })
 }
 

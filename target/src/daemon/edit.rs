@@ -96,6 +96,7 @@ fn overlaid(old: &LunSpec, new: &LunSpec) -> LunSpec {
         capacity: new.capacity.or(old.capacity),
         density: new.density.or(old.density),
         worm: new.worm.or(old.worm),
+        layout: new.layout.or(old.layout),
         library: new.library.or(old.library),
         drive: new.drive.or(old.drive),
         drives: new.drives.or(old.drives),

@@ -13,10 +13,10 @@ use crate::lun::tape::density;
 
 /// What a new cartridge is to be.
 fn new_medium(what: &ImportWhat) -> Result<NewMedium, Failure> {
-    let ImportWhat::New { capacity, density, worm, .. } = what else { return Ok(NewMedium::default()) };
+    let ImportWhat::New { capacity, density, worm, layout, .. } = what else { return Ok(NewMedium::default()) };
     let generation = density.as_deref().map(density::by_name).transpose();
     let generation = generation.map_err(|error| Failure { kind: ErrorKind::Invalid, error })?;
-    Ok(NewMedium { capacity: *capacity, density: generation.map(|generation| generation.density), worm: *worm })
+    Ok(NewMedium { capacity: *capacity, density: generation.map(|generation| generation.density), worm: *worm, layout: *layout })
 }
 
 impl Daemon {

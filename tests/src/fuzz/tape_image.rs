@@ -6,6 +6,7 @@ use std::fs;
 
 use bytes::Bytes;
 use protocol::cartridge::index::{Entry, Header, SLOT};
+use protocol::cartridge::layout::{ALIGNED_LEAST, Layout};
 use protocol::cartridge::scan::{self, Found, Walk};
 use protocol::cartridge::{TapePosition, sums};
 use target::cartridge::{Cartridge, Metadata, Stored};
@@ -29,13 +30,17 @@ pub fn fuzz(data: &[u8]) {
         let _ = Header::choose(slots);
     }
     let _ = sums::parse_log_page(image);
-    open(index, image);
+    open(index, image, Layout::Plain);
+    open(index, image, Layout::Aligned);
 }
 
 fn walk(image: &[u8]) {
-    for mut walk in
-        [Walk::plain(scan::slice(image), TapePosition::BEGINNING), Walk::with_gaps(scan::slice(image), TapePosition::BEGINNING)]
-    {
+    let start = TapePosition::BEGINNING;
+    for mut walk in [
+        Walk::plain(scan::slice(image), start),
+        Walk::of(Layout::Aligned, scan::slice(image), start),
+        Walk::with_gaps(scan::slice(image), start),
+    ] {
         let mut end = 0;
         while let Some(Ok(object)) = walk.next() {
             assert!(object.at.offset >= end, "a walk goes forward");
@@ -52,13 +57,19 @@ fn walk(image: &[u8]) {
     for at in (0..=image.len() as u64).take(64) {
         let _ = scan::backward(&mut scan::slice(image), at);
         let _ = scan::forward(&mut scan::slice(image), at);
+        assert!(scan::behind_gap(&mut scan::slice(image), at).is_ok_and(|behind| behind >= at));
+        assert!(scan::before_gap(&mut scan::slice(image), at).is_ok_and(|before| before <= at));
     }
 }
 
-fn open(index: &[u8], image: &[u8]) {
+/// What is appended to whatever was there: one record that an aligned layout aligns, and one that none does.
+const BEHIND: [&[u8]; 2] = [&[7; ALIGNED_LEAST as usize], b"behind"];
+
+fn open(index: &[u8], image: &[u8], layout: Layout) {
     let scratch = Scratch::new();
     let folder = scratch.path().join("C");
-    Cartridge::create(&folder, &Metadata::new("FUZZ01L8", 1 << 30)).expect("a cartridge in memory");
+    let label = Metadata { layout, ..Metadata::new("FUZZ01L8", 1 << 30) };
+    Cartridge::create(&folder, &label).expect("a cartridge in memory");
     fs::write(folder.join("p0.tap"), image).expect("an image");
     if !index.is_empty() {
         fs::write(folder.join("p0.idx"), index).expect("an index");
@@ -77,13 +88,16 @@ fn open(index: &[u8], image: &[u8]) {
     if !cartridge.writable() {
         return;
     }
-    let written = cartridge.append_records([Stored { parts: &[Bytes::from_static(b"behind")], wrapped: false }]);
-    assert_eq!((written.objects, written.position.object), (1, end.object + 1), "{:?}", written.error);
+    let records = BEHIND.map(|data| [Bytes::from_static(data)]);
+    let written = cartridge.append_records(records.iter().map(|parts| Stored { parts, wrapped: false }));
+    assert_eq!((written.objects, written.position.object), (2, end.object + 2), "{:?}", written.error);
     cartridge.sync().expect("synchronized");
     drop(opened);
     let opened = Cartridge::open(&folder).expect("what we wrote we open");
     let cartridge = &opened.partitions()[0];
     assert_eq!(cartridge.end(), written.position, "{:?}", cartridge.notes());
-    let entry = cartridge.object(end.object).expect("readable").expect("there");
-    assert_eq!(&cartridge.read(&entry).expect("whole")[..], b"behind");
+    for (object, data) in (end.object..).zip(BEHIND) {
+        let entry = cartridge.object(object).expect("readable").expect("there");
+        assert_eq!(&cartridge.read(&entry).expect("whole")[..], data);
+    }
 }

@@ -17,12 +17,14 @@ use nix::unistd::fdatasync;
 use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Placement, Step};
 use protocol::cartridge::envelope::{self, Envelope};
 use protocol::cartridge::frame::{self, Word};
+use protocol::cartridge::layout::{self, GAP_MOST, Layout};
 use protocol::cartridge::scan::{self, Found};
 use protocol::cartridge::sums::crc32c_of_parts;
 use protocol::cartridge::{ObjectKind, TapePosition};
 use protocol::mover::{FaultKind, SpaceOver};
+use protocol::units::ByteRange;
 
-use super::raw::write_parts;
+use super::raw::{Raw, write_parts};
 use super::sums::Sums;
 use super::{read_fault, write_fault};
 
@@ -38,6 +40,10 @@ pub struct Tape {
     /// There since the target allowed it, until the tape is positioned elsewhere.
     appender: Option<Appender>,
     synced: bool,
+    /// Byte of the image at which the data lies of the record that was read last.
+    data_at: Option<u64>,
+    /// The image as blocks that can refer to others' and be referred to, on an aligned cartridge.
+    blocks: Option<Raw>,
 }
 
 /// What stands where the tape does.
@@ -59,16 +65,29 @@ pub type Positioned = Result<(), FaultKind>;
 
 impl Tape {
     /// A drive that stands at `at`.
-    #[must_use]
-    pub const fn new(
+    ///
+    /// # Errors
+    /// What the system gives.
+    pub fn new(
         file: File,
         sums: Option<Sums>,
         at: TapePosition,
         end_of_data: TapePosition,
         limits: Limits,
         writable: bool,
-    ) -> Self {
-        Self { file, sums, at, end_of_data, limits, writable, appender: None, synced: true }
+    ) -> io::Result<Self> {
+        let whole = ByteRange { start: 0, len: i64::MAX as u64 };
+        let blocks = match limits.layout {
+            Layout::Plain => None,
+            Layout::Aligned => Some(Raw::new(file.try_clone()?, whole, 512)?),
+        };
+        Ok(Self { file, sums, at, end_of_data, limits, writable, appender: None, synced: true, data_at: None, blocks })
+    }
+
+    /// The image as blocks, on a cartridge whose long records begin on their boundaries.
+    #[must_use]
+    pub const fn blocks(&self) -> Option<&Raw> {
+        self.blocks.as_ref()
     }
 
     /// Where it stands.
@@ -115,36 +134,65 @@ impl Tape {
         if self.at.offset >= self.end_of_data.offset {
             return Err(FaultKind::EndOfData { residual: i64::from(wanted) });
         }
-        let (mut head, mut tail) = ([0; 4], [0; 5]);
-        let tail = &mut tail[1 - frame::padding(wanted) as usize..];
-        let read = self.read_framed(&mut head, into, tail)?;
-        let closing: [u8; 4] = *tail.last_chunk().expect("the tail ends with a word");
-        let whole = read == frame::record_size(wanted);
-        if whole && head == closing && Word::parse(head) == (Word::Record { class: 0, length: wanted }) {
-            if let Some(stored) = self.sums.as_mut().and_then(|sums| sums.of(self.at, wanted))
-                && stored != crc32c_of_parts(into.iter().map(|part| &part[..]))
-            {
-                return Err(FaultKind::WrongSum);
+        let gap = self.limits.layout.gap(self.at.offset, wanted);
+        if self.read_behind(self.at.offset, gap, into)? {
+            return self.check_sum(wanted, into);
+        }
+        // Another object; or behind a gap of another length, on an image that came from elsewhere.
+        match self.forward()? {
+            Found::Record { class: frame::WRAPPED, length, at, .. } => self.read_wrapped(at, length, into),
+            Found::Record { class: 0, length, at, .. } if length == wanted && self.read_behind(at, 0, into)? => {
+                self.check_sum(wanted, into)
             }
-            self.at = self.at.after(ObjectKind::Record, wanted);
-            return Ok(());
+            found => self.other_object(found, i64::from(wanted)),
         }
-        if let Word::Record { class: frame::WRAPPED, length } = Word::parse(head) {
-            return self.read_wrapped(length, into);
-        }
-        self.other_object(i64::from(wanted))
     }
 
-    /// A record in an envelope of `stored` bytes; lengths are those of the data in it.
-    fn read_wrapped(&mut self, stored: u32, into: &mut [IoSliceMut<'_>]) -> Result<(), FaultKind> {
-        if !matches!(self.forward()?, Found::Record { class: frame::WRAPPED, length, .. } if length == stored) {
-            return Err(FaultKind::Torn);
+    /// Reads a gap of so many bytes and behind it a record as long as `into`. False when that is not what stands there.
+    fn read_behind(&mut self, at: u64, gap: u32, into: &mut [IoSliceMut<'_>]) -> Result<bool, FaultKind> {
+        let length = into.iter().map(|part| part.len()).sum::<usize>() as u32;
+        let (mut head, mut tail) = ([0; GAP_MOST + frame::WORD as usize], [0; 5]);
+        let head = &mut head[..gap as usize + frame::WORD as usize];
+        let tail = &mut tail[1 - frame::padding(length) as usize..];
+        let size = u64::from(gap) + frame::record_size(length);
+        let whole = self.read_framed(at, head, into, tail)? == size;
+        let (gap, word) = head.split_last_chunk::<4>().expect("the head ends with a word");
+        let closing = tail.last_chunk().expect("the tail ends with a word");
+        let found = whole && word == closing && layout::is_gap(gap) && Word::parse(*word) == (Word::Record { class: 0, length });
+        self.data_at = found.then_some(at + gap.len() as u64 + frame::WORD);
+        Ok(found)
+    }
+
+    /// Goes behind a record that was read, if its data is what was written.
+    fn check_sum(&mut self, length: u32, data: &[IoSliceMut<'_>]) -> Result<(), FaultKind> {
+        if let Some(stored) = self.sums.as_mut().and_then(|sums| sums.of(self.at, length))
+            && stored != crc32c_of_parts(data.iter().map(|part| &part[..]))
+        {
+            return Err(FaultKind::WrongSum);
         }
+        let data_at = self.data_at.ok_or(FaultKind::BadJob)?;
+        self.pass(ObjectKind::Record, data_at - frame::WORD + frame::record_size(length));
+        Ok(())
+    }
+
+    /// Byte of [`Tape::blocks`] at which the data lies of the record that was read last; none where it is in an envelope.
+    #[must_use]
+    pub fn last_data(&self) -> Option<u64> {
+        self.blocks.as_ref().and(self.data_at)
+    }
+
+    const fn pass(&mut self, kind: ObjectKind, offset: u64) {
+        let file = self.at.file + matches!(kind, ObjectKind::Filemark) as u64;
+        self.at = TapePosition { object: self.at.object + 1, file, offset };
+    }
+
+    /// A record in an envelope of `stored` bytes, whose first word stands at `at`; lengths are those of the data in it.
+    fn read_wrapped(&mut self, at: u64, stored: u32, into: &mut [IoSliceMut<'_>]) -> Result<(), FaultKind> {
         if stored > envelope::MAX_LENGTH {
             return Err(FaultKind::Torn);
         }
         let mut record = vec![0; stored as usize];
-        self.file.read_exact_at(&mut record, self.at.offset + frame::WORD).map_err(|error| read_fault(&error))?;
+        self.file.read_exact_at(&mut record, at + frame::WORD).map_err(|error| read_fault(&error))?;
         if let Some(sum) = self.sums.as_mut().and_then(|sums| sums.of(self.at, stored))
             && sum != crc32c_of_parts(std::iter::once(&record[..]))
         {
@@ -155,7 +203,8 @@ impl Tape {
             return Err(FaultKind::Encrypted);
         }
         let data = envelope.open(&record[payload_at..]).map_err(|_| FaultKind::WrongSum)?;
-        self.at = self.at.after(ObjectKind::Record, stored);
+        self.data_at = None;
+        self.pass(ObjectKind::Record, at + frame::record_size(stored));
         let wanted: usize = into.iter().map(|part| part.len()).sum();
         if data.len() != wanted {
             return Err(FaultKind::IncorrectLength { residual: wanted as i64 - data.len() as i64 });
@@ -185,20 +234,23 @@ impl Tape {
         }
     }
 
-    /// Goes behind the filemark that [`Tape::look`] has found.
-    pub fn pass_filemark(&mut self) {
-        self.at = self.at.after(ObjectKind::Filemark, 0);
+    /// Goes behind the object that [`Tape::look`] has found.
+    ///
+    /// # Errors
+    /// As [`Tape::look`].
+    pub fn pass_object(&mut self) -> Result<(), FaultKind> {
+        self.step_forward().map(drop)
     }
 
     /// What stands here is no record of the wanted length.
-    fn other_object(&mut self, wanted: i64) -> Result<(), FaultKind> {
-        match self.forward()? {
-            Found::Record { class: 0, length, .. } => {
-                self.at = self.at.after(ObjectKind::Record, length);
+    fn other_object(&mut self, found: Found, wanted: i64) -> Result<(), FaultKind> {
+        match found {
+            Found::Record { class: 0, length, next, .. } if i64::from(length) != wanted => {
+                self.pass(ObjectKind::Record, next);
                 Err(FaultKind::IncorrectLength { residual: wanted - i64::from(length) })
             }
-            Found::Filemark { .. } => {
-                self.at = self.at.after(ObjectKind::Filemark, 0);
+            Found::Filemark { next, .. } => {
+                self.pass(ObjectKind::Filemark, next);
                 Err(FaultKind::Filemark { residual: wanted })
             }
             Found::End => Err(FaultKind::EndOfData { residual: wanted }),
@@ -206,9 +258,9 @@ impl Tape {
         }
     }
 
-    /// One read for word, data and word. Gives the bytes read; fewer at the end of the file.
-    fn read_framed(&self, head: &mut [u8], into: &mut [IoSliceMut<'_>], tail: &mut [u8]) -> Result<u64, FaultKind> {
-        let offset = i64::try_from(self.at.offset).map_err(|_| FaultKind::Torn)?;
+    /// One read for gap and word, data, and word. Gives the bytes read; fewer at the end of the file.
+    fn read_framed(&self, at: u64, head: &mut [u8], into: &mut [IoSliceMut<'_>], tail: &mut [u8]) -> Result<u64, FaultKind> {
+        let offset = i64::try_from(at).map_err(|_| FaultKind::Torn)?;
         let mut parts = Vec::with_capacity(into.len() + 2);
         parts.push(IoSliceMut::new(head));
         parts.extend(into.iter_mut().map(|part| IoSliceMut::new(part)));
@@ -231,11 +283,11 @@ impl Tape {
     }
 
     fn forward(&self) -> Result<Found, FaultKind> {
-        scan::forward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
+        scan::object_forward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
     }
 
-    fn backward(&self) -> Result<Found, FaultKind> {
-        scan::backward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
+    fn backward(&self) -> Result<(Found, u64), FaultKind> {
+        scan::object_backward(&mut image(&self.file), self.at.offset).map_err(|error| read_fault(&error))
     }
 
     /// LOCATE to a logical object.
@@ -284,7 +336,7 @@ impl Tape {
     /// Where the index says that an object begins, if something of the image begins there.
     fn indexed(&mut self, object: u64) -> Option<TapePosition> {
         let place = self.sums.as_mut()?.place_of(object)?;
-        let image = scan::forward(&mut image(&self.file), place.offset).ok()?;
+        let image = scan::object_forward(&mut image(&self.file), place.offset).ok()?;
         (place.offset < self.end_of_data.offset && matches!(image, Found::Record { .. } | Found::Filemark { .. }))
             .then_some(place)
     }
@@ -328,19 +380,19 @@ impl Tape {
     }
 
     fn step_forward(&mut self) -> Result<ObjectKind, FaultKind> {
-        let (kind, length) = match self.forward()? {
-            Found::Record { length, .. } => (ObjectKind::Record, length),
-            Found::Filemark { .. } => (ObjectKind::Filemark, 0),
+        let (kind, next) = match self.forward()? {
+            Found::Record { next, .. } => (ObjectKind::Record, next),
+            Found::Filemark { next, .. } => (ObjectKind::Filemark, next),
             _ => return Err(FaultKind::Torn),
         };
-        self.at = self.at.after(kind, length);
+        self.pass(kind, next);
         Ok(kind)
     }
 
     fn step_backward(&mut self) -> Result<ObjectKind, FaultKind> {
         let (kind, offset) = match self.backward()? {
-            Found::Record { at, .. } => (ObjectKind::Record, at),
-            Found::Filemark { at, .. } => (ObjectKind::Filemark, at),
+            (Found::Record { .. }, place) => (ObjectKind::Record, place),
+            (Found::Filemark { .. }, place) => (ObjectKind::Filemark, place),
             _ => return Err(FaultKind::Torn),
         };
         let object = self.at.object.checked_sub(1).ok_or(FaultKind::Torn)?;
@@ -365,6 +417,15 @@ impl Tape {
         self.placed(placed, i64::from(length))
     }
 
+    /// Where [`Tape::place_record`] would place a record.
+    ///
+    /// # Errors
+    /// As it has.
+    pub fn preview_record(&mut self, length: u32) -> Result<Placement, FaultKind> {
+        let mut appender = self.appender.clone().ok_or(FaultKind::BadJob)?;
+        appender.record(u64::from(length)).map_err(|error| unplaced(&error, i64::from(length)))
+    }
+
     /// Places a filemark.
     ///
     /// # Errors
@@ -380,8 +441,7 @@ impl Tape {
                 self.at = placement.next();
                 Ok(placement)
             }
-            Err(AppendError::NoRoom { .. }) => Err(FaultKind::EndOfPartition { residual }),
-            Err(AppendError::Length { .. }) => Err(FaultKind::BadJob),
+            Err(error) => Err(unplaced(&error, residual)),
         }
     }
 
@@ -422,6 +482,13 @@ impl Tape {
             appender.abandon();
             self.at = appender.committed();
         }
+    }
+}
+
+const fn unplaced(error: &AppendError, residual: i64) -> FaultKind {
+    match error {
+        AppendError::NoRoom { .. } => FaultKind::EndOfPartition { residual },
+        AppendError::Length { .. } => FaultKind::BadJob,
     }
 }
 

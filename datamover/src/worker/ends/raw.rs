@@ -155,6 +155,18 @@ impl Raw {
         cloned.ok().map(|()| ByteRange { start: head, len: whole })
     }
 
+    /// Lets all of another's `len` bytes refer to this; false where not all of them can.
+    #[must_use]
+    pub fn clone_whole(&self, at: u64, to: &Self, to_at: u64, len: u64) -> bool {
+        self.clone_to(at, to, to_at, len) == Some(ByteRange { start: 0, len })
+    }
+
+    /// True where blocks of the file begin at this byte.
+    #[must_use]
+    pub const fn is_block(&self, at: u64) -> bool {
+        self.within.start.wrapping_add(at) % (if self.unit == 0 { 1 } else { self.unit }) == 0
+    }
+
     /// Copies inside the kernel; gives how many bytes, at least one.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ mod tests {
         for object in 0..3000_u64 {
             let sum = RecordSum::of(&object.to_be_bytes());
             let kind = ObjectKind::Record;
-            let entry = Entry { at, kind, length: 8, wrapped: false, generation: 1, sum_state: SumState::Known, sum };
+            let entry = Entry { at, gap: 0, kind, length: 8, wrapped: false, generation: 1, sum_state: SumState::Known, sum };
             file.write_all_at(&entry.emit(), entry_offset(object)).unwrap();
             places.push((at, sum.crc32c));
             at = entry.next();

@@ -199,7 +199,7 @@ proptest! {
         let end_of_data = there.iter().fold(TapePosition::BEGINNING, |at, object| {
             at.after(if object.is_some() { ObjectKind::Record } else { ObjectKind::Filemark }, object.as_ref().map_or(0, |data| data.len() as u32))
         });
-        rig.end(End::Cartridge { image: Descriptor(1), index: None, at: end_of_data, end_of_data, capacity: 1 << 30, early_warning: 1 << 30, writable: true });
+        rig.end(End::Cartridge { image: Descriptor(1), index: None, at: end_of_data, end_of_data, capacity: 1 << 30, early_warning: 1 << 30, layout: Layout::Plain, writable: true });
         let mut at = there.iter().flatten().count() as u64 * u64::from(RECORD);
         let missing = expected[there.len()..].iter().map(|object| match object {
             Some(_) => {

@@ -32,11 +32,12 @@ fn range() -> impl Strategy<Value = ByteRange> {
 }
 
 fn end() -> impl Strategy<Value = End> {
-    let cartridge = (descriptor(), prop::option::of((descriptor(), number())), position(), position(), any::<bool>());
+    let cartridge =
+        (descriptor(), prop::option::of((descriptor(), number())), position(), position(), any::<bool>(), any::<bool>());
     prop_oneof![
         4 => (descriptor(), range(), prop_oneof![4 => Just(512), 1 => short()])
             .prop_map(|(file, within, block_length)| End::Raw { file, within, block_length }),
-        4 => cartridge.prop_map(|(image, index, at, end_of_data, writable)| End::Cartridge {
+        4 => cartridge.prop_map(|(image, index, at, end_of_data, writable, aligned)| End::Cartridge {
             image,
             index: index.map(|(file, objects)| Index { file, objects }),
             at,
@@ -44,6 +45,7 @@ fn end() -> impl Strategy<Value = End> {
             // What a mover may fill, so that no run takes long.
             capacity: 100_000,
             early_warning: 90_000,
+            layout: if aligned { Layout::Aligned } else { Layout::Plain },
             writable,
         }),
         1 => (descriptor(), range(), descriptor(), descriptor(), any::<u64>()).prop_map(|(live, within, copies, table, generation)| {

@@ -14,8 +14,13 @@ fn to_tape(from: Source, end: EndIndex, record: u32, process: u64) -> Move {
 
 #[test]
 fn a_disk_goes_to_tape_and_back_bit_for_bit() {
+    there_and_back(Layout::Plain);
+    there_and_back(Layout::Aligned);
+}
+
+fn there_and_back(layout: Layout) {
     let content = noise(5 * MIB + 512, 1);
-    let mut rig = Rig::default();
+    let mut rig = Rig { layout, ..Rig::default() };
     let (disk, tape, back) = (rig.disk(&content), rig.tape(&vec![], 0), rig.disk(&vec![0xEE; content.len()]));
     let out = Source::Blocks { end: disk, at: 0 };
     let transfer = variable(300_000);
@@ -42,6 +47,50 @@ fn a_disk_goes_to_tape_and_back_bit_for_bit() {
     assert_eq!(objects.len(), content.len().div_ceil(300_000) + 1);
     assert_eq!(objects.last(), Some(&None));
     assert!(rig.seen.reports.lock().unwrap().last().unwrap().1.synced, "a job ends synchronized");
+}
+
+#[test]
+fn an_aligned_tape_is_read_and_spaced_over_its_gaps() {
+    let content = noise(MIB, 6);
+    let mut rig = Rig { layout: Layout::Aligned, ..Rig::default() };
+    let (disk, tape, back) = (rig.disk(&content), rig.tape(&vec![], 0), rig.disk(&vec![0; MIB]));
+    let bytes = |at: usize, len: usize| Source::Bytes { end: disk, at: at as u64, len: len as u64 };
+    // The second leaves the place of the third odd in words.
+    let records = [(0, 70_001), (70_001, 10), (70_011, 65_537), (135_548, 65_536)];
+    let mut steps: Vec<_> =
+        (0..).zip(records).map(|(n, (at, len))| step(n, false, to_tape(bytes(at, len), tape, len as u32, len as u64))).collect();
+    let mark = Action::WriteFilemarks { end: tape, count: 1, immediate: false };
+    let space = |count| Action::Space { end: tape, over: SpaceOver::LogicalBlocks, count };
+    let locate = |object| Action::Locate { end: tape, object };
+    let home = |at: usize, len: usize| {
+        let (from, to) =
+            (Source::Stream { end: tape, transfer: variable(len as u32) }, Destination::Bytes { end: back, at: at as u64 });
+        let (process, output) = (None, Some(len as u64));
+        Action::Move(Move { from, to, process, output, source_pad: false, destination_pad: false, hold: false })
+    };
+    let marks = Action::Space { end: tape, over: SpaceOver::Filemarks, count: -1 };
+    let rest = [
+        mark,
+        marks,
+        space(-1),
+        home(135_548, 65_536),
+        locate(0),
+        home(0, 70_001),
+        space(1),
+        home(70_011, 65_537),
+        space(-2),
+        home(70_001, 10),
+        locate(5),
+    ];
+    steps.extend((4..).zip(rest).map(|(segment, action)| Step { segment, cat: false, action }));
+    assert_eq!(rig.run(steps, &[]), Outcome::Copied { dropped: false });
+    let len = 135_548 + 65_536;
+    assert!(rig.blocks(back)[..len] == content[..len]);
+    assert_eq!(
+        rig.objects(tape).iter().map(|object| object.as_ref().map(Vec::len)).collect::<Vec<_>>(),
+        [Some(70_001), Some(10), Some(65_537), Some(65_536), None]
+    );
+    assert_eq!(rig.position(tape), 5);
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cartridge::layout::{ALIGNED_LEAST, ALIGNMENT};
 use crate::cartridge::scan::{self, Walk};
 
-const ROOMY: Limits = Limits { capacity: 1 << 40, early_warning: 1 << 39 };
+const fn roomy(layout: Layout) -> Limits {
+    Limits { capacity: 1 << 40, early_warning: 1 << 39, layout }
+}
 
 fn data(object: u64, length: u32) -> Vec<u8> {
     (0..length).map(|n| (object as u8).wrapping_mul(31).wrapping_add(n as u8)).collect()
@@ -28,8 +31,8 @@ fn apply(image: &mut Vec<u8>, at: u64, bytes: &[u8]) {
 }
 
 /// Lengths (0 for a filemark) in batches; each batch is written and committed, every third one with a sync point.
-fn run(batches: &[Vec<u32>], backwards: bool) -> (Vec<Io>, Vec<u32>) {
-    let mut appender = Appender::new(TapePosition::BEGINNING, ROOMY);
+fn run(batches: &[Vec<u32>], backwards: bool, layout: Layout) -> (Vec<Io>, Vec<u32>) {
+    let mut appender = Appender::new(TapePosition::BEGINNING, roomy(layout));
     let mut log = vec![Io::Write(0, END_OF_MEDIUM.to_le_bytes().to_vec())];
     let mut all = Vec::new();
     for (n, batch) in batches.iter().enumerate() {
@@ -37,7 +40,7 @@ fn run(batches: &[Vec<u32>], backwards: bool) -> (Vec<Io>, Vec<u32>) {
         for &length in batch {
             let placement = if length == 0 { appender.filemark() } else { appender.record(length.into()) }.unwrap();
             let data = data(placement.at.object, length);
-            writes.push(Io::Write(placement.write_at(), [placement.head(), &data, placement.tail()].concat()));
+            writes.push(Io::Write(placement.write_at(), [&placement.head(), &data[..], placement.tail()].concat()));
             all.push(length);
         }
         if backwards {
@@ -55,11 +58,11 @@ fn run(batches: &[Vec<u32>], backwards: bool) -> (Vec<Io>, Vec<u32>) {
     (log, all)
 }
 
-fn read_back(image: &[u8]) -> Vec<u32> {
-    Walk::plain(scan::slice(image), TapePosition::BEGINNING)
+fn read_back(image: &[u8], layout: Layout) -> Vec<u32> {
+    Walk::of(layout, scan::slice(image), TapePosition::BEGINNING)
         .map(|object| {
             let object = object.unwrap();
-            let from = (object.at.offset + WORD) as usize;
+            let from = object.at.offset as usize + object.gap as usize + WORD as usize;
             if object.kind == ObjectKind::Record {
                 assert_eq!(image[from..][..object.length as usize], data(object.at.object, object.length));
             }
@@ -68,36 +71,84 @@ fn read_back(image: &[u8]) -> Vec<u32> {
         .collect()
 }
 
+/// Writes all batches, and at each of the bytes that `crashes` chooses of a write takes what is there for what a crash has left.
+fn check_crashes(batches: &[Vec<u32>], backwards: bool, layout: Layout, crashes: impl Fn(usize) -> Vec<usize>) {
+    let (log, all) = run(batches, backwards, layout);
+    let mut image = Vec::new();
+    let mut committed = 0;
+    for io in &log {
+        match io {
+            Io::SyncPoint { objects } => committed = *objects as usize,
+            Io::Write(at, bytes) => {
+                for torn in crashes(bytes.len()) {
+                    let mut crashed = image.clone();
+                    apply(&mut crashed, *at, &bytes[..torn]);
+                    let objects = read_back(&crashed, layout);
+                    assert!(objects.len() >= committed, "{} of {committed} committed", objects.len());
+                    assert_eq!(objects[..], all[..objects.len()]);
+                }
+                apply(&mut image, *at, bytes);
+            }
+        }
+    }
+    assert_eq!(read_back(&image, layout), all);
+}
+
+/// Records below and above what an aligned image aligns, behind any even place.
+fn lengths() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => 0..40u32, 1 => ALIGNED_LEAST..ALIGNED_LEAST + 40]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_crash_in_a_gap_leaves_a_prefix_too(
+        batches in prop::collection::vec(prop::collection::vec(lengths(), 0..4), 1..4),
+        backwards in any::<bool>(),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 3),
+    ) {
+        check_crashes(&batches, backwards, Layout::Aligned, |len| {
+            let ends = (0..=len.min(9)).chain(len.saturating_sub(9)..=len);
+            ends.chain(places.iter().map(|place| place.index(len + 1))).collect()
+        });
+    }
+
+    #[test]
+    fn the_data_of_long_records_is_aligned_and_found_from_both_sides(lengths in prop::collection::vec(lengths(), 1..12)) {
+        let (log, all) = run(&[lengths], false, Layout::Aligned);
+        let mut image = Vec::new();
+        log.iter().for_each(|io| if let Io::Write(at, bytes) = io { apply(&mut image, *at, bytes) });
+        let walk = Walk::of(Layout::Aligned, scan::slice(&image), TapePosition::BEGINNING);
+        let objects: Vec<_> = walk.map(Result::unwrap).collect();
+        prop_assert_eq!(objects.len(), all.len());
+        for object in &objects {
+            let first = object.at.offset + u64::from(object.gap);
+            prop_assert!(object.length < ALIGNED_LEAST || (first + WORD).is_multiple_of(ALIGNMENT));
+            let (found, place) = scan::object_backward(&mut scan::slice(&image), object.next().offset).unwrap();
+            let (scan::Found::Record { at, .. } | scan::Found::Filemark { at, .. }) = found else { panic!("{found:?}") };
+            prop_assert_eq!((at, place), (first, object.at.offset));
+            prop_assert_eq!(scan::object_forward(&mut scan::slice(&image), object.at.offset).unwrap(), found);
+        }
+        prop_assert_eq!(Walk::with_gaps(scan::slice(&image), TapePosition::BEGINNING).count(), all.len());
+    }
+}
+
 proptest! {
     #[test]
     fn a_crash_at_any_byte_leaves_a_prefix_with_all_that_was_committed(
         batches in prop::collection::vec(prop::collection::vec(0..40u32, 0..5), 1..6),
         backwards in any::<bool>(),
     ) {
-        let (log, all) = run(&batches, backwards);
-        let mut image = Vec::new();
-        let mut committed = 0;
-        for io in &log {
-            match io {
-                Io::SyncPoint { objects } => committed = *objects as usize,
-                Io::Write(at, bytes) => {
-                    for torn in 0..=bytes.len() {
-                        let mut crashed = image.clone();
-                        apply(&mut crashed, *at, &bytes[..torn]);
-                        let objects = read_back(&crashed);
-                        prop_assert!(objects.len() >= committed, "{} of {committed} committed", objects.len());
-                        prop_assert_eq!(&objects[..], &all[..objects.len()]);
-                    }
-                    apply(&mut image, *at, bytes);
-                }
-            }
+        for layout in [Layout::Plain, Layout::Aligned] {
+            check_crashes(&batches, backwards, layout, |len| (0..=len).collect());
         }
-        prop_assert_eq!(read_back(&image), all);
     }
 
     #[test]
-    fn placements_never_pass_the_capacity(lengths in prop::collection::vec(0..200u64, 0..100), capacity in 0..4000u64) {
-        let mut appender = Appender::new(TapePosition::BEGINNING, Limits { capacity, early_warning: capacity / 2 });
+    fn placements_never_pass_the_capacity(lengths in prop::collection::vec(0..200u64, 0..100), capacity in 0..4000u64, aligned in any::<bool>()) {
+        let layout = if aligned { Layout::Aligned } else { Layout::Plain };
+        let mut appender = Appender::new(TapePosition::BEGINNING, Limits { capacity, early_warning: capacity / 2, layout });
         for length in lengths {
             let before = appender.end();
             match if length == 0 { appender.filemark() } else { appender.record(length) } {
@@ -117,11 +168,11 @@ proptest! {
 
 #[test]
 fn the_first_word_of_a_batch_is_written_last() {
-    let mut appender = Appender::new(TapePosition::BEGINNING, ROOMY);
+    let mut appender = Appender::new(TapePosition::BEGINNING, roomy(Layout::Plain));
     let record = appender.record(3).unwrap();
-    assert_eq!((record.write_at(), record.head(), record.tail()), (4, &[][..], &[0, 3, 0, 0, 0][..]));
+    assert_eq!((record.write_at(), record.head(), record.tail()), (4, vec![], &[0, 3, 0, 0, 0][..]));
     let mark = appender.filemark().unwrap();
-    assert_eq!((mark.write_at(), mark.head(), mark.tail()), (12, &[0; 4][..], &[][..]));
+    assert_eq!((mark.write_at(), mark.head(), mark.tail()), (12, vec![0; 4], &[][..]));
     assert_eq!(
         appender.commit(Durability::Power),
         [Step::Write { at: 16, word: [0xFF; 4] }, Step::Sync, Step::Write { at: 0, word: [3, 0, 0, 0] }, Step::Sync]
@@ -133,7 +184,7 @@ fn the_first_word_of_a_batch_is_written_last() {
 
 #[test]
 fn records_without_a_length_or_too_long_are_refused() {
-    let mut appender = Appender::new(TapePosition::BEGINNING, ROOMY);
+    let mut appender = Appender::new(TapePosition::BEGINNING, roomy(Layout::Plain));
     for length in [0, u64::from(MAX_RECORD_LENGTH) + 1, u64::MAX] {
         assert_eq!(appender.record(length), Err(AppendError::Length { length }));
     }
@@ -142,7 +193,7 @@ fn records_without_a_length_or_too_long_are_refused() {
 
 #[test]
 fn what_was_placed_and_abandoned_leaves_no_trace() {
-    let mut appender = Appender::new(TapePosition::BEGINNING, ROOMY);
+    let mut appender = Appender::new(TapePosition::BEGINNING, roomy(Layout::Plain));
     let first = appender.record(10).unwrap();
     appender.abandon();
     assert_eq!(appender.commit(Durability::Process), []);

@@ -64,6 +64,7 @@ impl TapeCopy {
                 end_of_data: drive.end(),
                 capacity: limits.capacity,
                 early_warning: limits.early_warning,
+                layout: limits.layout,
                 writable: drive.writable(),
             };
             Ok(LocalEnd { end, files })

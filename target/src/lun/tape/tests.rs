@@ -485,12 +485,12 @@ mod copies {
     /// Appends a record as a mover does, with or without the publishing write.
     fn mover_writes(copy: &TapeCopy, at: TapePosition, data: &[u8], publish: bool) -> TapeReport {
         let end = copy.end().unwrap();
-        let End::Cartridge { capacity, early_warning, end_of_data, .. } = end.end else { panic!("{:?}", end.end) };
+        let End::Cartridge { capacity, early_warning, layout, end_of_data, .. } = end.end else { panic!("{:?}", end.end) };
         assert_eq!(end_of_data, at);
         let image = File::from(end.files.into_iter().next().unwrap());
-        let mut appender = Appender::new(at, Limits { capacity, early_warning });
+        let mut appender = Appender::new(at, Limits { capacity, early_warning, layout });
         let placement = appender.record(data.len() as u64).unwrap();
-        image.write_all_at(&[placement.head(), data, placement.tail()].concat(), placement.write_at()).unwrap();
+        image.write_all_at(&[&placement.head()[..], data, placement.tail()].concat(), placement.write_at()).unwrap();
         if publish {
             for step in appender.commit(Durability::Process) {
                 if let Step::Write { at, word } = step {
@@ -500,7 +500,7 @@ mod copies {
         }
         let sum = RecordSum::of(data);
         let length = data.len() as u32;
-        let appended = Appended { at, kind: ObjectKind::Record, length, sum_state: SumState::Known, sum };
+        let appended = Appended { at, gap: placement.gap, kind: ObjectKind::Record, length, sum_state: SumState::Known, sum };
         TapeReport { appended: vec![appended], position: placement.next(), synced: false }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! VTE goes to the end of data and counts nothing: INFORMATION is not valid where it fails. VBF counts filemarks. VLBPM wants of each block
 //! that the medium has protection information of the method that the mode page names; there it is always a CRC32C, so that any other
-//! method fails at the first block. Follows SSC-4, "VERIFY(6) command".
+//! method fails at the first block. Blocks that were placed without sums get them. Follows SSC-4, "VERIFY(6) command".
 
 use protocol::cartridge::index::SumState;
 use protocol::scsi::ssc::Transfer6Cdb;
@@ -160,6 +160,11 @@ impl Verifying {
             return Err(Sense::LOGICAL_BLOCK_PROTECTION_METHOD_ERROR.with_information(residual as u64));
         }
         let (data, _) = self.reader.next(drive, residual)?;
+        if let Some(entry) = entry.filter(|entry| entry.sum_state == SumState::Absent) {
+            // Placed by reference: from now on later damage is seen.
+            let recomputed = drive.medium_mut()?.recompute(&entry);
+            recomputed.map_err(|error| drive.read_sense(&error))?;
+        }
         let wrong = |length: u32| data.len() as u64 != u64::from(length);
         if let Extent::Filemarks { length: Some(length), .. } | Extent::EndOfData { length: Some(length) } = self.extent
             && wrong(length)
