@@ -1,6 +1,6 @@
 //! A fixed pool of page-aligned buffers: what bounds a job's memory.
 //!
-//! A buffer is filled by one thread, then shared as [`Bytes`] without a copy; it comes back when the last piece of it is dropped.
+//! Some memory stays with the process for the next job. A buffer is filled by one thread, then shared as [`Bytes`] without a copy; it comes back when the last piece of it is dropped.
 //! Nothing waits for itself as long as the engine keeps no pooled piece from segment to segment ([`super::fifo::Fifo::unpin`]).
 
 use std::ops::{Deref, DerefMut};
@@ -16,6 +16,11 @@ pub const BUFFER: usize = 1 << 20;
 const ALIGNMENT: usize = 4096;
 /// A waiting reader looks this often whether its job was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Memory of jobs that have ended, for those to come: a small job would take longer to get fresh memory than to use it.
+static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+/// Buffers kept so: what a job usually has.
+const SPARE_MOST: usize = 32;
 
 /// Buffers of one job.
 #[derive(Debug)]
@@ -53,10 +58,21 @@ impl Pool {
             if state.unmade > 0 {
                 state.unmade -= 1;
                 drop(state);
-                return Some(Buffer::new(vec![0; BUFFER + ALIGNMENT].into_boxed_slice(), Arc::clone(self)));
+                let spare = SPARE.lock().expect("no holder panics").pop();
+                let memory = spare.unwrap_or_else(|| vec![0; BUFFER + ALIGNMENT].into_boxed_slice());
+                return Some(Buffer::new(memory, Arc::clone(self)));
             }
             (state, _) = self.returned.wait_timeout(state, LOOK).expect("no holder panics");
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock().expect("no holder panics");
+        let free = &mut self.state.get_mut().expect("no holder panics").free;
+        let room = SPARE_MOST.saturating_sub(spare.len()).min(free.len());
+        spare.extend(free.drain(..room));
     }
 }
 

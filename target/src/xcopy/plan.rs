@@ -108,8 +108,17 @@ struct Cscd {
 /// has CSCD descriptors with IP addresses.
 pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds) -> Plan {
     let plan = Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() };
-    let mut planner =
-        Planner { list, device, task, remotes, opened: BTreeMap::new(), plan, residue: false, registers: BTreeSet::new() };
+    let mut planner = Planner {
+        list,
+        device,
+        task,
+        remotes,
+        opened: BTreeMap::new(),
+        found: BTreeMap::new(),
+        plan,
+        residue: false,
+        registers: BTreeSet::new(),
+    };
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
         let ends = planner.plan.ends.len();
@@ -131,6 +140,8 @@ struct Planner<'a> {
     remotes: &'a RemoteEnds,
     /// Remote logical units by the position of their descriptor: each is logged in to once.
     opened: BTreeMap<usize, Arc<RemoteUnit>>,
+    /// Logical units of this target likewise: thousands of segments name the same few.
+    found: BTreeMap<usize, Option<Device>>,
     plan: Plan,
     /// Source data of an earlier segment may be left, so that fewer blocks are read than a segment counts.
     residue: bool,
@@ -226,7 +237,9 @@ impl Planner<'_> {
             |checked: &Checked<'_>| at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end);
         let unit = match descriptor.name {
             CscdName::Designator(_) => {
-                let device = self.find(descriptor).ok_or_else(|| checked.not_reachable(end))?;
+                let known = self.found.get(&index).cloned();
+                let found = known.unwrap_or_else(|| self.find(descriptor));
+                let device = self.found.entry(index).or_insert(found).clone().ok_or_else(|| checked.not_reachable(end))?;
                 unit(&device).ok_or_else(|| wrong_device(checked))?
             }
             CscdName::Iscsi(_) | CscdName::Served(_) => self.remote(checked, index, end)?,
