@@ -444,8 +444,14 @@ pub struct CopyStatus {
 /// One mover process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoverStatus {
-    /// Process id.
+    /// Process id; 0 for one on another host.
     pub pid: u32,
+    /// What a mover on another host calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     /// A job runs on it.
     pub busy: bool,
     /// Jobs it ended.
@@ -474,16 +480,38 @@ pub struct MoverSettings {
     /// Bytes a second that each job writes at most; as many as go when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_bytes_per_second: Option<u64>,
+    /// What the input and output of movers has in the place of a list's PRIORITY: 1 is as important as other programs, up to 7 less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+}
+
+impl MoverSettings {
+    /// Whether the numbers can be.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check(&self) -> Result<(), String> {
+        let zero = [self.bytes_per_second, self.job_bytes_per_second].contains(&Some(0));
+        if self.movers == 0 || self.movers > Self::MOST || zero {
+            return Err(format!("1 to {} movers, and rates above 0", Self::MOST));
+        }
+        if self.priority.is_some_and(|priority| priority > Self::PRIORITY_MOST) {
+            return Err(format!("priority is 0 to {}", Self::PRIORITY_MOST));
+        }
+        Ok(())
+    }
 }
 
 impl MoverSettings {
     /// More processes than this help nobody.
     pub const MOST: u8 = 16;
+    /// The least important PRIORITY.
+    pub const PRIORITY_MOST: u8 = 7;
 }
 
 impl Default for MoverSettings {
     fn default() -> Self {
-        Self { movers: 1, bytes_per_second: None, job_bytes_per_second: None }
+        Self { movers: 1, bytes_per_second: None, job_bytes_per_second: None, priority: None }
     }
 }
 

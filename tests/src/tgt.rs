@@ -18,7 +18,7 @@ pub const NAME: &str = "iqn.2026-01.test.tgt:other";
 pub struct Tgt {
     child: Child,
     control: String,
-    /// `127.0.0.1:port`.
+    /// `host:port`.
     pub portal: String,
 }
 
@@ -29,15 +29,23 @@ impl Tgt {
     /// # Errors
     /// When it started and then does not do what it is told.
     pub fn start(folder: &Path, luns: &[&str], account: Option<(&str, &str)>) -> Result<Option<Self>> {
+        Self::start_at("127.0.0.1", folder, luns, account)
+    }
+
+    /// As [`Tgt::start`], on another address of this host.
+    ///
+    /// # Errors
+    /// As [`Tgt::start`].
+    pub fn start_at(host: &str, folder: &Path, luns: &[&str], account: Option<(&str, &str)>) -> Result<Option<Self>> {
         if nix::unistd::geteuid().is_root() {
             std::fs::create_dir_all("/run/tgtd")?;
         }
         for _ in 0..5 {
             // It takes no port 0: one that was free a moment ago mostly still is.
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = TcpListener::bind((host, 0))?.local_addr()?.port();
             let log = OpenOptions::new().create(true).append(true).open(folder.join("tgtd.log"))?;
             // Its control port is no port, but a number of its own below 32,768.
-            let (control, portal) = ((port % 32_000 + 1).to_string(), format!("127.0.0.1:{port}"));
+            let (control, portal) = ((port % 32_000 + 1).to_string(), format!("{host}:{port}"));
             let child = Command::new(sbin("tgtd"))
                 .args(["-f", "-C", &control, "--iscsi", &format!("portal={portal}")])
                 .stdin(Stdio::null())

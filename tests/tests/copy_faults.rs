@@ -43,7 +43,7 @@ impl Rig {
 
     fn slow(&self, slow: bool) {
         let bytes_per_second = slow.then_some(BYTES_PER_SECOND);
-        let settings = MoverSettings { movers: 1, bytes_per_second, job_bytes_per_second: None };
+        let settings = MoverSettings { movers: 1, bytes_per_second, job_bytes_per_second: None, priority: None };
         set_movers(&self.target.control(), &settings).unwrap();
     }
 

@@ -39,7 +39,7 @@ impl Rig {
     }
 
     fn set(&self, movers: u8, bytes_per_second: Option<u64>) {
-        let settings = MoverSettings { movers, bytes_per_second, job_bytes_per_second: None };
+        let settings = MoverSettings { movers, bytes_per_second, job_bytes_per_second: None, priority: None };
         set_movers(&self.target.control(), &settings).unwrap();
     }
 

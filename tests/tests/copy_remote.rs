@@ -371,7 +371,7 @@ async fn a_remote_end_that_is_lost_or_fails_ends_the_copy_exactly() {
     assert_eq!((forwarded.end, forwarded.status, forwarded.sense[2] & 0x0F), (CopyEnd::Source, 2, 3), "MEDIUM ERROR as it came");
 
     // It is killed in the middle.
-    let settings = MoverSettings { movers: 1, bytes_per_second: Some(16 * MIB), job_bytes_per_second: None };
+    let settings = MoverSettings { movers: 1, bytes_per_second: Some(16 * MIB), job_bytes_per_second: None, priority: None };
     offhost_tests::control::set_movers(&target.control(), &settings).unwrap();
     let drive = client.lun(TAPE);
     drive.rewind().await.unwrap();

@@ -3,7 +3,7 @@
 //! | what | by |
 //! |---|---|
 //! | open, make, rename or remove a file by name | Landlock, and no system call that could |
-//! | connect, listen, start a program, trace or signal another process | no system call that could |
+//! | connect, listen, start a program, trace or signal another process | no system call that could; one on another host may connect to the ports of its remote ends |
 //! | make memory executable, map more than [`MEMORY_LIMIT`] of it | seccomp, RLIMIT_DATA |
 //! | leave payload behind in a core file | RLIMIT_CORE |
 //!
@@ -15,7 +15,9 @@
 
 use std::collections::BTreeMap;
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+};
 use nix::sys::resource::{Resource, setrlimit};
 use protocol::mover::MAX_FILES;
 use seccompiler::{
@@ -36,9 +38,28 @@ const _: () = assert!(MAX_JOBS as u64 * BUFFER_LIMIT + MEMORY_BESIDES <= MEMORY_
 /// Each file of a job twice, as it came and as its end has it, and some that are always open.
 const FILES_LIMIT: u64 = (MAX_JOBS * MAX_FILES * 2 + 64) as u64;
 
+/// What a mover may connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing: it is handed what it needs.
+    Nothing,
+    /// Ports with these numbers, on another host than the target's. Which addresses, the filter cannot see: the mover itself connects
+    /// to those that its own configuration names.
+    Portals(Vec<u16>),
+}
+
+impl Reach {
+    fn ports(&self) -> &[u16] {
+        match self {
+            Self::Nothing => &[],
+            Self::Portals(ports) => ports,
+        }
+    }
+}
+
 /// Shuts this process and all threads it will start in, as far as the kernel can, and says what it cannot. To be called before there
 /// is a second thread.
-pub fn confine() {
+pub fn confine(reach: &Reach) {
     for (what, resource, limit) in [
         ("memory", Resource::RLIMIT_DATA, MEMORY_LIMIT),
         ("core files", Resource::RLIMIT_CORE, 0),
@@ -50,12 +71,14 @@ pub fn confine() {
     }
     let files = AccessFs::from_all(ABI::V5);
     let rules = Ruleset::default().handle_access(files).and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)));
-    match rules.and_then(Ruleset::create).and_then(|rules| rules.restrict_self()) {
+    let ports = reach.ports().iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
+    let rules = rules.and_then(Ruleset::create).and_then(|rules| rules.add_rules(ports));
+    match rules.and_then(|rules| rules.restrict_self()) {
         Ok(status) if status.ruleset == RulesetStatus::FullyEnforced => debug!("no file can be opened by name"),
         Ok(status) => info!(status = ?status.ruleset, "this kernel confines the mover's files in part"),
         Err(error) => warn!(%error, "this kernel does not confine the mover's files"),
     }
-    let filtered = filters().map_err(|error| error.to_string());
+    let filtered = filters(reach).map_err(|error| error.to_string());
     let applied = filtered
         .and_then(|[thread, calls]| apply_filter(&thread).and_then(|()| apply_filter(&calls)).map_err(|error| error.to_string()));
     match applied {
@@ -72,18 +95,18 @@ fn limit_to(resource: Resource, limit: u64) -> nix::Result<()> {
 }
 
 /// Two filters: clone3 is to look as if the kernel did not have it, so that libc takes clone, whose flags a filter can see.
-fn filters() -> Result<[BpfProgram; 2], BackendError> {
+fn filters(reach: &Reach) -> Result<[BpfProgram; 2], BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
     let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let absent = SeccompAction::Errno(libc::ENOSYS as u32);
     let thread = SeccompFilter::new(no_clone3, SeccompAction::Allow, absent, arch)?;
     let refused = SeccompAction::Errno(libc::EPERM as u32);
-    let calls = SeccompFilter::new(allowed()?, refused, SeccompAction::Allow, arch)?;
+    let calls = SeccompFilter::new(allowed(reach)?, refused, SeccompAction::Allow, arch)?;
     Ok([thread.try_into()?, calls.try_into()?])
 }
 
 /// What a mover needs: its files, its socket, threads, time, memory, and its own end.
-fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+fn allowed(reach: &Reach) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ANY.iter().map(|call| (*call, Vec::new())).collect();
     let mut only = |call: i64, argument, len, op, value: u64| -> Result<(), BackendError> {
         let condition = SeccompCondition::new(argument, len, op, value)?;
@@ -105,6 +128,18 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     // To ask, not to set.
     only(libc::SYS_prlimit64, 2, Len::Qword, Op::Eq, 0)?;
     only(libc::SYS_tgkill, 0, Len::Dword, Op::Eq, u64::from(std::process::id()))?;
+    if matches!(reach, Reach::Portals(_)) {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            only(libc::SYS_socket, 0, Len::Dword, Op::Eq, family as u64)?;
+        }
+        for call in [libc::SYS_connect, libc::SYS_getsockopt] {
+            rules.insert(call, Vec::new());
+        }
+        rules.insert(
+            libc::SYS_setsockopt,
+            vec![SeccompRule::new(vec![SeccompCondition::new(1, Len::Dword, Op::Eq, libc::IPPROTO_TCP as u64)?])?],
+        );
+    }
     Ok(rules)
 }
 
@@ -175,13 +210,13 @@ mod tests {
 
     #[test]
     fn the_filters_are_filters() {
-        let [thread, calls] = filters().unwrap();
+        let [thread, calls] = filters(&Reach::Nothing).unwrap();
         assert!(!thread.is_empty() && calls.len() > ANY.len());
     }
 
     #[test]
     fn nothing_that_opens_starts_or_connects_is_allowed() {
-        let rules = allowed().unwrap();
+        let rules = allowed(&Reach::Nothing).unwrap();
         let never = [
             libc::SYS_openat,
             libc::SYS_openat2,

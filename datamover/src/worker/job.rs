@@ -16,6 +16,7 @@ use protocol::xcopy::MAX_STREAM_TRANSFER;
 use tracing::debug;
 
 use super::buffers::{BUFFER, Pool};
+use super::credentials::Credentials;
 use super::ends::OpenEnd;
 use super::engine::Engine;
 use super::link::Link;
@@ -39,14 +40,22 @@ pub struct Control {
     pub throttle: Throttle,
     /// The limit of all jobs of the process together.
     pub process: Arc<Throttle>,
+    /// Where it may log in by itself.
+    pub credentials: Arc<Credentials>,
 }
 
 impl Control {
     /// Not asked to stop; as fast as `bytes_per_second` and `process` let it be.
     #[must_use]
     pub fn new(bytes_per_second: Option<u64>, process: &Arc<Throttle>) -> Arc<Self> {
-        let throttle = Throttle::new(bytes_per_second, Instant::now());
-        Arc::new(Self { cancelled: AtomicBool::new(false), throttle, process: Arc::clone(process) })
+        Self::with(bytes_per_second, process, &Arc::default())
+    }
+
+    /// The same, with credentials.
+    #[must_use]
+    pub fn with(bytes_per_second: Option<u64>, process: &Arc<Throttle>, credentials: &Arc<Credentials>) -> Arc<Self> {
+        let (throttle, cancelled) = (Throttle::new(bytes_per_second, Instant::now()), AtomicBool::new(false));
+        Arc::new(Self { cancelled, throttle, process: Arc::clone(process), credentials: Arc::clone(credentials) })
     }
 
     /// Bytes were written.
@@ -83,7 +92,7 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
     if !is_sound(&job) {
         return unsound();
     }
-    let opened = job.ends.iter().map(|end| OpenEnd::open(end, files)).collect::<Result<Vec<_>, _>>();
+    let opened = job.ends.iter().map(|end| OpenEnd::open(end, files, &control.credentials)).collect::<Result<Vec<_>, _>>();
     let ends = match opened {
         Ok(ends) => ends,
         Err(kind) => return Outcome::Fault(Fault { segment: 0, side: None, kind, expected: 0, written: 0 }),

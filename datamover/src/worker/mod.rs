@@ -13,9 +13,11 @@
 //! How fast it may be is said with the job and may change ([`throttle`]). It speaks SCSI with remote ends only; faults go back as
 //! data. Residue follows SPC-4, "EXTENDED COPY command processing".
 
+pub mod attach;
 mod batch;
 mod buffers;
 pub mod cage;
+pub mod credentials;
 mod direct;
 mod ends;
 mod engine;

@@ -21,6 +21,7 @@ use protocol::mover::{
 use tracing::{debug, info, warn};
 
 use super::cage::MEMORY_LIMIT;
+use super::credentials::Credentials;
 use super::job::{BUFFER_LIMIT, Control};
 use super::link::Link;
 use super::run;
@@ -30,11 +31,12 @@ use crate::sys;
 /// A target never has more jobs run at once on one mover.
 pub const MAX_JOBS: usize = 8;
 
-/// Serves a target until it closes the socket.
+/// Serves a target until it closes the socket. `credentials` are there on another host only.
 ///
 /// # Errors
 /// What the socket gives, and `InvalidData` for a target of another version or one that breaks the protocol.
-pub fn serve(socket: UnixStream) -> io::Result<()> {
+pub fn serve(socket: UnixStream, credentials: Credentials) -> io::Result<()> {
+    let credentials = Arc::new(credentials);
     let sender = Arc::new(Mutex::new(socket.try_clone()?));
     let mut incoming = Incoming { socket, files: VecDeque::new() };
     match incoming.next()? {
@@ -51,7 +53,7 @@ pub fn serve(socket: UnixStream) -> io::Result<()> {
             ToMover::Hello { .. } => return Err(broken("a second Hello")),
             ToMover::Job { job, files } => {
                 let files = incoming.take(files)?;
-                let control = Control::new(job.bytes_per_second, &throttle);
+                let control = Control::with(job.bytes_per_second, &throttle, &credentials);
                 begin(job, files, control, &jobs, &sender)?;
             }
             // A job that has just ended is not missed.

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::MoverSettings;
 use crate::cartridge::layout::Layout;
 use crate::iscsi::chap::Algorithm;
 
@@ -501,6 +502,65 @@ pub struct RemoteSpec {
     /// How to prove who we are; `mutual_user` is what the other target has to prove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chap: Option<ChapSpec>,
+}
+
+/// Movers: `[movers]`. What is absent is as [`MoverSettings`] has it by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoversSpec {
+    /// Processes on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u8>,
+    /// Bytes a second that each mover writes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Size>,
+    /// Bytes a second that each job writes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_rate: Option<Size>,
+    /// See [`MoverSettings::priority`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Where movers of other hosts attach; they do not when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<AttachSpec>,
+}
+
+/// Where movers of other hosts attach: `[movers.attach]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachSpec {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// File with the secret that they share with the target.
+    pub secret_file: PathBuf,
+}
+
+impl MoversSpec {
+    /// True when nothing is chosen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What it comes to.
+    #[must_use]
+    pub fn settings(&self) -> MoverSettings {
+        let default = MoverSettings::default();
+        MoverSettings {
+            movers: self.count.unwrap_or(default.movers),
+            bytes_per_second: self.rate.map(|rate| rate.0),
+            job_bytes_per_second: self.job_rate.map(|rate| rate.0),
+            priority: self.priority,
+        }
+    }
+
+    /// The same place to attach with other settings.
+    #[must_use]
+    pub fn with(&self, settings: &MoverSettings) -> Self {
+        let count = (*settings != MoverSettings::default() || self.count.is_some()).then_some(settings.movers);
+        let [rate, job_rate] = [settings.bytes_per_second, settings.job_bytes_per_second].map(|rate| rate.map(Size));
+        Self { count, rate, job_rate, priority: settings.priority, attach: self.attach.clone() }
+    }
 }
 
 /// How much at a time: `[limits]`. What is absent is the target's own choice.

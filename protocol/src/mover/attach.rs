@@ -30,6 +30,8 @@ pub const MAX_NAME: usize = 64;
 pub const TAG: usize = 16;
 /// Fewer bytes than this are no secret that may be sent the hash of: it could be guessed.
 pub const SECRET_LEAST: usize = 16;
+/// No file of a secret is longer, in bytes.
+pub const SECRET_MOST: u64 = 4096;
 
 /// A number that is used once.
 pub type Nonce = [u8; 32];
@@ -154,8 +156,7 @@ impl Attaching {
         if challenge.nonce == self.intro.nonce {
             return Err(AttachError::Reflection);
         }
-        let exchange =
-            Exchange { secret: self.secret, name: self.intro.name, mover: self.intro.nonce, target: challenge.nonce };
+        let exchange = Exchange { secret: self.secret, name: self.intro.name, mover: self.intro.nonce, target: challenge.nonce };
         let proof = exchange.hash(MOVER_PROVES);
         Ok((Proving(exchange), Proved { proof }))
     }

@@ -24,6 +24,7 @@ pub mod frame;
 pub mod job;
 pub mod message;
 pub mod remote;
+pub mod sealed;
 pub mod table;
 
 pub use job::{Action, CopyJob, Destination, EndIndex, Move, Source, SpaceOver, Step, Transfer};

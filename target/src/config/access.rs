@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{AccessSpec, AttachSpec, ChapSpec, DiscoverySpec, LimitsSpec, RemoteSpec, TargetSpec};
 use protocol::iscsi::chap::{Account, Algorithm, Credential, Secret, TargetPolicy};
+use protocol::mover::attach;
 
 use crate::access::{Access, Discovery, LunMask, MappedLun, NamePattern, Rule, read_secret};
 use crate::remote::RemoteEnd;
@@ -51,6 +52,21 @@ pub fn remotes(specs: &[RemoteSpec]) -> Result<Vec<Arc<RemoteEnd>>, String> {
         Ok(Arc::new(RemoteEnd { spec: spec.clone(), initiators, account, algorithms: allowed(&spec.chap_algorithms) }))
     };
     specs.iter().map(remote).collect()
+}
+
+/// The secret of movers on other hosts, from its file.
+///
+/// # Errors
+/// As [`access`].
+pub fn attach_secret(spec: &AttachSpec) -> Result<attach::Secret, String> {
+    use std::os::unix::fs::MetadataExt;
+    let said = |why: &dyn std::fmt::Display| format!("movers.attach: secret file {}: {why}", spec.secret_file.display());
+    let metadata = std::fs::metadata(&spec.secret_file).map_err(|error| said(&error))?;
+    if !metadata.is_file() || metadata.mode() & 0o077 != 0 || metadata.len() > attach::SECRET_MOST {
+        return Err(said(&"it must be a file of mode 0600 and no more than 4096 bytes"));
+    }
+    let bytes = std::fs::read(&spec.secret_file).map_err(|error| said(&error))?;
+    attach::Secret::new(bytes).ok_or_else(|| said(&format!("it holds fewer than {} bytes", attach::SECRET_LEAST)))
 }
 
 /// All when nothing is said.

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec};
 use protocol::iscsi::chap::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -27,6 +27,7 @@ struct File {
     mover: Option<Spanned<PathBuf>>,
     metrics: Option<Spanned<SocketAddr>>,
     limits: Option<Spanned<LimitsSpec>>,
+    movers: Option<Spanned<MoversSpec>>,
     discovery: Option<Spanned<DiscoverySpec>>,
     listen: Option<Spanned<SocketAddr>>,
     #[serde(default)]
@@ -189,6 +190,11 @@ impl Reading {
             self.once("limits", at(limits.span()))?;
             self.places.insert(Place::Limits, at(limits.span()));
             self.config.limits = limits.into_inner();
+        }
+        if let Some(movers) = file.movers {
+            self.once("movers", at(movers.span()))?;
+            self.places.insert(Place::Movers, at(movers.span()));
+            self.config.movers = movers.into_inner();
         }
         if let Some(discovery) = file.discovery {
             self.once("discovery", at(discovery.span()))?;

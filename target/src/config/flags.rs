@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgMatches, Args};
-use protocol::control::spec::{LunSpec, PortalSpec, Size, TargetSpec};
+use protocol::control::spec::{AttachSpec, LunSpec, PortalSpec, Size, TargetSpec};
 
 use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place, Span, file};
 
@@ -52,6 +52,18 @@ pub struct ServeArgs {
     /// Program of the mover [default: offhost-mover beside this program]
     #[arg(long, value_name = "PROGRAM")]
     pub mover: Option<PathBuf>,
+    /// Processes that move the blocks of copies [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    pub movers: Option<u8>,
+    /// Bytes a second that each of them writes at most, as 100MiB [default: as many as go]
+    #[arg(long, value_name = "SIZE")]
+    pub mover_rate: Option<Size>,
+    /// Let movers of other hosts attach at this address
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "mover_secret_file")]
+    pub mover_attach: Option<SocketAddr>,
+    /// File with the secret that these movers and the target share, mode 0600
+    #[arg(long, value_name = "FILE", requires = "mover_attach")]
+    pub mover_secret_file: Option<PathBuf>,
     /// Tell metrics over TCP as well, at http://ADDRESS:PORT/metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -69,6 +81,9 @@ pub struct Source {
     control: Option<PathBuf>,
     busy_poll: Option<Span>,
     mover: Option<PathBuf>,
+    movers: Option<u8>,
+    mover_rate: Option<Size>,
+    attach: Option<AttachSpec>,
     metrics: Option<SocketAddr>,
 }
 
@@ -77,8 +92,10 @@ impl ServeArgs {
     #[must_use]
     pub fn source(self, matches: &ArgMatches) -> Source {
         let luns = self.luns_in_order(matches);
-        let Self { config: path, listen, target, data, control, busy_poll, mover, metrics, .. } = self;
-        Source { path, listen, luns, target, data, control, busy_poll, mover, metrics }
+        let Self { config: path, listen, target, data, control, busy_poll, mover, movers, mover_rate, metrics, .. } = self;
+        let attach = self.mover_attach.zip(self.mover_secret_file);
+        let attach = attach.map(|(listen, secret_file)| AttachSpec { listen, secret_file });
+        Source { path, listen, luns, target, data, control, busy_poll, mover, movers, mover_rate, attach, metrics }
     }
 
     fn luns_in_order(&self, matches: &ArgMatches) -> Vec<LunSpec> {
@@ -108,6 +125,9 @@ impl Source {
         config.busy_poll = self.busy_poll.or(config.busy_poll);
         config.mover = self.mover.clone().or(config.mover);
         config.metrics = self.metrics.or(config.metrics);
+        config.movers.count = self.movers.or(config.movers.count);
+        config.movers.rate = self.mover_rate.or(config.movers.rate);
+        config.movers.attach = self.attach.clone().or(config.movers.attach);
         if self.listen.is_some() || config.portals.is_empty() {
             let listen = self.listen.unwrap_or_else(|| DEFAULT_LISTEN.parse().expect("a valid address"));
             config.portals = vec![PortalSpec { listen, advertise: None, tag: 1 }];

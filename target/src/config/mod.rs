@@ -37,11 +37,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use protocol::control::spec::{AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, PortalSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{
+    AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec,
+};
 
 use serde::Deserialize;
 
-pub use access::{access, discovery, remotes};
+pub use access::{access, attach_secret, discovery, remotes};
 pub use file::{FilePart, read, read_parts};
 pub use flags::{ServeArgs, Source};
 pub use lun::{Disk, Lun, Tape};
@@ -71,6 +73,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How much at a time.
     pub limits: LimitsSpec,
+    /// How many movers, how fast, and where those of other hosts attach.
+    pub movers: MoversSpec,
     /// Discovery sessions.
     pub discovery: DiscoverySpec,
     /// Logical units of other targets that copies may use.
@@ -90,6 +94,7 @@ impl Default for Config {
             mover: None,
             metrics: None,
             limits: LimitsSpec::default(),
+            movers: MoversSpec::default(),
             discovery: DiscoverySpec::default(),
             remotes: Vec::new(),
             portals: Vec::new(),
@@ -171,6 +176,8 @@ pub enum Place {
     Whole,
     /// `[limits]`.
     Limits,
+    /// `[movers]`.
+    Movers,
     /// `[discovery]`.
     Discovery,
     /// A remote end.
@@ -234,6 +241,7 @@ impl Config {
             let message = format!("{key} = 0 lets nobody in: give 1 or more, or leave it out");
             return Err(Fault { place: Place::Limits, message });
         }
+        self.movers.settings().check().map_err(|message| Fault { place: Place::Movers, message })?;
         let mut named = BTreeSet::new();
         for (at, remote) in self.remotes.iter().enumerate() {
             let fault = |message| Err(Fault { place: Place::Remote(at), message });

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{DiscoverySpec, LimitsSpec, PortalSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{DiscoverySpec, LimitsSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec};
 use serde::Serialize;
 
 use super::Config;
@@ -29,6 +29,8 @@ struct Text<'a> {
     metrics: Option<String>,
     #[serde(skip_serializing_if = "LimitsSpec::is_empty")]
     limits: &'a LimitsSpec,
+    #[serde(skip_serializing_if = "MoversSpec::is_empty")]
+    movers: &'a MoversSpec,
     #[serde(skip_serializing_if = "DiscoverySpec::is_empty")]
     discovery: &'a DiscoverySpec,
     #[serde(rename = "remote", skip_serializing_if = "<[_]>::is_empty")]
@@ -53,6 +55,7 @@ pub fn to_text(config: &Config) -> io::Result<String> {
         mover: config.mover.as_deref(),
         metrics: config.metrics.map(|address| address.to_string()),
         limits: &config.limits,
+        movers: &config.movers,
         discovery: &config.discovery,
         remotes: &config.remotes,
         portals: &config.portals,
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
     use crate::config::read;
     use proptest::prelude::*;
-    use protocol::control::spec::{AccessSpec, ChapSpec, LunSpec, SeenLun, Size};
+    use protocol::control::spec::{AccessSpec, AttachSpec, ChapSpec, LunSpec, SeenLun, Size};
     use protocol::iscsi::chap::Algorithm;
 
     fn everything() -> Config {
@@ -156,6 +159,16 @@ mod tests {
             mover: Some("/usr/libexec/mover".into()),
             metrics: Some("127.0.0.1:9287".parse().unwrap()),
             limits: LimitsSpec { connections: Some(64), ..LimitsSpec::default() },
+            movers: MoversSpec {
+                count: Some(4),
+                rate: Some(Size(100 << 20)),
+                job_rate: Some(Size(7)),
+                priority: Some(3),
+                attach: Some(AttachSpec {
+                    listen: "[::]:3261".parse().unwrap(),
+                    secret_file: "/etc/offhost/secrets/movers".into(),
+                }),
+            },
             discovery: DiscoverySpec { show_all: true, chap_algorithms: vec![Algorithm::Sha1], chap: Some(chap.clone()) },
             remotes: vec![RemoteSpec {
                 portal: "[2001:db8::7]:3260".parse().unwrap(),

@@ -97,15 +97,9 @@ async fn movers(State(daemon): State<Arc<Daemon>>) -> Json<MoverSettings> {
 }
 
 async fn set_movers(State(daemon): State<Arc<Daemon>>, Json(settings): Json<MoverSettings>) -> Response {
-    let zero = [settings.bytes_per_second, settings.job_bytes_per_second].contains(&Some(0));
-    if settings.movers == 0 || settings.movers > MoverSettings::MOST || zero {
-        return refuse(ErrorKind::Invalid, &format!("1 to {} movers, and rates above 0", MoverSettings::MOST));
-    }
-    let movers = Arc::clone(daemon.movers());
-    match tokio::task::spawn_blocking(move || movers.set(settings)).await {
-        Ok(Ok(())) => Json(settings).into_response(),
-        Ok(Err(error)) => refuse(ErrorKind::Internal, &error.to_string()),
-        Err(error) => refuse(ErrorKind::Internal, &error.to_string()),
+    match daemon.set_movers(settings).await {
+        Ok(()) => Json(settings).into_response(),
+        Err(failure) => refuse(failure.kind, &failure.error),
     }
 }
 

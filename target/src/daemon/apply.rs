@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use protocol::control::spec::{Change, Effect, LimitsSpec, LunSpec, PortalSpec, TargetSpec, Verb};
 use protocol::control::{ErrorKind, Failure};
+use protocol::mover::attach::Secret;
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::{error, info, warn};
 
@@ -24,6 +25,7 @@ use super::{Daemon, refuse};
 use crate::access::{Access, Discovery};
 use crate::config::{self, Config};
 use crate::lun::Device;
+use crate::mover::attach::Attachments;
 use crate::net::{Portal, Target};
 use crate::nexus::LunMap;
 use crate::remote::RemoteEnd;
@@ -110,6 +112,7 @@ impl Daemon {
         let accesses = read_accesses(&plan.accesses, &wanted.limits).await?;
         let discovery = self.read_discovery(&running, &wanted, &mut plan.effects).await?;
         let remotes = read_remotes(&running, &wanted, &mut plan.effects).await?;
+        let attach = self.bind_for_movers(&running, &wanted, &mut plan.effects).await?;
         let portals = self.bind(&wanted.portals, closing, &mut plan.effects).await?;
         let mut devices = self.open_all(&plan.free()).await?;
         // From here on sessions see it.
@@ -119,6 +122,7 @@ impl Daemon {
         if let Some(discovery) = discovery {
             self.server.set_discovery(discovery);
         }
+        self.set_movers_as(&running, &wanted, attach).await;
         if let Some(remotes) = remotes {
             self.copies.remotes().set(remotes);
         }
@@ -129,6 +133,53 @@ impl Daemon {
             info!("{effect}");
         }
         Ok(plan.effects)
+    }
+
+    /// Binds where movers of other hosts are to attach from now on: the outer `None` when nothing changes, the inner when they no
+    /// longer do.
+    async fn bind_for_movers(
+        &self,
+        running: &Config,
+        wanted: &Config,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<Option<(TcpListener, Secret)>>, Failure> {
+        let starting = running.portals.is_empty();
+        if running.movers != wanted.movers && !starting {
+            effects.push(effect(Verb::Changed, "movers"));
+        }
+        if running.movers.attach == wanted.movers.attach && !starting {
+            return Ok(None);
+        }
+        let Some(spec) = wanted.movers.attach.clone() else { return Ok(Some(None)) };
+        let invalid = |error: String| Failure { kind: ErrorKind::Invalid, error };
+        let listen = spec.listen;
+        let same_address = running.movers.attach.as_ref().is_some_and(|old| old.listen == listen);
+        if same_address && !starting {
+            // Nobody can listen twice; who is attached stays.
+            *self.attachments.lock().expect("no holder panics") = None;
+        }
+        let secret =
+            tokio::task::spawn_blocking(move || config::attach_secret(&spec)).await.map_err(internal)?.map_err(invalid)?;
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|error| invalid(format!("movers cannot attach at {listen}: {error}")))?;
+        Ok(Some(Some((listener, secret))))
+    }
+
+    async fn set_movers_as(&self, running: &Config, wanted: &Config, attach: Option<Option<(TcpListener, Secret)>>) {
+        let settings = wanted.movers.settings();
+        if settings != self.movers.settings() || running.portals.is_empty() {
+            let movers = Arc::clone(&self.movers);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || movers.set(settings)).await {
+                error!(%error, "a mover cannot be started");
+            }
+        }
+        if let Some(attach) = attach {
+            let opened = attach.map(|(listener, secret)| Attachments::open(listener, secret, &self.movers)).transpose();
+            match opened {
+                Ok(opened) => *self.attachments.lock().expect("no holder panics") = opened,
+                Err(error) => error!(%error, "movers of other hosts cannot attach"),
+            }
+        }
     }
 
     /// What discovery sessions are asked for, if that is another than before.

@@ -30,12 +30,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use protocol::control::spec::PortalSpec;
-use protocol::control::{ErrorKind, Failure};
+use protocol::control::{ErrorKind, Failure, MoverSettings};
 use tracing::{info, warn};
 
 use crate::config::{Config, Source};
 use crate::library::Libraries;
 use crate::mover::Movers;
+use crate::mover::attach::Attachments;
 use crate::net::{self, Server};
 use crate::snapshot::SnapshotService;
 use crate::xcopy::CopyManager;
@@ -51,6 +52,8 @@ pub struct Daemon {
     server: Arc<Server>,
     copies: Arc<CopyManager>,
     movers: Arc<Movers>,
+    /// Where movers of other hosts attach.
+    attachments: Mutex<Option<Attachments>>,
     libraries: Arc<Libraries>,
     snapshots: SnapshotService,
     views: Mutex<BTreeMap<u64, ServedView>>,
@@ -79,6 +82,7 @@ impl Daemon {
             server: Server::new(&config.limits),
             copies: CopyManager::new(Arc::clone(&movers)),
             movers,
+            attachments: Mutex::default(),
             libraries: Arc::default(),
             snapshots: SnapshotService::new(data.clone()),
             views: Mutex::default(),
@@ -101,6 +105,23 @@ impl Daemon {
     #[must_use]
     pub const fn movers(&self) -> &Arc<Movers> {
         &self.movers
+    }
+
+    /// Chooses how many movers there are and how fast, for copies that run too.
+    ///
+    /// # Errors
+    /// Numbers that cannot be, and movers that cannot be started; then the settings hold all the same.
+    pub async fn set_movers(&self, settings: MoverSettings) -> Result<(), Failure> {
+        let _changing = self.changing.lock().await;
+        settings.check().map_err(|error| Failure { kind: ErrorKind::Invalid, error })?;
+        {
+            let mut running = self.running();
+            running.movers = running.movers.with(&settings);
+        }
+        let movers = Arc::clone(&self.movers);
+        let set = tokio::task::spawn_blocking(move || movers.set(settings)).await;
+        let set = set.map_err(std::io::Error::other).and_then(|set| set);
+        set.map_err(|error| Failure { kind: ErrorKind::Internal, error: error.to_string() })
     }
 
     /// Where it listens: the first portal.

@@ -1,10 +1,12 @@
 //! The movers of a target: how many there are, how fast they may be, and which of them takes a job.
 //!
 //! They are processes of one program, each started here and started again when it ends ([`process`]). How many, and their speed, may
-//! change while copies run: a mover too many gets no more jobs and ends when it has none.
+//! change while copies run: a mover too many gets no more jobs and ends when it has none. Movers on other hosts attach by themselves
+//! ([`attach`]) and get no files.
 //!
 //! Knows nothing of SCSI, disks or tapes; [`crate::xcopy`] does. Messages: [`protocol::mover`].
 
+pub mod attach;
 mod process;
 
 use std::io;
@@ -19,6 +21,8 @@ use protocol::mover::{JobId, ToMover};
 
 pub use process::{Event, JobHandle, Mover};
 
+/// More movers of other hosts are not taken.
+const ATTACHED_MOST: usize = 16;
 /// Name of the mover's program.
 const PROGRAM: &str = "offhost-mover";
 
@@ -37,6 +41,8 @@ struct State {
     slots: Vec<Option<Arc<Mover>>>,
     /// Too many by now, and still at work.
     leaving: Vec<Arc<Mover>>,
+    /// On other hosts.
+    attached: Vec<Arc<Mover>>,
 }
 
 impl Movers {
@@ -80,6 +86,29 @@ impl Movers {
         }
     }
 
+    /// A mover on another host is one of ours from now on.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    fn take_in(&self, mover: Arc<Mover>) -> io::Result<()> {
+        let mut state = self.state();
+        state.attached.retain(|mover| mover.alive());
+        if state.attached.len() >= ATTACHED_MOST {
+            mover.disconnect();
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "as many movers are attached as there may be"));
+        }
+        mover.tell(&ToMover::Throttle { job: None, bytes_per_second: state.settings.bytes_per_second });
+        state.attached.push(mover);
+        Ok(())
+    }
+
+    /// The mover on another host with the fewest jobs, if there is one.
+    #[must_use]
+    pub fn attached(&self) -> Option<Arc<Mover>> {
+        let state = self.state();
+        state.attached.iter().filter(|mover| mover.alive()).min_by_key(|mover| mover.job_count()).cloned()
+    }
+
     /// A name for a job.
     #[must_use]
     pub fn job_id(&self) -> JobId {
@@ -90,6 +119,12 @@ impl Movers {
     #[must_use]
     pub fn settings(&self) -> MoverSettings {
         self.state().settings
+    }
+
+    /// PRIORITY of a job whose list has `priority`.
+    #[must_use]
+    pub fn priority(&self, priority: u8) -> u8 {
+        self.settings().priority.unwrap_or(priority)
     }
 
     /// Changes that, for jobs that run too. Blocks while movers are started.
@@ -106,7 +141,7 @@ impl Movers {
             state.leaving.retain(|mover| mover.alive());
             state.leaving.iter().for_each(|mover| mover.retire());
             let throttle = ToMover::Throttle { job: None, bytes_per_second: settings.bytes_per_second };
-            for mover in state.slots.iter().flatten().chain(&state.leaving) {
+            for mover in state.slots.iter().flatten().chain(&state.leaving).chain(&state.attached) {
                 mover.tell(&throttle);
                 mover.tell_jobs(|job| ToMover::Throttle { job: Some(job), bytes_per_second: settings.job_bytes_per_second });
             }
@@ -118,7 +153,7 @@ impl Movers {
     #[must_use]
     pub fn status(&self) -> Vec<MoverStatus> {
         let state = self.state();
-        let all = state.slots.iter().flatten().chain(&state.leaving);
+        let all = state.slots.iter().flatten().chain(&state.leaving).chain(&state.attached);
         all.filter(|mover| mover.alive()).map(|mover| mover.status()).collect()
     }
 
@@ -127,6 +162,8 @@ impl Movers {
         let mut state = self.state();
         let movers: Vec<_> = state.slots.drain(..).flatten().collect();
         let movers: Vec<_> = movers.into_iter().chain(state.leaving.drain(..)).collect();
+        // What is on another host is not waited for: it has none of our files.
+        state.attached.drain(..).for_each(|mover| mover.disconnect());
         drop(state);
         movers.iter().for_each(|mover| mover.disconnect());
         for mover in movers {

@@ -1,14 +1,17 @@
-//! One mover process: started, spoken to, watched.
+//! One mover process: started or attached, spoken to, watched.
 //!
 //! It serves any number of jobs. Its end is known from the process itself: the socket only says that something is wrong,
 //! then the process is killed and waited for, and only when the kernel has reaped it do its jobs hear of it. A thread of it may be
-//! inside a write until then. It is a child that nobody else waits for, so waiting for it is as certain as a pidfd.
+//! inside a write until then. It is a child that nobody else waits for, so waiting for it is as certain as a pidfd. Of one on another host the end of its connection
+//! is known: when its system closed it, the process has ended; when only the network is silent, it is given the time in which it
+//! gives itself up.
 //!
 //! Believes nothing that it says but what the sender of a job checks. Messages: [`protocol::mover`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Movers;
+use super::attach::CUT_OFF;
 
 /// A mover that has not answered by then is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +55,8 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Mover {
     pid: u32,
+    /// What it calls itself, and where it is; absent for one of this host.
+    far: Option<(String, SocketAddr)>,
     socket: Mutex<UnixStream>,
     /// `None` once the process has ended.
     jobs: Mutex<Option<BTreeMap<JobId, mpsc::Sender<Event>>>>,
@@ -73,25 +79,14 @@ impl Mover {
             reap(&mut child);
         }
         let memory_limit = greeted?;
-        // A mover that does not take what it is told is none: nobody here waits for it longer.
-        ours.set_write_timeout(Some(HELLO_TIMEOUT))?;
-        let reader = ours.try_clone()?;
-        let mover = Arc::new(Self {
-            pid,
-            socket: Mutex::new(ours),
-            jobs: Mutex::new(Some(BTreeMap::new())),
-            ended_jobs: AtomicU64::new(0),
-            bytes_moved: AtomicU64::new(0),
-            bytes_read: AtomicU64::new(0),
-            memory_limit,
-            retired: AtomicBool::new(false),
-        });
+        let mover = Self::of(pid, None, ours, memory_limit)?;
+        let reader = mover.reader()?;
         mover.tell(&ToMover::Throttle { job: None, bytes_per_second });
         info!(pid, program = %movers.program.display(), "mover started");
         let (watched, movers) = (Arc::clone(&mover), Arc::downgrade(movers));
         thread::Builder::new().name("mover".into()).spawn(move || {
             let started = Instant::now();
-            watched.watch(reader, &mut child);
+            watched.watch(reader, || reap(&mut child));
             if let Some(movers) = movers.upgrade().filter(|_| started.elapsed() >= SHORT_LIFE)
                 && let Err(error) = movers.replace(&watched)
             {
@@ -101,7 +96,49 @@ impl Mover {
         Ok(mover)
     }
 
-    /// Process id.
+    /// A mover on another host, at the near end of its connection. `closed` is set when its own system has closed that.
+    pub(super) fn attach(socket: UnixStream, name: String, peer: SocketAddr, closed: Arc<AtomicBool>) -> io::Result<Arc<Self>> {
+        let memory_limit = greet(&socket)?;
+        let mover = Self::of(0, Some((name, peer)), socket, memory_limit)?;
+        let (watched, reader) = (Arc::clone(&mover), mover.reader()?);
+        thread::Builder::new().name("mover".into()).spawn(move || {
+            watched.watch(reader, || {
+                if !closed.load(Ordering::Relaxed) {
+                    warn!(name = watched.name(), wait = ?CUT_OFF, "a mover is cut off: it is given the time to notice");
+                    thread::sleep(CUT_OFF);
+                }
+            });
+        })?;
+        Ok(mover)
+    }
+
+    fn of(pid: u32, far: Option<(String, SocketAddr)>, socket: UnixStream, memory_limit: u64) -> io::Result<Arc<Self>> {
+        // A mover that does not take what it is told is none: nobody here waits for it longer.
+        socket.set_write_timeout(Some(HELLO_TIMEOUT))?;
+        Ok(Arc::new(Self {
+            pid,
+            far,
+            socket: Mutex::new(socket),
+            jobs: Mutex::new(Some(BTreeMap::new())),
+            ended_jobs: AtomicU64::new(0),
+            bytes_moved: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            memory_limit,
+            retired: AtomicBool::new(false),
+        }))
+    }
+
+    fn reader(&self) -> io::Result<UnixStream> {
+        self.socket.lock().expect("no holder panics").try_clone()
+    }
+
+    /// What a mover on another host calls itself.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.far.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// Process id; 0 for one on another host.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
@@ -177,15 +214,15 @@ impl Mover {
         let _ = self.socket.lock().expect("no holder panics").shutdown(std::net::Shutdown::Both);
     }
 
-    /// Hands on what the process says, until it has ended.
-    fn watch(&self, mut reader: UnixStream, child: &mut Child) {
+    /// Hands on what the process says, until it has ended, which `wait` makes sure of.
+    fn watch(&self, mut reader: UnixStream, wait: impl FnOnce()) {
         match self.read_all(&mut reader) {
             Ok(()) => debug!(pid = self.pid, "the mover has closed its socket"),
             Err(error) => error!(pid = self.pid, %error, "the mover broke the protocol"),
         }
-        reap(child);
+        wait();
         let jobs = self.jobs().take().unwrap_or_default();
-        warn!(pid = self.pid, jobs = jobs.len(), "mover ended");
+        warn!(pid = self.pid, name = self.name(), jobs = jobs.len(), "mover ended");
         for events in jobs.into_values() {
             let _ = events.blocking_send(Event::Died);
         }
@@ -223,11 +260,13 @@ impl Mover {
     pub(super) fn status(&self) -> MoverStatus {
         MoverStatus {
             pid: self.pid,
+            name: self.name().map(str::to_owned),
+            address: self.far.as_ref().map(|(_, peer)| *peer),
             busy: self.jobs().as_ref().is_some_and(|jobs| !jobs.is_empty()),
             jobs: self.ended_jobs.load(Ordering::Relaxed),
             bytes_moved: self.bytes_moved.load(Ordering::Relaxed),
             bytes_read: self.bytes_read.load(Ordering::Relaxed),
-            memory: resident(self.pid),
+            memory: if self.far.is_none() { resident(self.pid) } else { 0 },
             memory_limit: self.memory_limit,
         }
     }

@@ -162,15 +162,16 @@ fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
         PlannedEnd::Destination(disk) => Some((disk, EndIndex(index), CopyEnd::Destination)),
         PlannedEnd::Tape(_) | PlannedEnd::Remote(_) | PlannedEnd::Null(_) => None,
     });
-    let have = |(disk, index, end): (&Arc<Disk>, _, _)| {
-        disk.begin_copy().map_err(|sense| refused(plan, index, end, &sense.into()))
-    };
+    let have =
+        |(disk, index, end): (&Arc<Disk>, _, _)| disk.begin_copy().map_err(|sense| refused(plan, index, end, &sense.into()));
     disks.map(have).collect()
 }
 
 /// Opens the ends and hands the job to a mover. Blocks.
 fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disks, Tapes), Response> {
-    let opened = open(&plan)?;
+    // A mover on another host reaches what no file of ours is needed for, and logs in by itself.
+    let far = if has_only_remote_ends(&plan) { movers.attached() } else { None };
+    let opened = if far.is_some() { open_far(&plan) } else { open(&plan)? };
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
@@ -180,14 +181,34 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disk
         steps: plan.steps,
         inline: plan.inline,
         buffer_bytes: BUFFER_BYTES,
-        priority: plan.priority,
+        priority: movers.priority(plan.priority),
         bytes_per_second: movers.settings().job_bytes_per_second,
     };
-    let handle = movers.ensure().and_then(|mover| mover.begin(job, &opened.files)).map_err(|error| {
+    let mover = far.map_or_else(|| movers.ensure(), Ok);
+    let handle = mover.and_then(|mover| mover.begin(job, &opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
     Ok((handle, opened.disks, opened.tapes))
+}
+
+fn has_only_remote_ends(plan: &Plan) -> bool {
+    let remote = |end: &PlannedEnd| matches!(end, PlannedEnd::Remote(_));
+    plan.ends.iter().any(remote) && plan.ends.iter().all(|end| remote(end) || matches!(end, PlannedEnd::Null(_)))
+}
+
+/// Remote ends for a mover on another host. The session with which each was looked at ends.
+fn open_far(plan: &Plan) -> Opened {
+    let end = |planned: &PlannedEnd| match planned {
+        PlannedEnd::Remote(unit) => {
+            drop(unit.take_session());
+            let way = Way::LogIn(unit.target.clone());
+            Some(End::Remote(RemoteEnd { way, lun: unit.lun.0, unit: unit.kind, writable: unit.writable }))
+        }
+        PlannedEnd::Null(end) => Some(end.clone()),
+        PlannedEnd::Source(_) | PlannedEnd::Destination(_) | PlannedEnd::Tape(_) => None,
+    };
+    Opened { ends: plan.ends.iter().filter_map(end).collect(), ..Opened::default() }
 }
 
 pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {

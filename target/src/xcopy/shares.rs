@@ -151,7 +151,7 @@ pub async fn run(
     let notes = plan.notes.clone();
     let segments = u64::from(pieces.last().map_or(0, |piece| piece.segment + 1));
     let ended = |response, written| Ended { segments, written, ..Ended::from(response) };
-    let (refused, priority, starting) = (plan.refused.clone(), plan.priority, Arc::clone(movers));
+    let (refused, priority, starting) = (plan.refused.clone(), movers.priority(plan.priority), Arc::clone(movers));
     let started = spawn_blocking(move || {
         let opened = open(&plan)?;
         let all = starting.all().map_err(|error| {

@@ -12,9 +12,11 @@ use protocol::cartridge::append::Limits;
 use protocol::mover::ends::{Descriptor, End};
 use protocol::mover::{FaultKind, RemoteEnd, RemoteUnit, Way};
 use protocol::scsi::LunAddress;
+use tracing::warn;
 
 use protocol::mover::table::ReadError;
 
+use super::credentials::Credentials;
 use super::remote::{Attention, RemoteDisk, RemoteSession, RemoteTape};
 use super::view::ViewReader;
 use cartridge::Tape;
@@ -45,7 +47,7 @@ impl OpenEnd {
     ///
     /// # Errors
     /// [`FaultKind::BadJob`] for a descriptor that did not come, and what the files give.
-    pub fn open(end: &End, files: &[File]) -> Result<Self, FaultKind> {
+    pub fn open(end: &End, files: &[File], credentials: &Credentials) -> Result<Self, FaultKind> {
         let file = |Descriptor(index): Descriptor| {
             files.get(usize::from(index)).ok_or(FaultKind::BadJob)?.try_clone().map_err(|error| read_fault(&error))
         };
@@ -62,7 +64,7 @@ impl OpenEnd {
             }
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,
-            End::Remote(remote) => Self::remote(remote, files)?,
+            End::Remote(remote) => Self::remote(remote, files, credentials)?,
             End::View { live, within, copies, table, generation, block_length } => {
                 let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
                 let view = ViewReader::open(live, *within, copies, table, *generation, *block_length);
@@ -73,26 +75,31 @@ impl OpenEnd {
 }
 
 impl OpenEnd {
-    fn remote(remote: &RemoteEnd, files: &[File]) -> Result<Self, FaultKind> {
+    fn remote(remote: &RemoteEnd, files: &[File], credentials: &Credentials) -> Result<Self, FaultKind> {
         let lun = LunAddress(remote.lun);
         let attention = match remote.unit {
             RemoteUnit::Disk { .. } => Attention::PassOver,
             RemoteUnit::Tape => Attention::Fail,
         };
+        let mut writable = remote.writable;
         let session = match &remote.way {
             Way::Open { socket: Descriptor(index), session } => {
                 let socket = files.get(usize::from(*index)).ok_or(FaultKind::BadJob)?;
                 let socket = socket.try_clone().map_err(|_| FaultKind::SessionLost)?;
                 RemoteSession::take_over(socket.into(), session, lun, attention).map_err(|_| FaultKind::SessionLost)?
             }
-            // Only a mover on another host has credentials.
-            Way::LogIn(_) => return Err(FaultKind::BadJob),
+            Way::LogIn(target) => {
+                let (portal, config, may_write) = credentials.of(target, lun).ok_or(FaultKind::SessionLost)?;
+                writable &= may_write;
+                RemoteSession::log_in(portal, config, lun, attention).map_err(|error| {
+                    warn!(%portal, %error, "a remote end cannot be reached");
+                    FaultKind::SessionLost
+                })?
+            }
         };
         Ok(match remote.unit {
-            RemoteUnit::Disk { block_length, len } => {
-                Self::RemoteDisk(RemoteDisk::new(session, block_length, len, remote.writable))
-            }
-            RemoteUnit::Tape => Self::RemoteTape(RemoteTape::new(session, remote.writable)),
+            RemoteUnit::Disk { block_length, len } => Self::RemoteDisk(RemoteDisk::new(session, block_length, len, writable)),
+            RemoteUnit::Tape => Self::RemoteTape(RemoteTape::new(session, writable)),
         })
     }
 }

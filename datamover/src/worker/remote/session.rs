@@ -5,8 +5,8 @@
 //! its connection is closed.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, socket, sockopt};
 use nix::sys::time::TimeSpec;
-use protocol::iscsi::session::{Completion, Data, Handover, Initiator, InitiatorEvent, Session, Submission, Watch};
+use protocol::iscsi::session::{
+    Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Session, Submission, Watch,
+};
 use protocol::iscsi::{Attribute, ConnectionId};
 use protocol::mover::{FaultKind, RemoteSense};
 use protocol::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
@@ -31,6 +34,8 @@ const KEEP: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A wait is broken off after so long, to look whether the job was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
+/// Time for a connection and a login of our own.
+const LOGIN: Duration = Duration::from_secs(10);
 /// Bytes read at a time.
 const RECEIVE: usize = 256 << 10;
 /// Parts of one vectored write.
@@ -85,10 +90,31 @@ impl RemoteSession {
         let session = Session::take_over(handover, WATCH, Instant::now());
         let connection = ConnectionId(handover.cid);
         let state = State { socket: TcpStream::from(socket), session, connection, input: BytesMut::new(), lost: false };
+        Self::start(state, lun, attention)
+    }
+
+    fn start(state: State, lun: LunAddress, attention: Attention) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::new(state), ended: AtomicBool::new(false) });
         let keeper = Arc::clone(&shared);
         let keeper = thread::Builder::new().name("keeper".into()).spawn(move || keeper.keep())?;
         Ok(Self { shared, lun, attention, keeper: Some(keeper) })
+    }
+
+    /// Connects and logs in, on a host of its own.
+    ///
+    /// # Errors
+    /// What the network and the target say, and `TimedOut`.
+    pub fn log_in(portal: SocketAddr, config: InitiatorConfig, lun: LunAddress, attention: Attention) -> io::Result<Self> {
+        let deadline = Instant::now() + LOGIN;
+        let socket = connect(portal, deadline)?;
+        let (connection, session) = (ConnectionId(0), Session::connect(ConnectionId(0), config, Instant::now()));
+        let mut state = State { socket, session, connection, input: BytesMut::new(), lost: false };
+        while !state.step_to_login()? {
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Self::start(state, lun, attention)
     }
 
     /// Carries out one command; gives its Data-In.
@@ -245,8 +271,26 @@ impl State {
         Ok(done.into_iter().flatten().collect())
     }
 
+    /// True once it is logged in.
+    fn step_to_login(&mut self) -> Result<bool, Lost> {
+        self.exchange(LOOK)?;
+        while let Some(event) = self.session.poll_event() {
+            if matches!(event, InitiatorEvent::LoggedIn(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Sends what there is to send, waits for an answer as long as `wait`, and gives the commands that ended.
     fn step(&mut self, wait: Duration) -> Result<Vec<(u32, Completion)>, Lost> {
+        self.exchange(wait)?;
+        let ended = self.events()?;
+        self.send()?;
+        Ok(ended)
+    }
+
+    fn exchange(&mut self, wait: Duration) -> Result<(), Lost> {
         self.send()?;
         let mut interest = PollFlags::POLLIN;
         if self.has_output()? {
@@ -268,9 +312,7 @@ impl State {
         if self.session.poll_timeout(self.connection).is_some_and(|at| at <= now) {
             self.session.handle_timeout(self.connection, now).map_err(io::Error::other)?;
         }
-        let ended = self.events()?;
-        self.send()?;
-        Ok(ended)
+        self.send()
     }
 
     fn has_output(&mut self) -> Result<bool, Lost> {
@@ -344,6 +386,27 @@ impl State {
         self.lost = true;
         let _ = self.socket.shutdown(Shutdown::Both);
     }
+}
+
+/// A connection that does not block, made with no more system calls than the cage of a mover on another host has.
+fn connect(portal: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let family = if portal.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(portal)) {
+        Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    if ppoll(&mut polled, Some(TimeSpec::from_duration(left)), None)? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    match getsockopt(&socket, sockopt::SocketError)? {
+        0 => {}
+        errno => return Err(io::Error::from_raw_os_error(errno)),
+    }
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    Ok(TcpStream::from(socket))
 }
 
 fn tells_attention(sense: &[u8]) -> bool {

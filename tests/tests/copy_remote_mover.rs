@@ -1,0 +1,249 @@
+//! A mover on another host, which is a network namespace here: it attaches to the target over TCP, and copies between two disks of
+//! Debian's tgt that the target itself never reads. Who only pretends to be a mover, or to know the secret, harms nobody.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use offhost_tests::control::{set_movers, status};
+use offhost_tests::netns::Namespace;
+use offhost_tests::programs::{Target, program, wait};
+use offhost_tests::tgt::{NAME, Tgt};
+use offhost_tests::{has, pattern, skip};
+use protocol::control::{MoverSettings, MoverStatus};
+use protocol::mover::attach::{Attaching, Challenge, Intro, Proved, Secret};
+use protocol::mover::{VERSION, sealed};
+use protocol::scsi::{LunAddress, SenseKey};
+use protocol::units::Lba;
+use protocol::xcopy::cscd::IscsiUnit;
+use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
+use sim::client::{Client, Options};
+
+const INITIATOR: &str = "iqn.2026-01.test:orders";
+const SECRET: &str = "what-movers-and-target-share";
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 48 * MIB;
+
+fn secret_file(folder: &Path, name: &str, secret: &str) {
+    let path = folder.join(name);
+    std::fs::write(&path, secret).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn free_port(host: &str) -> SocketAddr {
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Tables for both: the target's say who may copy, the mover's are its own.
+fn tables(portal: &str) -> String {
+    let table =
+        |lun| format!("[[remote]]\nportal = \"{portal}\"\ntarget = \"{NAME}\"\nlun = {lun}\ninitiators = [\"{INITIATOR}\"]\n");
+    [1, 2].map(table).concat()
+}
+
+fn configure(folder: &Path, attach: SocketAddr, remotes: &str) {
+    let text = format!(
+        "data = \"data\"\n[movers.attach]\nlisten = \"{attach}\"\nsecret_file = \"secret\"\n{remotes}\n[[portal]]\nlisten = \"127.0.0.1:0\"\n\
+         [[target]]\nname = \"iqn.2026-01.org.offhost:far\"\n[[target.lun]]\nlun = 0\ndisk = \"disk.img\"\nsize = \"1MiB\"\n"
+    );
+    std::fs::write(folder.join("offhost.toml"), text).unwrap();
+}
+
+/// A mover that ends with the test.
+struct Far(Child);
+
+impl Far {
+    fn start(namespace: &Namespace, folder: &Path, attach: SocketAddr, secret: &str) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("mover.log")).unwrap();
+        let mut command = namespace.command(program("offhost-mover"));
+        command.args(["--attach", &attach.to_string(), "--name", "far", "--secret-file", secret, "--remotes", "remotes.toml"]);
+        command.current_dir(folder).env("RUST_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn far_mover(target: &Target) -> Option<MoverStatus> {
+    status(&target.control()).unwrap().movers.into_iter().find(|mover| mover.name.as_deref() == Some("far"))
+}
+
+async fn until(what: &str, target: &Target, mut is_so: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < limit, "not {what}: {}", target.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
+    let parameters = CscdParameters::Block { device_type: 0, pad: false, block_length: 512 };
+    let disk = |lun| {
+        let unit = IscsiUnit { portal: portal.parse().unwrap(), lun: LunAddress::from_number(lun) };
+        CscdDescriptor::named(CscdName::Iscsi(unit), parameters)
+    };
+    let mut list = List::new(1);
+    let (source, destination) = (list.cscd(disk(1)), list.cscd(disk(2)));
+    list.push(Segment::BlockImage { source, destination, blocks: 0, from: Lba(0), to: Lba(0) });
+    list.emit().into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_on_another_host_copies_what_only_it_and_the_network_carry() {
+    if !has("tgtd") || !has("ip") {
+        skip!("tgtd or ip is missing (Debian: tgt, iproute2)");
+    }
+    let Some(namespace) = Namespace::new().unwrap() else { skip!("no network namespace can be made here") };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    pattern::image(&folder.join("from.img"), 71, SIZE / MIB).unwrap();
+    let blank = || std::fs::write(folder.join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
+    blank();
+    let Some(tgt) = Tgt::start_at(&namespace.here, folder, &["from.img", "to.img"], None).unwrap() else {
+        skip!("tgtd does not run here")
+    };
+    secret_file(folder, "secret", SECRET);
+    secret_file(folder, "other", "what-nobody-here-has-ever-heard");
+    std::fs::write(folder.join("remotes.toml"), tables(&tgt.portal)).unwrap();
+    let attach = free_port(&namespace.here);
+    configure(folder, attach, &tables(&tgt.portal));
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
+    client.unit().test_unit_ready().await.unwrap();
+
+    // One that does not know the secret goes as it came.
+    let mut stranger = Far::start(&namespace, folder, attach, "other");
+    assert!(!wait(&mut stranger.0, Duration::from_secs(20)).unwrap().success());
+    assert!(far_mover(&target).is_none());
+
+    let far = Far::start(&namespace, folder, attach, "secret");
+    until("attached", &target, || far_mover(&target).is_some()).await;
+    let before = client.carried();
+    client.unit().extended_copy(from_disk_to_disk(&tgt.portal)).await.unwrap_or_else(|error| panic!("{error}: {}", target.log()));
+    let same = || std::fs::read(folder.join("from.img")).unwrap() == std::fs::read(folder.join("to.img")).unwrap();
+    assert!(same());
+    let carried = client.carried();
+    assert!(carried.data_out - before.data_out < 512 && carried.data_in == before.data_in);
+    let moved = far_mover(&target).unwrap();
+    assert_eq!((moved.bytes_moved, moved.bytes_read, moved.jobs), (SIZE, SIZE, 1), "{moved:?}");
+    let here: u64 =
+        status(&target.control()).unwrap().movers.iter().filter(|one| one.name.is_none()).map(|one| one.bytes_moved).sum();
+    assert_eq!(here, 0, "the target's own mover has moved nothing");
+    let seccomp = std::fs::read_to_string(format!("/proc/{}/status", mover_process(&far))).unwrap();
+    assert!(seccomp.lines().any(|line| line == "Seccomp:\t2"), "it is caged: {seccomp}");
+
+    // It is killed in the middle: the command ends exactly, and the next copy is the target's own mover's.
+    blank();
+    let settings = MoverSettings { bytes_per_second: Some(8 * MIB), ..MoverSettings::default() };
+    set_movers(&target.control(), &settings).unwrap();
+    let (unit, list) = (client.unit(), from_disk_to_disk(&tgt.portal));
+    let copying = tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() });
+    until("moving", &target, || far_mover(&target).is_some_and(|mover| mover.bytes_moved > SIZE + MIB)).await;
+    drop(far);
+    let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
+    let sense = reply.sense.unwrap();
+    // INTERNAL TARGET FAILURE in segment 0.
+    assert_eq!((sense.key, sense.code, sense.command_specific), (SenseKey::CopyAborted, (0x44, 0x00), None), "{sense}");
+    assert!(far_mover(&target).is_none());
+    set_movers(&target.control(), &MoverSettings::default()).unwrap();
+    client.unit().extended_copy(from_disk_to_disk(&tgt.portal)).await.unwrap();
+    assert!(same());
+}
+
+/// `ip netns exec` becomes the program it starts.
+fn mover_process(far: &Far) -> u32 {
+    far.0.id()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_prove_to_be_a_mover_costs_little_and_harms_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    secret_file(folder, "secret", SECRET);
+    let attach = free_port("127.0.0.1");
+    configure(folder, attach, "");
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
+    client.unit().test_unit_ready().await.unwrap();
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec()).unwrap();
+    let connect = || {
+        let stream = TcpStream::connect(attach).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let is_hung_up_on = |mut stream: TcpStream, what: &str| {
+        let mut rest = Vec::new();
+        let read = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{what}: told {} bytes", rest.len());
+        // Hung up, and not only silent.
+        assert!(!matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "{what}: {read:?}");
+    };
+
+    let intro = |nonce: u8| Intro { version: VERSION, name: "liar".into(), nonce: [nonce; 32] };
+    let noise = [pattern::bytes(1, 0, 4000), vec![0xFF; 64], vec![250, 0, 0, 0, 1, 2, 3], Vec::new()];
+    for (index, bytes) in noise.iter().enumerate() {
+        let mut stream = connect();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        is_hung_up_on(stream, &format!("noise {index}"));
+    }
+    let stream = connect();
+    sealed::send(&stream, &Intro { version: VERSION + 1, ..intro(1) }).unwrap();
+    is_hung_up_on(stream, "another version");
+
+    // The proof of a wrong secret; our own challenge sent back as a proof; the proof of another exchange.
+    let stream = connect();
+    let (attaching, first) = Attaching::new(secret("some-other-secret-of-theirs"), "liar".into(), [2; 32]);
+    sealed::send(&stream, &first).unwrap();
+    let challenge: Challenge = sealed::receive(&stream).unwrap();
+    sealed::send(&stream, &attaching.challenged(challenge).unwrap().1).unwrap();
+    is_hung_up_on(stream, "a wrong secret");
+    let stream = connect();
+    sealed::send(&stream, &intro(3)).unwrap();
+    let challenge: Challenge = sealed::receive(&stream).unwrap();
+    sealed::send(&stream, &Proved { proof: challenge.nonce }).unwrap();
+    is_hung_up_on(stream, "a reflection");
+    let (attaching, intro_of_one) = Attaching::new(secret(SECRET), "twice".into(), [4; 32]);
+    let stream = connect();
+    sealed::send(&stream, &intro_of_one).unwrap();
+    let proof = attaching.challenged(sealed::receive(&stream).unwrap()).unwrap().1;
+    drop(stream);
+    let stream = connect();
+    sealed::send(&stream, &intro_of_one).unwrap();
+    let _: Challenge = sealed::receive(&stream).unwrap();
+    sealed::send(&stream, &proof).unwrap();
+    is_hung_up_on(stream, "a proof used twice");
+
+    // Silent ones are let go of, and while they fill all places more are hung up on.
+    let silent: Vec<TcpStream> = (0..12).map(|_| connect()).collect();
+    let began = Instant::now();
+    silent.into_iter().for_each(|stream| is_hung_up_on(stream, "silence"));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+
+    // One that knows the secret and then sends what bears no tag of ours is no mover either.
+    let stream = connect();
+    let (attaching, first) = Attaching::new(secret(SECRET), "liar".into(), [5; 32]);
+    sealed::send(&stream, &first).unwrap();
+    let (proving, proved) = attaching.challenged(sealed::receive(&stream).unwrap()).unwrap();
+    sealed::send(&stream, &proved).unwrap();
+    let (mut seal, _) = proving.proved(sealed::receive(&stream).unwrap()).unwrap();
+    let hello = protocol::mover::FromMover::Hello { version: VERSION, buffer_limit: 0, memory_limit: 0 };
+    let message = protocol::mover::frame::encode(&hello).unwrap();
+    let mut tag = seal.tag(&message);
+    tag[0] ^= 1;
+    (&stream).write_all(&[&message[..], &tag].concat()).unwrap();
+    let mut rest = Vec::new();
+    let _ = (&stream).read_to_end(&mut rest);
+    assert_eq!(status(&target.control()).unwrap().movers.iter().filter(|mover| mover.name.is_some()).count(), 0);
+
+    client.unit().test_unit_ready().await.unwrap();
+    assert!(target.memory().unwrap() < 400 << 10, "KiB");
+}
