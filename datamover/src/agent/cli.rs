@@ -22,6 +22,7 @@ use super::disk::{Disk, LunSource};
 use super::drive::Drive;
 use super::exit::{self, Exit, Stop};
 use super::library::{self, LibraryAction};
+use super::movers::{self, MoversAction};
 use super::restore::{RestoreOptions, RestoreReport, What};
 use super::segments::Limits;
 use super::ui::{Ui, human};
@@ -69,6 +70,8 @@ enum Command {
     Portal(Admin<PortalAction>),
     /// Who may log in to a target, and what they reach
     Access(AdminOf<AccessAction>),
+    /// Movers: how much each has moved, how many there are and how fast
+    Movers(Admin<MoversAction>),
     /// Write what is served into the target's configuration file
     Save(StatusArgs),
     /// Let the target read its configuration file again, and change what differs
@@ -408,6 +411,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Target(args) => admin::target(&args.control.find(), args.action, args.json).await,
         Command::Lun(AdminOf { of, admin: args }) => admin::lun(&args.control.find(), of, args.action, args.json).await,
         Command::Library(args) => library::library(&args.control.find(), args.action, args.json).await,
+        Command::Movers(args) => movers::movers(&args.control.find(), args.action, args.json).await,
         Command::Portal(args) => admin::portal(&args.control.find(), args.action, args.json).await,
         Command::Access(AdminOf { of, admin: args }) => admin::access(&args.control.find(), of, args.action, args.json).await,
         Command::Save(args) => admin::save(&args.control.find(), args.json).await,

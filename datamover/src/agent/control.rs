@@ -14,8 +14,8 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use protocol::control::spec::{Change, Effect};
 use protocol::control::{
-    Configuration, ErrorKind, ExportRequest, Exported, Failure, ImportRequest, Imported, Saved, Snapshot, SnapshotEvent,
-    SnapshotRequest, Status,
+    Configuration, ErrorKind, ExportRequest, Exported, Failure, ImportRequest, Imported, MoverSettings, Saved, Snapshot,
+    SnapshotEvent, SnapshotRequest, Status,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -120,6 +120,22 @@ impl Control {
     /// [`ControlError`].
     pub async fn status(&self) -> Result<Status, ControlError> {
         answer(self.request(Method::GET, "/status", None::<&()>).await?).await
+    }
+
+    /// `GET /movers`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn movers(&self) -> Result<MoverSettings, ControlError> {
+        answer(self.request(Method::GET, "/movers", None::<&()>).await?).await
+    }
+
+    /// `PUT /movers`.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`] with what cannot be.
+    pub async fn set_movers(&self, settings: &MoverSettings) -> Result<MoverSettings, ControlError> {
+        answer(self.request(Method::PUT, "/movers", Some(settings)).await?).await
     }
 
     /// `GET /config`.

@@ -10,6 +10,7 @@
 //! | [`demo`] | `offhost demo` |
 //! | [`cache`] | the local catalog, which a tape does not need |
 //! | [`admin`] | `offhost target`, `lun`, `portal`, `access`, `save`, `reload` |
+//! | [`movers`] | `offhost movers` |
 //! | [`status`] | `offhost status` as people read it |
 //! | [`control`] | the client of the target's control socket |
 //! | [`cli`], [`exit`], [`ui`] | the command line; exit codes; what a person sees meanwhile |
@@ -32,6 +33,7 @@ pub mod files;
 pub mod layout;
 pub mod library;
 pub mod list;
+pub mod movers;
 pub mod restore;
 pub mod segments;
 pub mod status;
