@@ -252,9 +252,11 @@ impl Connection {
         self.data_in_running + self.session.asked_for() + (self.session.kept() + self.session.backlog()) as u64
     }
 
-    /// How long to look by hand for something to do, before the runtime does.
+    /// How long to look by hand for something to do, before the runtime does: for more of a stream only while no other session could
+    /// have the time.
     fn looks_for(&self, streams: bool) -> Option<Duration> {
-        self.server.busy_poll_time().or(streams.then_some(STREAM))
+        let alone = || self.server.turns.is_alone(&self.own_turns);
+        self.server.busy_poll_time().or((streams && alone()).then_some(STREAM))
     }
 
     /// Looks by hand for something to do, until then.

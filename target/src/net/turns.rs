@@ -30,7 +30,7 @@ impl Turns {
     /// Counts a turn that could go on; true when it is time to yield.
     pub fn is_over(&self, own: &mut OwnTurns) -> bool {
         own.in_a_row += 1;
-        let alone = self.last.load(Ordering::Relaxed) == own.name;
+        let alone = self.is_alone(own);
         if !alone {
             self.last.store(own.name, Ordering::Relaxed);
         }
@@ -41,9 +41,14 @@ impl Turns {
         over
     }
 
+    /// True when nobody else has had a turn since the own last one.
+    pub fn is_alone(&self, own: &OwnTurns) -> bool {
+        self.last.load(Ordering::Relaxed) == own.name
+    }
+
     /// Notes a turn that ended by itself.
     pub fn note(&self, own: &OwnTurns) {
-        if self.last.load(Ordering::Relaxed) != own.name {
+        if !self.is_alone(own) {
             self.last.store(own.name, Ordering::Relaxed);
         }
     }
