@@ -67,3 +67,50 @@ fn btape_fills_a_cartridge_and_finds_its_last_block() {
     assert!(said.contains("End of Volume \"TestVolume1\"") && said.contains("Re-read of last block succeeded"), "{said}");
     assert!(said.contains("The last block on the tape matches. Test succeeded."), "{said}");
 }
+
+#[test]
+#[ignore = "takes 6 minutes"]
+fn btape_fills_a_cartridge_goes_on_with_the_next_and_finds_what_lies_across() {
+    let images = match images() {
+        Ok(images) => images,
+        Err(why) => skip!("{why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (_target, mut guest) = logged_in(images, folder.path(), &["--library", "shelf:352MiB,drives=1,slots=3,cartridges=2"]);
+    let said = guest.run(&format!("{CONFIGURE}\nconfigure 'Maximum File Size = 64M'\n{TWO_VOLUMES}"), 20 * MINUTE).unwrap();
+    for wanted in [
+        "End of Volume \"TestVolume1\"",
+        "The last block on the tape matches. Test succeeded.",
+        "The last block on the first tape matched.",
+    ] {
+        assert!(said.contains(wanted), "{wanted}:\n{said}");
+    }
+    guest.log_out(&["Not Ready", "Medium not present", "Unit Attention", "medium may have changed", "ID/LUN unknown"]);
+}
+
+/// Who changes the cartridge whenever btape asks for it: the second, then the first again, then the second.
+const TWO_VOLUMES: &str = r#"
+    changer=$(device 0 scsi_generic)
+    mtx -f "$changer" load 1 0
+    mkfifo /tmp/typed
+    btape -c /tmp/bacula.conf "$(device 1 scsi_tape)" </tmp/typed >/tmp/said 2>&1 &
+    btape=$!
+    exec 9>/tmp/typed
+    printf 'fill\nm\n' >&9
+    asked() { [ "$(grep -cE 'press return when ready|Press enter when ready' /tmp/said)" -ge "$1" ]; }
+    in_drive=1
+    for change in '1 2' '2 1' '3 2'; do
+        set -- $change
+        until asked "$1"; do
+            kill -0 "$btape" || { cat /tmp/said; exit 1; }
+            pause 1
+        done
+        mtx -f "$changer" unload "$in_drive" 0
+        mtx -f "$changer" load "$2" 0
+        in_drive=$2
+        printf '\n' >&9
+    done
+    printf 'quit\n' >&9
+    wait "$btape"
+    cat /tmp/said
+"#;

@@ -48,7 +48,7 @@ const PAGES: &str = r#"
     mt -f "$tape" compression 0
     says '8f 0e 40' sg_modes --page=0xf "$generic"
     for page in 0 0x80 0x83 0x86 0xb0; do sg_vpd -p "$page" "$generic"; done
-    for page in 2 3 0xc 0x11 0x12 0x17 0x2e 0x31; do sg_logs --page="$page" "$generic"; done
+    for page in 2 3 0xc 0xd 0x11 0x12 0x17 0x2e 0x30 0x31 0x32; do sg_logs --page="$page" "$generic"; done
     says 'Security protocol out' sg_opcodes "$generic"
     sg_persist --out --register --param-sark=0x77 "$generic"
     says 0x77 sg_persist -k "$generic"
