@@ -57,7 +57,7 @@ async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
         bench.folder.display()
     );
     let extents = 100_000.min(bench.bytes / SMALL / 2);
-    let (out, back, disks) = (bench.to_tape().await?, bench.from_tape().await?, bench.disks().await?);
+    let (out, back, disks) = (bench.to_tape().await?, bench.off_tape().await?, bench.disks().await?);
     let (scattered, one) = (bench.scattered(extents).await?, bench.one_extent(extents * SMALL).await?);
     let mut times: [Vec<f64>; 6] = Default::default();
     for round in 0..=rounds {
@@ -95,7 +95,7 @@ impl Bench {
         self.segments(self.bytes, false).await
     }
 
-    async fn from_tape(&self) -> Result<Vec<Bytes>> {
+    async fn off_tape(&self) -> Result<Vec<Bytes>> {
         self.segments(self.bytes, true).await
     }
 

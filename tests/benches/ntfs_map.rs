@@ -14,6 +14,9 @@ use datamover::map::probe;
 use datamover::map::source::FileSource;
 use offhost_tests::{has, ntfs, programs};
 
+/// A way to the map, which tells what it found.
+type Side<'a> = Box<dyn Fn() -> Result<String> + 'a>;
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let rounds = arguments.get(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
@@ -28,7 +31,7 @@ fn main() -> Result<()> {
             None => make(folder.path(), files.and_then(|(_, files)| files.ok()).unwrap_or(200_000))?,
         },
     };
-    let mut sides: Vec<(&str, Box<dyn Fn() -> Result<String>>)> = vec![("offhost map", Box::new(|| ours(&image)))];
+    let mut sides: Vec<(&str, Side<'_>)> = vec![("offhost map", Box::new(|| ours(&image)))];
     if has("fls") {
         sides.push(("fls -r -p", Box::new(|| fls(&image))));
     } else {

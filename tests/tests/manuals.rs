@@ -47,7 +47,7 @@ fn help(name: &str, words: &[String]) -> Help {
 /// A command and all below it.
 fn tree(name: &str, words: &[String], all: &mut Vec<Help>) {
     let here = help(name, words);
-    let below: Vec<Vec<String>> = here.subcommands.iter().map(|one| [words, &[one.clone()]].concat()).collect();
+    let below: Vec<Vec<String>> = here.subcommands.iter().map(|one| [words, std::slice::from_ref(one)].concat()).collect();
     all.push(here);
     below.iter().for_each(|words| tree(name, words, all));
 }

@@ -104,7 +104,7 @@ async fn sessions_that_want_more_than_there_is_are_served_one_command_at_a_time(
     std::fs::write(folder.path().join("offhost.toml"), config).unwrap();
     let target = Target::configured(folder.path(), "offhost.toml").unwrap();
     let session = |number: u8| {
-        let (url, options) = (target.url(0), Options::named(&format!("iqn.2026-01.test:memory-{number}")));
+        let (url, options) = (target.url(0), Options::named(format!("iqn.2026-01.test:memory-{number}")));
         async move {
             let client = Client::connect(&url.parse().unwrap(), options).await.unwrap();
             client.unit().command(&[0; 6], Data::None).await.unwrap();

@@ -121,7 +121,7 @@ fn allowed(reach: &Reach) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendErro
     // The status of an open file.
     only(libc::SYS_newfstatat, 3, Len::Dword, masked(libc::AT_EMPTY_PATH), libc::AT_EMPTY_PATH as u64)?;
     only(libc::SYS_statx, 2, Len::Dword, masked(libc::AT_EMPTY_PATH), libc::AT_EMPTY_PATH as u64)?;
-    only(libc::SYS_ioctl, 1, Len::Dword, Op::Eq, libc::FICLONERANGE as u64)?;
+    only(libc::SYS_ioctl, 1, Len::Dword, Op::Eq, libc::FICLONERANGE)?;
     // On a socket that is connected.
     only(libc::SYS_sendto, 4, Len::Qword, Op::Eq, 0)?;
     only(libc::SYS_prctl, 0, Len::Dword, Op::Eq, libc::PR_SET_NAME as u64)?;

@@ -96,7 +96,7 @@ impl Envelope {
     pub fn emit(&self) -> Vec<u8> {
         let (mut flags, mut lengths, mut rest) = (u8::from(self.compressed) * COMPRESSED, (0, 0), Vec::new());
         if let Some(encryption) = &self.encryption {
-            flags |= ENCRYPTED | u8::from(encryption.raw_reads) * RAW_READS;
+            flags |= ENCRYPTED | (u8::from(encryption.raw_reads) * RAW_READS);
             lengths = (kad_length(&encryption.unauthenticated), kad_length(&encryption.authenticated));
             rest.extend(Secret { nonce: encryption.nonce, key_check: encryption.key_check }.as_bytes());
             rest.extend(&encryption.unauthenticated);

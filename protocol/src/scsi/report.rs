@@ -51,7 +51,9 @@ fn all_commands(rows: &[&'static CommandSpec], timeouts: bool) -> Vec<u8> {
         let [action_high, action_low] = row.service_action.unwrap_or(0).to_be_bytes();
         let flags = if timeouts { CTDP } else { 0 } | if row.service_action.is_some() { SERVACTV } else { 0 };
         data.extend([row.opcode, 0, action_high, action_low, 0, flags, 0, row.usage.len() as u8]);
-        data.extend(timeouts.then(|| timeouts_descriptor(row)).unwrap_or_default());
+        if timeouts {
+            data.extend(timeouts_descriptor(row));
+        }
     }
     let length = (data.len() - 4) as u32;
     data[..4].copy_from_slice(&length.to_be_bytes());
@@ -66,7 +68,9 @@ fn one_command(row: Option<&CommandSpec>, timeouts: bool) -> Vec<u8> {
     let flags = AS_THE_STANDARD_SAYS | if timeouts { CTDP } else { 0 };
     let mut data = vec![0, flags, 0, row.usage.len() as u8];
     data.extend(row.usage);
-    data.extend(timeouts.then(|| timeouts_descriptor(row)).unwrap_or_default());
+    if timeouts {
+        data.extend(timeouts_descriptor(row));
+    }
     data
 }
 

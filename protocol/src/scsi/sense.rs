@@ -666,7 +666,7 @@ impl fmt::Display for Sense {
             write!(f, ", command-specific information {value:#x}")?;
         }
         if let Some(progress) = self.progress {
-            write!(f, ", {} % done", u32::from(progress) * 100 >> 16)?;
+            write!(f, ", {} % done", (u32::from(progress) * 100) >> 16)?;
         }
         let flags =
             [(self.stream.filemark, "FILEMARK"), (self.stream.end_of_medium, "EOM"), (self.stream.incorrect_length, "ILI")];

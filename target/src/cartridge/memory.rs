@@ -47,7 +47,6 @@ impl Memory {
     }
 
     /// The attributes of one partition, by number.
-    #[must_use]
     pub fn host_attributes(&self, partition: usize) -> impl Iterator<Item = &Attribute> {
         self.attributes.get(partition).into_iter().flat_map(|attributes| attributes.0.values())
     }

@@ -36,6 +36,8 @@ const LEAVING: Duration = Duration::from_secs(10);
 
 /// A LUN of a target.
 type Place = (String, u16);
+/// What is to be served there.
+type PlacedLun = (Place, LunSpec);
 
 impl Daemon {
     /// Carries out all steps or none.
@@ -534,7 +536,7 @@ impl Plan {
     }
 
     /// LUNs that go because others want their files, and those others.
-    fn held(&self) -> (Vec<(Place, LunSpec)>, Vec<(Place, LunSpec)>) {
+    fn held(&self) -> (Vec<PlacedLun>, Vec<PlacedLun>) {
         let both = |luns: &BTreeMap<Place, LunSpec>, others: &BTreeMap<Place, LunSpec>| {
             let others = backings(others);
             let shared = luns.iter().filter(|(_, spec)| backing(spec).is_some_and(|path| others.contains(&path)));

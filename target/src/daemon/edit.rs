@@ -147,7 +147,7 @@ mod tests {
             Change::RemovePortal { listen: "127.0.0.1:1".parse().unwrap() },
             Change::RemoveAccess { target: target(), initiators: vec!["*".into()] },
         ] {
-            assert_eq!(after(&[change.clone()]).unwrap_err().kind, ErrorKind::NotFound, "{change:?}");
+            assert_eq!(after(std::slice::from_ref(&change)).unwrap_err().kind, ErrorKind::NotFound, "{change:?}");
         }
     }
 }

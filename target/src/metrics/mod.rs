@@ -208,13 +208,16 @@ fn snapshots(out: &mut Out, status: &Status) {
     }
 }
 
+/// Picks one of what a drive has done.
+type Counter = fn(&TapeTotals) -> u64;
+
 /// A counter of drives.
 struct Counted {
     name: &'static str,
     help: &'static str,
     /// What tells its samples apart, where there are several.
     label: Option<&'static str>,
-    samples: &'static [(&'static str, fn(&TapeTotals) -> u64)],
+    samples: &'static [(&'static str, Counter)],
 }
 
 const TAPE_TOTALS: &[Counted] = &[

@@ -349,7 +349,7 @@ impl Connection {
                 }
                 continue;
             }
-            if !self.session.poll_timeout(wire.id).is_some_and(|due| due <= now.into_std()) {
+            if self.session.poll_timeout(wire.id).is_none_or(|due| due > now.into_std()) {
                 at += 1;
                 continue;
             }

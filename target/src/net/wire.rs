@@ -191,13 +191,12 @@ impl Wire {
             // Not far into the next PDU: it may have to move to another buffer.
             let most = missing.max(READ_ROOM);
             let room = self.input.capacity() - self.input.len();
-            let dry;
-            match self.socket.read(&mut (&mut self.input).limit(most)) {
+            let dry = match self.socket.read(&mut (&mut self.input).limit(most)) {
                 Ok(0) => return Err(End::Closed),
-                Ok(read) => dry = read < most.min(room),
+                Ok(read) => read < most.min(room),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(End::Io(error)),
-            }
+            };
             self.take_in(session)?;
             if dry {
                 return Ok(true);

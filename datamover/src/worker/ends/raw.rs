@@ -164,7 +164,7 @@ impl Raw {
     /// True where blocks of the file begin at this byte.
     #[must_use]
     pub const fn is_block(&self, at: u64) -> bool {
-        self.within.start.wrapping_add(at) % (if self.unit == 0 { 1 } else { self.unit }) == 0
+        self.within.start.wrapping_add(at).is_multiple_of(if self.unit == 0 { 1 } else { self.unit })
     }
 
     /// Copies inside the kernel; gives how many bytes, at least one.

@@ -98,7 +98,7 @@ impl Pair {
     }
 
     /// Carries what the initiator has to say, and lets the target act on it.
-    fn to_target_only(&mut self) {
+    fn only_to_target(&mut self) {
         carry(self.initiator.transmit(CID).unwrap(), &mut self.to_target, usize::MAX);
         self.target.handle_input(CID, self.now, &mut self.to_target).unwrap();
         while let Some(event) = self.target.poll_event() {
@@ -107,7 +107,7 @@ impl Pair {
     }
 
     /// Carries up to so many bytes of what the target has to say.
-    fn to_initiator_only(&mut self, bytes: usize) {
+    fn only_to_initiator(&mut self, bytes: usize) {
         carry(self.target.transmit(CID).unwrap(), &mut self.to_initiator, bytes);
         self.initiator.handle_input(CID, self.now, &mut self.to_initiator).unwrap();
         while let Some(event) = self.initiator.poll_event() {
@@ -239,12 +239,12 @@ fn a_window_closed_by_replies_that_are_not_taken_opens_again_when_they_are() {
     pair.drive().unwrap();
     assert_eq!(pair.completions.remove(&write).unwrap().status, 0);
     let tags: Vec<u32> = (0..12).map(|_| pair.submit(0x28, Data::In(20_000))).collect();
-    pair.to_target_only();
+    pair.only_to_target();
     assert_eq!(pair.target.backlog(), 4 * 20_048, "as many as the window let in");
     // One reply tells of room for a fifth command, which finds the others still there.
-    pair.to_initiator_only(20_048);
-    pair.to_target_only();
-    pair.to_initiator_only(usize::MAX);
+    pair.only_to_initiator(20_048);
+    pair.only_to_target();
+    pair.only_to_initiator(usize::MAX);
     assert!(pair.initiator.transmit(CID).unwrap().is_empty(), "all is answered, and the window is closed");
     pair.target.handle_drained(CID);
     let transmit = pair.target.transmit(CID).unwrap();

@@ -17,6 +17,9 @@ use tracing::{error, info};
 use super::{LogicalUnit, Reply};
 use crate::task::Response;
 
+/// What is done behind the status, where IMMED is set.
+type Work<D> = Box<dyn FnOnce(&D, &Operation) -> Reply + Send>;
+
 /// A command that may take long, in its two parts.
 pub struct Lasting<D> {
     /// What is told of it while it goes on.
@@ -26,7 +29,7 @@ pub struct Lasting<D> {
     /// What has to be well before anything is begun. Its refusal is the status of the command, IMMED or not.
     pub check: Box<dyn FnOnce(&D) -> Reply + Send>,
     /// The work.
-    pub run: Box<dyn FnOnce(&D, &Operation) -> Reply + Send>,
+    pub run: Work<D>,
 }
 
 impl<D> fmt::Debug for Lasting<D> {

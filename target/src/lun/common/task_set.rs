@@ -96,7 +96,7 @@ impl TaskSet {
             && let Some(first) = order.dormant.front()
         {
             if first.ordered {
-                if self.state.load(Ordering::SeqCst) % STRICT > 0 {
+                if !self.state.load(Ordering::SeqCst).is_multiple_of(STRICT) {
                     return;
                 }
                 order.ordered = true;

@@ -313,8 +313,8 @@ impl Drive {
 
     /// A sync point; without effect when nothing was written.
     pub fn sync(&mut self) -> io::Result<()> {
-        let partitions = self.cartridge.iter_mut().flat_map(Cartridge::partitions_mut);
-        partitions.map(Partition::sync).collect()
+        let mut partitions = self.cartridge.iter_mut().flat_map(Cartridge::partitions_mut);
+        partitions.try_for_each(Partition::sync)
     }
 
     /// As [`Drive::sync`], for a command. What is told may belong to earlier writes that were accepted.

@@ -103,7 +103,9 @@ impl Kept {
     /// Drops what has arrived, and gives the commands that were answered by it.
     fn release(&mut self, acknowledged: u32) -> Vec<u32> {
         let mut tasks = Vec::new();
-        while let Some(kept) = self.sent.pop_front_if(|kept| serial_less(kept.stat_sn, acknowledged)) {
+        while self.sent.front().is_some_and(|kept| serial_less(kept.stat_sn, acknowledged))
+            && let Some(kept) = self.sent.pop_front()
+        {
             self.bytes -= kept.bytes();
             tasks.extend(kept.task);
         }
