@@ -170,6 +170,12 @@ impl RemoteEnd {
 }
 
 impl RemoteUnit {
+    /// The same logical unit of the same target, whatever session it is seen through.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.target == other.target && self.lun == other.lun
+    }
+
     /// Bytes a block, of a disk.
     #[must_use]
     pub const fn block_length(&self) -> Option<u32> {

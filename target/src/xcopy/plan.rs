@@ -280,7 +280,9 @@ impl Planner<'_> {
                             forwarded(checked.number, &checked.notes, ForwardedSense { end, status, sense })
                         }
                     })?;
-                let opened = Arc::new(opened);
+                // Two descriptors of one logical unit are one end: what is read there sees what was written there.
+                let known = self.opened.values().find(|known| known.is_same(&opened)).cloned();
+                let opened = known.unwrap_or_else(|| Arc::new(opened));
                 self.opened.insert(index, Arc::clone(&opened));
                 opened
             }

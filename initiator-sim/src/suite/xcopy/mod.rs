@@ -12,6 +12,7 @@ mod list_ids;
 mod parameters;
 mod positioning;
 mod refusals;
+mod remote;
 mod reservations;
 mod residue;
 mod stream;
@@ -40,6 +41,7 @@ pub const CASES: &[&[Case]] = &[
     background::CASES,
     image::CASES,
     reservations::CASES,
+    remote::CASES,
 ];
 
 /// UNREACHABLE COPY TARGET.

@@ -177,6 +177,31 @@ fn a_write_and_a_read_come_back_the_same() {
 }
 
 #[test]
+fn a_session_goes_on_elsewhere_with_its_numbers_and_digests() {
+    let digests = Wishes { header_digest: DigestWish::Require, data_digest: DigestWish::Require, ..wishes() };
+    let mut pair = Pair::new(digests, wishes());
+    let write = pair.write(500_000);
+    assert_eq!(pair.finished(write).status, Status::Good as u8);
+    let elsewhere = || Session::connect(CID, InitiatorConfig::default(), Instant::now());
+    // Not while a command is under way.
+    let read = pair.submit(0x28, Data::In(500_000));
+    let busy = std::mem::replace(&mut pair.initiator, elsewhere()).hand_over().unwrap_err();
+    pair.initiator = *busy;
+    pair.finished(read);
+    let handover = std::mem::replace(&mut pair.initiator, elsewhere()).hand_over().unwrap();
+    let watch = Watch { ping_interval: Duration::from_secs(5), ping_timeout: Duration::from_secs(5) };
+    pair.initiator = Session::take_over(&handover, watch, pair.now);
+    for _ in 0..20 {
+        let read = pair.submit(0x28, Data::In(500_000));
+        assert_eq!(pair.finished(read).data_in.concat(), pair.memory);
+    }
+    pair.initiator.logout();
+    pair.drive().unwrap();
+    assert!(matches!(pair.events.last(), Some(InitiatorEvent::LoggedOut { response: 0, .. })));
+    assert!(elsewhere().hand_over().is_err(), "not before the login");
+}
+
+#[test]
 fn residuals_tell_what_was_not_moved() {
     let mut pair = Pair::new(wishes(), wishes());
     let write = pair.write(1000);
