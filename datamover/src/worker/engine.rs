@@ -6,28 +6,25 @@
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing".
 
+mod tapes;
 mod unread;
 
-use std::io::IoSliceMut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use protocol::cartridge::sums::RecordSum;
 use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, SpaceOver, Step, Transfer};
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
-use protocol::xcopy::MAX_STREAM_TRANSFER;
 
 use super::buffers::{BUFFER, Pool};
-use super::ends::cartridge::{Next, Tape};
 use super::ends::{OpenEnd, read_fault, view_fault};
-use super::fifo::{Fifo, Place};
+use super::fifo::Fifo;
 use super::gather::{self, Extent, Gathered};
 use super::held::Held;
 use super::job::Shared;
-use super::remote::{Following, RemoteTape};
 use super::writer::Op;
 
 /// Why a segment is not carried on with.
@@ -41,6 +38,8 @@ enum Halt {
 
 type Run<T = ()> = Result<T, Halt>;
 
+/// Bytes of residue that wait for the writer outside of the pool: what bounds a job's memory there.
+const COPIED_MOST: u64 = 32 << 20;
 /// Beginnings of segments that the writer is not told at once.
 const BEGUN_MOST: usize = 256;
 
@@ -79,6 +78,8 @@ pub struct Engine<'a> {
     held: Option<Held>,
     /// The segment that is carried out writes a disk.
     writes_disk: bool,
+    /// Bytes of residue outside of the pool that may not have been written yet.
+    copied: u64,
     /// Disks to whose blocks a tape's records can refer, and those to whose they cannot.
     references: Vec<(EndIndex, EndIndex)>,
     no_references: Vec<(EndIndex, EndIndex)>,
@@ -91,12 +92,6 @@ pub struct Engine<'a> {
 enum Positioning {
     Space(SpaceOver, i32),
     Locate(u64),
-}
-
-/// A tape that is read.
-enum Drive<'a> {
-    Here(MutexGuard<'a, Tape>),
-    Remote(&'a RemoteTape),
 }
 
 /// Where the writes of a segment have got to.
@@ -138,6 +133,7 @@ impl<'a> Engine<'a> {
             gathered,
             held,
             writes_disk: false,
+            copied: 0,
             references,
             no_references,
             under_way,
@@ -187,89 +183,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Records and filemarks one by one as they are, beside the residue.
-    fn tape_image(&mut self, segment: u32, from: EndIndex, to: EndIndex, filemarks: u32) -> Run {
-        self.begin(segment, 0, None)?;
-        self.settle_writes()?;
-        if from == to {
-            return Err(Halt::Fault(None, FaultKind::BadJob));
-        }
-        self.is_tape(to)?;
-        if let OpenEnd::RemoteTape(source) = self.end(from)? {
-            return self.remote_tape_image(source, to, filemarks);
-        }
-        let source = self.tape(from)?;
-        let mut in_a_row = 0;
-        loop {
-            let next = source.lock().expect("no holder panics").look().map_err(source_fault)?;
-            match next {
-                Next::EndOfData => return Ok(()),
-                Next::Filemark => {
-                    source.lock().expect("no holder panics").pass_object().map_err(source_fault)?;
-                    self.send(Op::Filemarks { end: to, count: 1, immediate: true })?;
-                    in_a_row += 1;
-                    if in_a_row == filemarks {
-                        return Ok(());
-                    }
-                }
-                Next::Record { length } => {
-                    in_a_row = 0;
-                    let data = self.read_one_record(source, length)?;
-                    let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
-                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
-                }
-            }
-        }
-    }
-
-    /// The same from a tape that says what follows only when it is read.
-    fn remote_tape_image(&mut self, source: &RemoteTape, to: EndIndex, filemarks: u32) -> Run {
-        let mut in_a_row = 0;
-        loop {
-            match source.read_following(self.cancelled()).map_err(source_fault)? {
-                Following::EndOfData => return Ok(()),
-                Following::Filemark => {
-                    self.send(Op::Filemarks { end: to, count: 1, immediate: true })?;
-                    in_a_row += 1;
-                    if in_a_row == filemarks {
-                        return Ok(());
-                    }
-                }
-                Following::Record(data) => {
-                    in_a_row = 0;
-                    let length: u64 = data.iter().map(|part| part.len() as u64).sum();
-                    self.shared.read.fetch_add(length, Ordering::Relaxed);
-                    let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
-                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
-                    // The record lies in no buffer of the pool: only one of them waits at a time.
-                    self.settle_writes()?;
-                }
-            }
-        }
-    }
-
     fn cancelled(&self) -> &'a AtomicBool {
         &self.shared.control.cancelled
-    }
-
-    fn read_one_record(&mut self, tape: &std::sync::Mutex<super::ends::cartridge::Tape>, length: u32) -> Run<Vec<Bytes>> {
-        if length > MAX_STREAM_TRANSFER {
-            return Err(source_fault(FaultKind::Torn));
-        }
-        let mut memory = Vec::new();
-        for _ in 0..(length as usize).div_ceil(BUFFER) {
-            memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
-        }
-        let read = tape.lock().expect("no holder panics").read_record(&mut pieces(&mut memory, 0, length as usize));
-        read.map_err(source_fault)?;
-        self.shared.read.fetch_add(u64::from(length), Ordering::Relaxed);
-        let mut rest = length as usize;
-        let parts = memory.into_iter().map(|buffer| {
-            let len = rest.min(BUFFER);
-            rest -= len;
-            buffer.freeze(len)
-        });
-        Ok(parts.collect())
     }
 
     /// Blocks as they are, beside the residue.
@@ -424,8 +339,10 @@ impl<'a> Engine<'a> {
                 (false, false) => {}
             }
         }
-        self.source.unpin();
-        self.destination.unpin();
+        self.copied += self.source.unpin() + self.destination.unpin();
+        if self.copied > COPIED_MOST {
+            self.settle_writes()?;
+        }
         if let Some((end, range)) = output.run(output.at - output.start()) {
             self.under_way.push((end, range));
         }
@@ -572,67 +489,6 @@ impl<'a> Engine<'a> {
         Ok(self.gathered.take(wanted))
     }
 
-    /// Whole transfers, as many as are needed and one buffer holds, or one that takes several buffers.
-    fn read_records(&mut self, end: EndIndex, transfer: Transfer, needed: u64) -> Run {
-        let mut tape = match self.end(end)? {
-            OpenEnd::Tape(tape) => Drive::Here(tape.lock().expect("no holder panics")),
-            OpenEnd::RemoteTape(tape) => Drive::Remote(tape),
-            OpenEnd::NullStream | OpenEnd::NullBlock => return Err(source_fault(FaultKind::Null)),
-            OpenEnd::Raw(_) | OpenEnd::View(_) | OpenEnd::RemoteDisk(_) => return Err(Halt::Fault(None, FaultKind::BadJob)),
-        };
-        let unit = transfer.bytes();
-        if unit == 0 {
-            return Err(Halt::Fault(None, FaultKind::BadJob));
-        }
-        let transfers = needed.div_ceil(unit).min((BUFFER as u64 / unit).max(1));
-        let mut memory = Vec::new();
-        for _ in 0..(transfers * unit).div_ceil(BUFFER as u64) {
-            memory.push(self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?);
-        }
-        let (mut done, mut fault, mut places) = (0, None, Vec::new());
-        while done < transfers && fault.is_none() {
-            for record in 0..transfer.records {
-                let at = (done * unit + u64::from(record) * u64::from(transfer.record)) as usize;
-                let mut into = pieces(&mut memory, at, transfer.record as usize);
-                let read = match &mut tape {
-                    Drive::Here(tape) => tape.read_record(&mut into),
-                    Drive::Remote(tape) => tape.read_record(self.cancelled(), &mut into),
-                };
-                if let Err(kind) = read {
-                    fault = Some(if transfer.fixed { in_records(kind, transfer.records - record) } else { kind });
-                    break;
-                }
-                let lies_at = if let Drive::Here(tape) = &tape { tape.last_data() } else { None };
-                places.push(lies_at.map(|at| Place { end, at }));
-            }
-            done += u64::from(fault.is_none());
-        }
-        drop(tape);
-        // Data of a command that failed is not used.
-        let mut rest = (done * unit) as usize;
-        self.shared.read.fetch_add(rest as u64, Ordering::Relaxed);
-        let mut data = Fifo::default();
-        for buffer in memory {
-            let len = rest.min(BUFFER);
-            data.push_pooled(buffer.freeze(len));
-            rest -= len;
-        }
-        self.push_records(data, u64::from(transfer.record), places);
-        fault.map_or(Ok(()), |kind| Err(source_fault(kind)))
-    }
-
-    /// Records that were read become source data. Where they lie in the image is told with them, so that a disk may refer to it.
-    fn push_records(&mut self, mut data: Fifo, record: u64, places: Vec<Option<Place>>) {
-        for mut place in places {
-            // Of a command that failed there are places, but no data.
-            for part in data.take(record.min(data.len())) {
-                let next = place.map(|Place { end, at }| Place { end, at: at + part.len() as u64 });
-                self.source.push_placed(part, place);
-                place = next;
-            }
-        }
-    }
-
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
     fn wait_for_writes_to(&mut self, from: &OpenEnd, range: ByteRange) -> Run {
         if self.is_under_way(from, range) { self.settle_writes() } else { Ok(()) }
@@ -655,6 +511,7 @@ impl<'a> Engine<'a> {
         let (reached, wait) = sync_channel(1);
         self.send(Op::Barrier(reached))?;
         self.under_way.clear();
+        self.copied = 0;
         wait.recv().map_err(|_| Halt::Stopped)?;
         if self.shared.stopped.load(Ordering::Relaxed) { Err(Halt::Stopped) } else { Ok(()) }
     }
@@ -715,17 +572,6 @@ impl Output {
     }
 }
 
-/// A residual of a fixed-block transfer, in records.
-const fn in_records(kind: FaultKind, left: u32) -> FaultKind {
-    let residual = left as i64;
-    match kind {
-        FaultKind::IncorrectLength { .. } => FaultKind::IncorrectLength { residual },
-        FaultKind::Filemark { .. } => FaultKind::Filemark { residual },
-        FaultKind::EndOfData { .. } => FaultKind::EndOfData { residual },
-        other => other,
-    }
-}
-
 /// Reads bytes of a disk.
 fn fill(from: &OpenEnd, at: u64, into: &mut [u8], cancelled: &AtomicBool) -> Run {
     match from {
@@ -735,21 +581,6 @@ fn fill(from: &OpenEnd, at: u64, into: &mut [u8], cancelled: &AtomicBool) -> Run
         OpenEnd::RemoteDisk(disk) => disk.read_at(cancelled, at, into).map_err(source_fault),
         OpenEnd::Tape(_) | OpenEnd::RemoteTape(_) => Err(Halt::Fault(None, FaultKind::BadJob)),
     }
-}
-
-/// `len` bytes from `at` on of buffers that lie one behind the other.
-fn pieces(memory: &mut [super::buffers::Buffer], mut at: usize, mut len: usize) -> Vec<IoSliceMut<'_>> {
-    let mut pieces = Vec::new();
-    for buffer in memory {
-        if at < BUFFER && len > 0 {
-            let take = len.min(BUFFER - at);
-            pieces.push(IoSliceMut::new(&mut buffer[at..at + take]));
-            len -= take;
-            at += take;
-        }
-        at -= BUFFER.min(at);
-    }
-    pieces
 }
 
 /// The records of one transfer, each with its sums. The sums are taken here, beside the writer.

@@ -137,11 +137,14 @@ impl Fifo {
         *self = Self::default();
     }
 
-    /// Copies what lies in buffers of the pool, so that residue keeps none of them.
-    pub fn unpin(&mut self) {
+    /// Copies what lies in buffers of the pool, so that residue keeps none of them. Gives the bytes that were copied.
+    pub fn unpin(&mut self) -> u64 {
+        let mut copied = 0;
         for piece in self.pieces.iter_mut().filter(|piece| piece.pooled) {
+            copied += piece.bytes.len() as u64;
             *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), pooled: false, ..*piece };
         }
+        copied
     }
 
     fn push_piece(&mut self, piece: Piece) {
@@ -177,7 +180,7 @@ mod tests {
         from.push(Bytes::from_static(b"efg"));
         assert_eq!(from.move_to(5, &mut to), 5);
         to.push_zeros(2);
-        to.unpin();
+        assert_eq!((to.unpin(), to.unpin()), (4, 0));
         assert_eq!((from.len(), to.len()), (2, 7));
         assert_eq!(to.take(7).concat(), b"abcde\0\0");
         assert_eq!(from.front(1).collect::<Vec<_>>().concat(), b"f");

@@ -81,12 +81,8 @@ impl Placement {
     /// The gap and the object's own word; without the first word of them behind the commit word: that is the publishing write.
     #[must_use]
     pub fn head(&self) -> Vec<u8> {
-        let mut head = gap_bytes(self.gap);
-        head.extend(self.word);
-        if self.behind_commit_word {
-            head.drain(..WORD as usize);
-        }
-        head
+        let written = if self.behind_commit_word { WORD as usize } else { 0 };
+        [gap_bytes(self.gap), &self.word].concat().split_off(written)
     }
 
     /// Byte of the image at which the data begins.

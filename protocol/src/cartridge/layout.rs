@@ -49,19 +49,28 @@ impl Layout {
     }
 }
 
-/// True for the bytes of a gap, and for none.
+/// Words of a gap; every gap is the end of them.
+static GAP_WORDS: [u8; GAP_MOST.next_multiple_of(WORD as usize)] = {
+    let mut words = [0xFF; GAP_MOST.next_multiple_of(WORD as usize)];
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = ERASE_GAP.to_le_bytes()[0];
+        at += WORD as usize;
+    }
+    words
+};
+const _: () = assert!(u32::from_le_bytes([ERASE_GAP.to_le_bytes()[0], 0xFF, 0xFF, 0xFF]) == ERASE_GAP);
+
+/// True for the bytes of a gap that a layout places, and for none.
 #[must_use]
 pub fn is_gap(bytes: &[u8]) -> bool {
-    let (half, words) = bytes.split_at(bytes.len() % WORD as usize);
-    half.iter().all(|byte| *byte == 0xFF) && words.as_chunks().0.iter().all(|word| *word == ERASE_GAP.to_le_bytes())
+    bytes.len() <= GAP_MOST && bytes == &GAP_WORDS[GAP_WORDS.len() - bytes.len()..]
 }
 
-/// The bytes of a gap. `length` is even, and not 2.
+/// The bytes of a gap of [`Layout::gap`].
 #[must_use]
-pub fn gap_bytes(length: u32) -> Vec<u8> {
-    let half = length as usize % WORD as usize;
-    let words = length as usize / WORD as usize;
-    std::iter::repeat_n(0xFF, half).chain(std::iter::repeat_n(ERASE_GAP.to_le_bytes(), words).flatten()).collect()
+pub fn gap_bytes(length: u32) -> &'static [u8] {
+    &GAP_WORDS[GAP_WORDS.len() - length as usize..]
 }
 
 #[cfg(test)]
@@ -76,7 +85,7 @@ mod tests {
             assert_eq!((at + u64::from(gap) + WORD) % ALIGNMENT, 0, "{at}");
             assert!(gap as usize <= GAP_MOST && gap != 2, "{at}");
             let bytes = gap_bytes(gap);
-            assert!(bytes.len() == gap as usize && is_gap(&bytes));
+            assert!(bytes.len() == gap as usize && is_gap(bytes));
             assert_eq!((Layout::Aligned.gap(at, ALIGNED_LEAST - 1), Layout::Plain.gap(at, u32::MAX)), (0, 0));
         }
         assert_eq!(Layout::Aligned.gap(ALIGNMENT - WORD, ALIGNED_LEAST), 0, "in place already");
