@@ -88,7 +88,8 @@ fn btape_fills_a_cartridge_goes_on_with_the_next_and_finds_what_lies_across() {
     guest.log_out(&["Not Ready", "Medium not present", "Unit Attention", "medium may have changed", "ID/LUN unknown"]);
 }
 
-/// Who changes the cartridge whenever btape asks for it: the second, then the first again, then the second.
+/// Who changes the cartridge whenever btape asks for it: when it begins, at the end of the volume, and to read first the one and then
+/// the other.
 const TWO_VOLUMES: &str = r#"
     changer=$(device 0 scsi_generic)
     mtx -f "$changer" load 1 0
@@ -97,11 +98,13 @@ const TWO_VOLUMES: &str = r#"
     btape=$!
     exec 9>/tmp/typed
     printf 'fill\nm\n' >&9
-    asked() { [ "$(grep -cE 'press return when ready|Press enter when ready' /tmp/said)" -ge "$1" ]; }
+    # A prompt ends no line.
+    asked() { [ "$(grep -oE 'press return when ready|Press enter when ready' /tmp/said | wc -l)" -ge "$1" ]; }
     in_drive=1
-    for change in '1 2' '2 1' '3 2'; do
+    for change in '1 2' '2 1' '3 2' '4 1'; do
         set -- $change
         until asked "$1"; do
+            cp /tmp/said /host/said
             kill -0 "$btape" || { cat /tmp/said; exit 1; }
             pause 1
         done
