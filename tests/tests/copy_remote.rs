@@ -401,3 +401,77 @@ async fn a_remote_end_that_is_lost_or_fails_ends_the_copy_exactly() {
     .unwrap();
     assert!(records >= MIB / u64::from(RECORD) && records < SIZE / u64::from(RECORD), "{records}");
 }
+
+/// The mover that has moved more than a MiB, once there is one.
+async fn moving(target: &Target) -> u32 {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let movers = offhost_tests::control::status(&target.control()).unwrap().movers;
+        if let Some(mover) = movers.iter().find(|mover| mover.bytes_moved > MIB) {
+            return mover.pid;
+        }
+        assert!(Instant::now() < until, "it never began: {}", target.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_mover_and_an_abort_end_a_remote_copy_and_the_next_one_is_whole() {
+    const SIZE: u64 = 16 * MIB;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let there = folder.join("there");
+    std::fs::create_dir(&there).unwrap();
+    let image = pattern::bytes(9, 0, SIZE as usize);
+    std::fs::write(folder.join("disk.img"), &image).unwrap();
+    let other = Target::start(&there, &["--disk", "a.img:16MiB"]).unwrap();
+    configure(folder, &table(&other.portal, &other.name, 0, ""));
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let client = log_in(&target, INITIATOR).await;
+    let disk = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
+    let mut list = List::lid4(7);
+    let (here, far) = (list.cscd(disk), list.cscd(remote_disk(&other.portal, 0)));
+    list.push(Segment::BlockImage { source: here, destination: far, blocks: 0, from: Lba(0), to: Lba(0) });
+    let control = target.control();
+    let set = |bytes_per_second| {
+        let settings = MoverSettings { bytes_per_second, ..MoverSettings::default() };
+        offhost_tests::control::set_movers(&control, &settings).unwrap();
+    };
+    let run = || {
+        let (unit, list) = (client.lun(DISK), bytes::Bytes::from(list.emit()));
+        tokio::spawn(async move { unit.third_party_copy_out(0x01, list).await.unwrap() })
+    };
+    set(Some(4 * MIB));
+    let copying = run();
+    let mover = moving(&target).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(mover as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
+    assert_eq!(aborted("a killed mover", &reply).0, (0x44, 0x00), "INTERNAL TARGET FAILURE");
+
+    set(Some(4 * MIB));
+    let copying = run();
+    moving(&target).await;
+    let answer = client.lun(DISK).copy_operation_abort(7).await.unwrap();
+    assert_eq!(answer.status, Status::Good);
+    // Nothing moves any more when the abort is answered.
+    let then = std::fs::read(there.join("a.img")).unwrap();
+    let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
+    assert_eq!(aborted("an abort", &reply).0, (0x2F, 0x02), "COMMANDS CLEARED BY DEVICE SERVER");
+    assert!(std::fs::read(there.join("a.img")).unwrap() == then && then != image);
+
+    set(None);
+    assert_eq!(run().await.unwrap().status, Status::Good);
+    assert!(std::fs::read(there.join("a.img")).unwrap() == image);
+
+    // One disk under two descriptors: what the second segment reads is what the first has written.
+    let mut list = List::new(8);
+    let disk = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
+    let [here, one, same] = [disk, remote_disk(&other.portal, 0), remote_disk(&other.portal, 0)].map(|cscd| list.cscd(cscd));
+    let copy = |source, destination, from, to| {
+        let count_of = CountOf::SourceBlocks;
+        Segment::BlockToBlock { source, destination, count_of, blocks: 4096, from: Lba(from), to: Lba(to) }
+    };
+    list.push(copy(here, one, 8192, 0)).push(copy(same, here, 0, 16384));
+    client.lun(DISK).extended_copy(list.emit().into()).await.unwrap();
+    assert!(std::fs::read(folder.join("disk.img")).unwrap()[16384 * 512..][..2 << 20] == image[8192 * 512..][..2 << 20]);
+}

@@ -158,6 +158,43 @@ async fn a_mover_on_another_host_copies_what_only_it_and_the_network_carry() {
     assert!(same());
 }
 
+/// Takes most of a minute, as long as the silence has to last: run it with `cargo test --test copy_remote_mover -- --ignored`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for timeouts of the network"]
+async fn a_mover_that_is_cut_off_ends_its_copy_once_it_must_have_noticed() {
+    if !has("tgtd") || !has("ip") {
+        skip!("tgtd or ip is missing (Debian: tgt, iproute2)");
+    }
+    let Some(namespace) = Namespace::new().unwrap() else { skip!("no network namespace can be made here") };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for name in ["from.img", "to.img"] {
+        std::fs::write(folder.join(name), vec![1; SIZE as usize]).unwrap();
+    }
+    let Some(tgt) = Tgt::start_at(&namespace.here, folder, &["from.img", "to.img"], None).unwrap() else {
+        skip!("tgtd does not run here")
+    };
+    secret_file(folder, "secret", SECRET);
+    std::fs::write(folder.join("remotes.toml"), tables(&tgt.portal)).unwrap();
+    let attach = free_port(&namespace.here);
+    configure(folder, attach, &tables(&tgt.portal));
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
+    client.unit().test_unit_ready().await.unwrap();
+    let mut far = Far::start(&namespace, folder, attach, "secret");
+    until("attached", &target, || far_mover(&target).is_some()).await;
+    set_movers(&target.control(), &MoverSettings { bytes_per_second: Some(MIB), ..MoverSettings::default() }).unwrap();
+    let (unit, list) = (client.unit(), from_disk_to_disk(&tgt.portal));
+    let copying = tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() });
+    until("moving", &target, || far_mover(&target).is_some_and(|mover| mover.bytes_moved > MIB)).await;
+    namespace.cut().unwrap();
+    let ended = wait(&mut far.0, Duration::from_secs(40)).unwrap();
+    assert!(!copying.is_finished(), "the mover has ended first: {ended}");
+    let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
+    assert_eq!(reply.sense.unwrap().key, SenseKey::CopyAborted);
+    client.unit().test_unit_ready().await.unwrap();
+}
+
 /// `ip netns exec` becomes the program it starts.
 fn mover_process(far: &Far) -> u32 {
     far.0.id()
