@@ -57,7 +57,7 @@ impl World {
     fn new(size: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let movers = Movers::new(Some(program("offhost-mover")));
-        let manager = CopyManager::new(Arc::clone(&movers));
+        let manager = CopyManager::new(Arc::clone(&movers), Arc::new(SnapshotService::new(folder.path().to_path_buf())));
         let luns = Arc::new(LunMap::default());
         for name in ["a.img", "b.img"] {
             let spec = RawSpec { path: folder.path().join(name), size: Some(size as u64) };

@@ -53,8 +53,8 @@ pub fn copy(from: Origin<'_>, to: &Raw, stretch: Stretch) -> Result<ByMethod, Fa
         Origin::Live(from) => copy_file(from, to, stretch, &mut moved)?,
         Origin::View(view) => {
             let range = ByteRange { start: stretch.from_at, len: stretch.len };
-            let part = |file: &Raw, part: ByteRange| {
-                let to_at = stretch.to_at + (part.start - stretch.from_at);
+            let part = |file: &Raw, part: ByteRange, offset: u64| {
+                let to_at = stretch.to_at + offset;
                 let mut moved = ByMethod::default();
                 copy_file(file, to, Stretch { from_at: part.start, to_at, len: part.len }, &mut moved).map(|()| moved)
             };
@@ -73,8 +73,8 @@ pub fn refer(from: Origin<'_>, from_at: u64, to: &Raw, to_at: u64, len: u64) -> 
     match from {
         Origin::Live(from) => from.clone_whole(from_at, to, to_at, len),
         Origin::View(view) => {
-            let part = |file: &Raw, part: ByteRange| {
-                let whole = file.clone_whole(part.start, to, to_at + (part.start - from_at), part.len);
+            let part = |file: &Raw, part: ByteRange, offset: u64| {
+                let whole = file.clone_whole(part.start, to, to_at + offset, part.len);
                 if whole { Ok(ByMethod::default()) } else { Err(()) }
             };
             view.copy(ByteRange { start: from_at, len }, part).is_ok()

@@ -141,6 +141,7 @@ fn end_is_sound(end: &End) -> bool {
     let range = |range: &ByteRange| range.start <= MOST && range.len <= MOST;
     let place = |at: &TapePosition| at.object <= MOST && at.file <= at.object && at.offset <= MOST;
     match end {
+        End::View { parts, .. } if parts.len() > MAX_PARTS || !parts.iter().all(range) => false,
         End::Raw { within, block_length, .. } | End::View { within, block_length, .. } => {
             range(within) && (1..=LONGEST_BLOCK).contains(block_length)
         }
@@ -171,6 +172,8 @@ fn move_is_sound(copy: &Move) -> bool {
 
 /// Far above any file, and so far below what overflows that some of them may be added.
 const MOST: u64 = i64::MAX as u64 / 8;
+/// Parts that a view may be cut into: as many as a ROD's list may name, and more.
+const MAX_PARTS: usize = 1 << 16;
 /// One buffer holds at least one block.
 const LONGEST_BLOCK: u32 = BUFFER as u32;
 

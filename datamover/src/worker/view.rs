@@ -16,13 +16,15 @@ use protocol::units::ByteRange;
 use super::ends::raw::Raw;
 use crate::sys::SharedWords;
 
-/// Reads one snapshot. Addresses are bytes of the view.
+/// Reads one snapshot, or parts of it one behind the other. Addresses are bytes of what is made of it.
 #[derive(Debug)]
 pub struct ViewReader {
     /// As much of the live file as the view covers.
     live: Raw,
     copies: Raw,
     table: DataBlockTable<SharedWords>,
+    /// Parts of the view, each with the address of its first byte, ascending; just one where it is all of it.
+    parts: Vec<(u64, ByteRange)>,
 }
 
 impl ViewReader {
@@ -44,13 +46,40 @@ impl ViewReader {
             return Err(invalid(format!("a table for {} bytes over {within:?}", table.grid().view_len())));
         }
         let copies = Raw::new(copies.into(), ByteRange { start: 0, len: within.len }, block_length)?;
-        Ok(Self { live: Raw::new(live.into(), within, block_length)?, copies, table })
+        let parts = vec![(0, ByteRange { start: 0, len: within.len })];
+        Ok(Self { live: Raw::new(live.into(), within, block_length)?, copies, table, parts })
     }
 
-    /// Bytes of the view.
+    /// Shows these parts of the view, one behind the other.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a part that lies outside, or more than can be counted.
+    pub fn made_of(self, parts: &[ByteRange]) -> io::Result<Self> {
+        let view = self.table.grid().view_len();
+        let mut placed = Vec::with_capacity(parts.len());
+        let mut at = 0_u64;
+        for part in parts.iter().filter(|part| part.len > 0) {
+            let inside = part.start.checked_add(part.len).is_some_and(|end| end <= view);
+            placed.push((at, *part));
+            at = at.checked_add(part.len).filter(|_| inside).ok_or(io::ErrorKind::InvalidInput)?;
+        }
+        Ok(Self { parts: placed, ..self })
+    }
+
+    /// Bytes that can be read.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.table.grid().view_len()
+        self.parts.last().map_or(0, |(at, part)| at + part.len)
+    }
+
+    /// The pieces of the view that a range inside [`ViewReader::size`] is made of.
+    fn pieces(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> {
+        let first = self.parts.partition_point(|(at, part)| at + part.len <= range.start);
+        self.parts[first..].iter().take_while(move |(at, _)| *at < range.end()).map(move |(at, part)| {
+            let skipped = range.start.saturating_sub(*at);
+            let len = (part.len - skipped).min(range.end() - at.max(&range.start));
+            ByteRange { start: part.start + skipped, len }
+        })
     }
 
     /// Fills `into` with the bytes the disk had at the snapshot's moment.
@@ -63,30 +92,42 @@ impl ViewReader {
         if !inside {
             return Err(ReadError::File(io::ErrorKind::UnexpectedEof.into()));
         }
-        let live = |at, part: &mut [u8]| self.live.read_at(at, part);
-        let copies = |at, part: &mut [u8]| self.copies.read_at(at, part);
-        self.table.read(at, into, live, copies)
+        let mut rest = into;
+        for piece in self.pieces(ByteRange { start: at, len: rest.len() as u64 }) {
+            let (here, behind) = rest.split_at_mut(piece.len as usize);
+            let live = |at, part: &mut [u8]| self.live.read_at(at, part);
+            let copies = |at, part: &mut [u8]| self.copies.read_at(at, part);
+            self.table.read(piece.start, here, live, copies)?;
+            rest = behind;
+        }
+        Ok(())
     }
 
-    /// Lets `copy` bring the bytes of `range`, which lies inside the view, from one of the two files to their place, which nobody else
-    /// believes yet. Places are the same in both files; one that came too late from the live file is brought again.
+    /// Lets `copy` bring the bytes of `range` from one of the two files to their place, which nobody else believes yet. It is told the
+    /// bytes of the file and how many bytes of `range` lie before them. Places are the same in both files; bytes that came too late from
+    /// the live file are brought again.
     ///
     /// # Errors
     /// [`ReadError::Lost`], and then the place holds nothing of use; else what `copy` gave.
     pub fn copy<E>(
         &self,
         range: ByteRange,
-        mut copy: impl FnMut(&Raw, ByteRange) -> Result<ByMethod, E>,
+        mut copy: impl FnMut(&Raw, ByteRange, u64) -> Result<ByMethod, E>,
     ) -> Result<ByMethod, ReadError<E>> {
         let mut moved = ByMethod::default();
-        for Run { range, copied } in self.table.runs(range) {
-            let from = if copied { &self.copies } else { &self.live };
-            moved += copy(from, range).map_err(ReadError::File)?;
-            let late = if copied { Vec::new() } else { self.table.overtaken(range)? };
-            for late in late {
-                // These bytes are counted already.
-                copy(&self.copies, late).map_err(ReadError::File)?;
+        let mut before = 0;
+        for piece in self.pieces(range) {
+            let offset = |part: ByteRange| before + (part.start - piece.start);
+            for Run { range, copied } in self.table.runs(piece) {
+                let from = if copied { &self.copies } else { &self.live };
+                moved += copy(from, range, offset(range)).map_err(ReadError::File)?;
+                let late = if copied { Vec::new() } else { self.table.overtaken(range)? };
+                for late in late {
+                    // These bytes are counted already.
+                    copy(&self.copies, late, offset(late)).map_err(ReadError::File)?;
+                }
             }
+            before += piece.len;
         }
         self.table.check_live()?;
         Ok(moved)
@@ -168,6 +209,32 @@ mod tests {
         reader.read_at(0, &mut into).unwrap();
         assert_eq!(into.to_vec(), [&[1; 16][..], &[2; 16], &[1; 112], &[2; 6]].concat());
         assert!(reader.read_at(149, &mut [0; 2]).is_err(), "beyond the end");
+    }
+
+    #[test]
+    fn parts_of_a_view_lie_one_behind_the_other() {
+        let ramp: Vec<u8> = (0..250).map(|byte| byte as u8).collect();
+        let part = |start, len| ByteRange { start, len };
+        let parts = [part(140, 10), part(0, 20), part(7, 0), part(30, 5)];
+        let open = || ViewReader::open(file(&ramp), WITHIN, file(&[2; LEN as usize]), table(State::Live), GENERATION, 1);
+        let reader = open().unwrap().made_of(&parts).unwrap();
+        // Chunks 1 and 9 come from the copy store: bytes 16 to 31 and 144 to 149.
+        let shown = [&ramp[240..244], &[2; 6], &ramp[100..116], &[2; 4], &[2; 2], &ramp[132..135]].concat();
+        assert_eq!(reader.size(), 35);
+        for (start, end) in [(0, 35), (3, 12), (9, 11), (10, 30), (29, 35), (34, 35)] {
+            let mut into = vec![0xA5; end - start];
+            reader.read_at(start as u64, &mut into).unwrap();
+            assert_eq!(into, shown[start..end], "{start}..{end}");
+            let mut copied = vec![0xA5; end - start];
+            let range = part(start as u64, (end - start) as u64);
+            let copy = |from: &Raw, part: ByteRange, offset: u64| {
+                from.read_at(part.start, &mut copied[offset as usize..][..part.len as usize]).map(|()| ByMethod::default())
+            };
+            reader.copy(range, copy).unwrap();
+            assert_eq!(copied, shown[start..end], "{start}..{end}");
+        }
+        assert!(reader.read_at(34, &mut [0; 2]).is_err(), "beyond the end");
+        assert!(open().unwrap().made_of(&[part(149, 2)]).is_err(), "a part that lies outside");
     }
 
     #[test]

@@ -72,6 +72,18 @@ impl LogicalUnit {
         self.long(&cdb, if list.is_empty() { Data::None } else { Data::Out(list) }).await
     }
 
+    /// POPULATE TOKEN (10h) or WRITE USING TOKEN (11h): the list identifier is in the CDB.
+    ///
+    /// # Errors
+    /// As [`super::Client::command`].
+    pub async fn token_command(&self, service_action: u8, list_identifier: u32, list: Bytes) -> Result<Reply, ClientError> {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1]) = (OPERATION_CODE_EXTENDED_COPY, service_action & 0x1F);
+        cdb[6..10].copy_from_slice(&list_identifier.to_be_bytes());
+        cdb[10..14].copy_from_slice(&(list.len() as u32).to_be_bytes());
+        self.long(&cdb, if list.is_empty() { Data::None } else { Data::Out(list) }).await
+    }
+
     /// COPY OPERATION ABORT: waits until nothing of the copy moves any more.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub enum End {
         live: Descriptor,
         /// The bytes of the live file that the view covers.
         within: ByteRange,
+        /// The bytes of the view that the end is made of, one part behind the other; none: all of it.
+        parts: Vec<ByteRange>,
         /// The copy store, read-only; byte 0 is the view's byte 0.
         copies: Descriptor,
         /// The sealed memory with the data block table.

@@ -38,7 +38,8 @@ pub const COMMANDS: &[&CommandSpec] = &[
     &SYNCHRONIZE_CACHE_10, &WRITE_SAME_10, &UNMAP, &READ_16, &COMPARE_AND_WRITE, &WRITE_16, &ORWRITE_16, &WRITE_AND_VERIFY_16,
     &VERIFY_16, &PRE_FETCH_16, &SYNCHRONIZE_CACHE_16, &WRITE_SAME_16, &READ_CAPACITY_16, &GET_LBA_STATUS, &READ_12, &WRITE_12,
     &WRITE_AND_VERIFY_12, &VERIFY_12, &READ_DEFECT_DATA_10, &READ_DEFECT_DATA_12, &SANITIZE_OVERWRITE, &SANITIZE_BLOCK_ERASE,
-    &SANITIZE_EXIT_FAILURE_MODE, &WRITE_ATOMIC_16,
+    &SANITIZE_EXIT_FAILURE_MODE, &WRITE_ATOMIC_16, &POPULATE_TOKEN, &WRITE_USING_TOKEN, &RECEIVE_ROD_TOKEN_INFORMATION,
+    &REPORT_ALL_ROD_TOKENS,
 ];
 
 /// DPO and FUA.
@@ -126,6 +127,26 @@ pub const SANITIZE_EXIT_FAILURE_MODE: CommandSpec =
 /// WRITE ATOMIC(16). Without ATOMIC BOUNDARY: a write is atomic as a whole.
 pub const WRITE_ATOMIC_16: CommandSpec =
     writes("WRITE ATOMIC(16)", &[0x9C, DPO_FUA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF, GROUP, 0]);
+
+/// LIST IDENTIFIER, PARAMETER LIST LENGTH and GROUP NUMBER.
+const fn token_command(service_action: u8) -> [u8; 16] {
+    [0x83, service_action, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, GROUP, 0]
+}
+
+/// POPULATE TOKEN.
+pub const POPULATE_TOKEN: CommandSpec =
+    CommandSpec { data: DataDirection::Out, ..action("POPULATE TOKEN", &token_command(0x10)) };
+/// WRITE USING TOKEN. What keeps a disk from being written its copy manager asks for.
+pub const WRITE_USING_TOKEN: CommandSpec =
+    CommandSpec { data: DataDirection::Out, ..action("WRITE USING TOKEN", &token_command(0x11)) };
+/// RECEIVE ROD TOKEN INFORMATION. SPC-4.
+pub const RECEIVE_ROD_TOKEN_INFORMATION: CommandSpec = action(
+    "RECEIVE ROD TOKEN INFORMATION",
+    &[0x84, 0x07, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
+);
+/// REPORT ALL ROD TOKENS. SPC-4.
+pub const REPORT_ALL_ROD_TOKENS: CommandSpec =
+    action("REPORT ALL ROD TOKENS", &[0x84, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
 
 const IMMED_AUSE: u8 = 0xA0;
 

@@ -7,6 +7,8 @@ mod ip;
 use std::fmt;
 
 use super::CSCD_LENGTH;
+use super::rod::RodCscd;
+use super::segment::TakenBy::{self, Disks, Everybody, Nobody};
 use crate::scsi::DeviceType;
 use crate::wire::U24;
 
@@ -21,10 +23,19 @@ impl CscdId {
     pub const NULL_BLOCK: Self = Self(0xC000);
     /// A null logical unit of device type 01h.
     pub const NULL_STREAM: Self = Self(0xC001);
+    /// As ROD PRODUCER CSCD DESCRIPTOR ID: the copy manager that the token itself names.
+    pub const ROD: Self = Self(0xF800);
     /// The logical unit that the command was sent to.
     pub const THIS_LUN: Self = Self(0xFFFF);
-    /// Ids above 07FFh that are supported here, ascending, as VPD page 8Fh lists them.
-    pub const SPECIAL: &'static [Self] = &[Self::NULL_BLOCK, Self::NULL_STREAM, Self::THIS_LUN];
+
+    /// Ids above 07FFh that copy managers of logical units of this type take, ascending, as VPD page 8Fh lists them.
+    #[must_use]
+    pub const fn special(manager: DeviceType) -> &'static [Self] {
+        match manager {
+            DeviceType::Disk => &[Self::NULL_BLOCK, Self::NULL_STREAM, Self::ROD, Self::THIS_LUN],
+            _ => &[Self::NULL_BLOCK, Self::NULL_STREAM, Self::THIS_LUN],
+        }
+    }
 
     /// Position in the CSCD descriptor list; `None` for the special and the reserved ids.
     #[must_use]
@@ -40,12 +51,12 @@ pub struct CscdType {
     pub code: u8,
     /// The standard's name.
     pub name: &'static str,
-    /// Copy managers here take it.
-    pub supported: bool,
+    /// Copy managers that take it.
+    pub taken_by: TakenBy,
 }
 
-const fn row(code: u8, name: &'static str, supported: bool) -> CscdType {
-    CscdType { code, name, supported }
+const fn row(code: u8, name: &'static str, taken_by: TakenBy) -> CscdType {
+    CscdType { code, name, taken_by }
 }
 
 /// DESCRIPTOR TYPE CODE of the identification descriptor.
@@ -53,20 +64,20 @@ pub const IDENTIFICATION: u8 = 0xE4;
 
 /// SPC-4, table "EXTENDED COPY CSCD descriptor type codes".
 pub const CSCD_TYPES: &[CscdType] = &[
-    row(0xE0, "Fibre Channel N_Port_Name", false),
-    row(0xE1, "Fibre Channel N_Port_ID", false),
-    row(0xE2, "Fibre Channel N_Port_ID with N_Port_Name checking", false),
-    row(0xE3, "parallel interface T_L", false),
-    row(IDENTIFICATION, "identification descriptor", true),
-    row(IPV4, "iSCSI IPv4", true),
-    row(0xE6, "alias", false),
-    row(0xE7, "RDMA", false),
-    row(0xE8, "IEEE 1394 EUI-64", false),
-    row(0xE9, "SAS serial SCSI protocol", false),
-    row(IPV6, "iSCSI IPv6", true),
-    row(COPY_SERVICE, "IP copy service", true),
-    row(0xFE, "ROD", false),
-    row(EXTENSION, "CSCD descriptor extension", false),
+    row(0xE0, "Fibre Channel N_Port_Name", Nobody),
+    row(0xE1, "Fibre Channel N_Port_ID", Nobody),
+    row(0xE2, "Fibre Channel N_Port_ID with N_Port_Name checking", Nobody),
+    row(0xE3, "parallel interface T_L", Nobody),
+    row(IDENTIFICATION, "identification descriptor", Everybody),
+    row(IPV4, "iSCSI IPv4", Everybody),
+    row(0xE6, "alias", Nobody),
+    row(0xE7, "RDMA", Nobody),
+    row(0xE8, "IEEE 1394 EUI-64", Nobody),
+    row(0xE9, "SAS serial SCSI protocol", Nobody),
+    row(IPV6, "iSCSI IPv6", Everybody),
+    row(COPY_SERVICE, "IP copy service", Everybody),
+    row(RodCscd::CODE, "ROD", Disks),
+    row(EXTENSION, "CSCD descriptor extension", Nobody),
 ];
 
 /// Bytes of a descriptor with its extensions, by its DESCRIPTOR TYPE CODE.
@@ -100,6 +111,23 @@ pub enum CscdName {
     Iscsi(IscsiUnit),
     /// EBh: a logical unit that a copy service finds.
     Served(ServedUnit),
+    /// FEh: a ROD. Where its type is that of a token, PERIPHERAL DEVICE TYPE is ignored, and reads as 00h.
+    Rod(RodCscd),
+}
+
+/// What is wrong with a CSCD descriptor of a type that has a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CscdFault {
+    /// INVALID FIELD IN PARAMETER LIST at this byte of it.
+    Field(usize),
+    /// A ROD of another copy manager.
+    RemoteRod,
+}
+
+impl From<usize> for CscdFault {
+    fn from(byte: usize) -> Self {
+        Self::Field(byte)
+    }
 }
 
 impl CscdName {
@@ -110,6 +138,7 @@ impl CscdName {
             Self::Designator(_) => IDENTIFICATION,
             Self::Iscsi(unit) => unit.code(),
             Self::Served(_) => COPY_SERVICE,
+            Self::Rod(_) => RodCscd::CODE,
         }
     }
 }
@@ -131,6 +160,12 @@ impl CscdDescriptor {
     #[must_use]
     pub const fn new(designator: Designator, parameters: CscdParameters) -> Self {
         Self::named(CscdName::Designator(designator), parameters)
+    }
+
+    /// A ROD, of blocks as long as they are.
+    #[must_use]
+    pub const fn rod(rod: RodCscd) -> Self {
+        Self::named(CscdName::Rod(rod), CscdParameters::Block { device_type: 0x00, pad: false, block_length: 0 })
     }
 
     /// Any device.
@@ -157,21 +192,27 @@ impl CscdDescriptor {
     }
 
     /// Reads a descriptor with its extensions: of a type that has a row, and as long as it says. On failure gives the offset of the
-    /// byte at fault; all such faults are INVALID FIELD IN PARAMETER LIST.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, usize> {
+    /// byte at fault.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, CscdFault> {
         let head: &[u8; CSCD_LENGTH] = bytes.first_chunk().ok_or(0_usize)?;
         let whole = || bytes.first_chunk::<{ ip::EXTENDED_LENGTH }>().ok_or(0_usize);
         let name = match head[0] {
             IPV4 => CscdName::Iscsi(IscsiUnit::parse_ipv4(head)?),
             IPV6 => CscdName::Iscsi(IscsiUnit::parse_ipv6(whole()?)?),
             COPY_SERVICE => CscdName::Served(ServedUnit::parse(whole()?)?),
+            RodCscd::CODE => CscdName::Rod(RodCscd::parse(head)?),
             _ => CscdName::Designator(Designator::parse(head)?),
         };
         let relative_initiator_port = match name {
             CscdName::Served(_) => 0,
             _ => u16::from_be_bytes([head[2], head[3]]),
         };
-        Ok(Self { lu_id_type: head[1] >> 6, relative_initiator_port, name, parameters: CscdParameters::parse(head)? })
+        let mut parameters = *head;
+        if matches!(&name, CscdName::Rod(rod) if rod.kind.is_none()) {
+            parameters[1] = 0x00;
+        }
+        let parameters = CscdParameters::parse(&parameters)?;
+        Ok(Self { lu_id_type: head[1] >> 6, relative_initiator_port, name, parameters })
     }
 
     /// The bytes of the descriptor, with its extension where it has one.
@@ -185,6 +226,7 @@ impl CscdDescriptor {
             CscdName::Designator(designator) => designator.emit(&mut bytes),
             CscdName::Iscsi(unit) => unit.emit(&mut bytes),
             CscdName::Served(unit) => unit.emit(&mut bytes),
+            CscdName::Rod(rod) => rod.emit(&mut bytes),
         }
         let (pad, fixed, length) = match self.parameters {
             CscdParameters::Block { pad, block_length, .. } => (pad, false, block_length),

@@ -1,4 +1,4 @@
-//! Segment descriptors as they lie in the list. SPC-4, "Segment descriptors", tables 147 to 166.
+//! Segment descriptors as they lie in the list. SPC-4, "Segment descriptors", tables 147 to 170.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -47,6 +47,12 @@ layouts! {
     RegisterKey: 28 { header: Header, key: U64, action_key: U64, reserved_24: [u8; 4] }
     /// 16h of the length that table 166 says.
     BlockImage32: 28 { header: Header, from: U64, to: U64, blocks: U32 }
+    /// BEh, without the range descriptors behind it.
+    PopulateRod: 16 { header: Header, reserved_8: [u8; 5], range_type: u8, length: U16 }
+    /// BFh of the length that table 170 says.
+    BlockRange32: 20 { header: Header, lba: U64, blocks: U32 }
+    /// BFh with the fields that table 170 shows.
+    BlockRange64: 24 { header: Header, lba: U64, blocks: U64 }
     /// 16h with the fields that table 166 shows.
     BlockImage64: 32 { header: Header, from: U64, to: U64, blocks: U64 }
 }

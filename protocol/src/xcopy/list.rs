@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::cscd::{self, CSCD_TYPES, CscdDescriptor, CscdId, EXTENSION};
+use super::cscd::{self, CSCD_TYPES, CscdDescriptor, CscdFault, CscdId, CscdName, EXTENSION};
+use super::rod::RodToken;
 use super::segment::{DescriptorLength, Segment, SegmentDescriptor, SegmentType};
 use super::{CSCD_LENGTH, LIST_HEADER_LENGTH, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH, MAX_INLINE_DATA_LENGTH, MAX_SEGMENTS};
 use crate::scsi::{DeviceType, FieldPointer, Sense, SenseKey};
@@ -104,6 +105,12 @@ impl List {
     pub fn cscd_index(&self, id: CscdId) -> Option<usize> {
         let place = self.place(id)?;
         self.places().position(|places| places.start == place)
+    }
+
+    /// The id by which segments name the CSCD at a position in [`List::cscds`].
+    #[must_use]
+    pub fn cscd_id(&self, index: usize) -> CscdId {
+        CscdId(self.places().nth(index).map_or(0, |place| place.start) as u16 + self.format.first_id())
     }
 
     /// True for the id of a CSCD descriptor extension, which is no CSCD.
@@ -294,7 +301,7 @@ impl Parts {
         let raw = RawSegment::cut(&list[..inline_at], segments_at, self.format)?;
         Ok(List {
             format: self.format,
-            cscds: parse_cscds(&list[..segments_at], cscds_at)?,
+            cscds: self.parse_cscds(&list[..segments_at], manager, head.usage)?,
             segments: raw.into_iter().map(|segment| segment.parse(manager, head.usage)).collect::<Result<_, _>>()?,
             inline: list.slice(inline_at..inline_at + self.inline),
             ..head
@@ -302,20 +309,35 @@ impl Parts {
     }
 }
 
-fn parse_cscds(list: &[u8], begin: usize) -> Result<Vec<CscdDescriptor>, ListError> {
-    let (mut cscds, mut at) = (Vec::new(), begin);
-    while let [code, ..] = list[at..] {
-        if !CSCD_TYPES.iter().any(|row| row.supported && row.code == code) {
-            return Err(ListError::UnsupportedCscd { code, byte: at });
+impl Parts {
+    fn parse_cscds(&self, list: &[u8], manager: DeviceType, usage: ListIdUsage) -> Result<Vec<CscdDescriptor>, ListError> {
+        let (mut cscds, mut at) = (Vec::new(), self.format.header_length());
+        while let [code, ..] = list[at..] {
+            if !CSCD_TYPES.iter().any(|row| row.taken_by.includes(manager) && row.code == code) {
+                return Err(ListError::UnsupportedCscd { code, byte: at });
+            }
+            let length = cscd::length_of(code);
+            if length > CSCD_LENGTH && list.get(at + CSCD_LENGTH) != Some(&EXTENSION) {
+                return Err(ListError::Extension { byte: at + CSCD_LENGTH });
+            }
+            let descriptor = CscdDescriptor::parse(&list[at..at + length]).map_err(|fault| match fault {
+                CscdFault::Field(byte) => ListError::field(at + byte),
+                CscdFault::RemoteRod => ListError::RemoteRod { byte: at + 4 },
+            })?;
+            if let CscdName::Rod(rod) = &descriptor.name {
+                // A list without an identifier can be asked for no token, and a token that is referred to lies in the inline data.
+                let outside = rod.kind.is_none() && rod.token_offset as usize + RodToken::LENGTH > self.inline;
+                match () {
+                    () if rod.returns_token && usage == ListIdUsage::None => return Err(ListError::field(at + 22)),
+                    () if outside => return Err(ListError::field(at + 24)),
+                    () => {}
+                }
+            }
+            cscds.push(descriptor);
+            at += length;
         }
-        let length = cscd::length_of(code);
-        if length > CSCD_LENGTH && list.get(at + CSCD_LENGTH) != Some(&EXTENSION) {
-            return Err(ListError::Extension { byte: at + CSCD_LENGTH });
-        }
-        cscds.push(CscdDescriptor::parse(&list[at..at + length]).map_err(|byte| ListError::field(at + byte))?);
-        at += length;
+        Ok(cscds)
     }
-    Ok(cscds)
 }
 
 /// A segment descriptor that is cut out, but not understood: an unknown code still has a place in sense data.
@@ -380,6 +402,12 @@ pub enum ListError {
     /// IMMED together with what it excludes.
     #[error("IMMED with G_SENSE or without a list identifier")]
     Immediate,
+    /// A ROD of another copy manager.
+    #[error("RODs of other copy managers are not supported")]
+    RemoteRod {
+        /// Where its copy manager is named.
+        byte: usize,
+    },
     /// A CSCD descriptor type that is not taken here.
     #[error("CSCD descriptor type {code:02x}h is not supported")]
     UnsupportedCscd {
@@ -413,7 +441,8 @@ pub enum ListError {
 }
 
 impl ListError {
-    const fn field(byte: usize) -> Self {
+    /// INVALID FIELD IN PARAMETER LIST at a byte.
+    pub(super) const fn field(byte: usize) -> Self {
         Self::Field { byte, bit: None }
     }
 
@@ -426,6 +455,7 @@ impl ListError {
             Self::TooManySegments { field } => ((0x26, 0x08), Some(field), None),
             // The bit is in the list; the standard calls it a field of the CDB all the same.
             Self::Immediate => return Sense::INVALID_FIELD_IN_CDB,
+            Self::RemoteRod { byte } => ((0x23, 0x02), Some(byte), None),
             Self::UnsupportedCscd { byte, .. } => ((0x26, 0x07), Some(byte), None),
             Self::UnsupportedSegment { byte, .. } => ((0x26, 0x09), Some(byte), None),
             Self::Extension { byte } => ((0x26, 0x00), Some(byte), None),

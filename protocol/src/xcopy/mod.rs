@@ -12,11 +12,17 @@ mod layout;
 pub mod list;
 pub mod operation;
 pub mod results;
+pub mod rod;
 pub mod segment;
+pub mod token;
 
 pub use cscd::{CscdDescriptor, CscdId, CscdName, CscdParameters, Designator};
 pub use list::{List, ListError, ListFormat, ListIdUsage};
+pub use rod::{RodCscd, RodToken, RodType};
 pub use segment::{CountOf, Segment, SegmentDescriptor};
+pub use token::{PopulateToken, WriteUsingToken};
+
+use crate::scsi::DeviceType;
 
 /// Bytes of the EXTENDED COPY(LID1) parameter list header. SPC-4, "EXTENDED COPY(LID1) command".
 pub const LIST_HEADER_LENGTH: usize = 16;
@@ -43,11 +49,24 @@ pub const MAX_TRANSFER_RECORDS: u32 = 1 << 15;
 pub const MAX_CONCURRENT_COPIES: u8 = 64;
 
 /// Service actions of THIRD-PARTY COPY OUT (83h) that copy managers here have, ascending: EXTENDED COPY(LID1) and (LID4), COPY
-/// OPERATION ABORT.
-pub const COPY_OUT_ACTIONS: &[u8] = &[0x00, 0x01, 0x1C];
-/// Service actions of THIRD-PARTY COPY IN (84h), ascending: STATUS(LID1), DATA(LID1), OPERATING PARAMETERS, FAILURE
-/// DETAILS(LID1), STATUS(LID4), DATA(LID4).
-pub const COPY_IN_ACTIONS: &[u8] = &[0x00, 0x01, 0x03, 0x04, 0x05, 0x06];
+/// OPERATION ABORT; of disks also POPULATE TOKEN and WRITE USING TOKEN.
+#[must_use]
+pub const fn copy_out_actions(manager: DeviceType) -> &'static [u8] {
+    match manager {
+        DeviceType::Disk => &[0x00, 0x01, 0x10, 0x11, 0x1C],
+        _ => &[0x00, 0x01, 0x1C],
+    }
+}
+
+/// Service actions of THIRD-PARTY COPY IN (84h), ascending: STATUS(LID1), DATA(LID1), OPERATING PARAMETERS, FAILURE DETAILS(LID1),
+/// STATUS(LID4), DATA(LID4); of disks also ROD TOKEN INFORMATION and ALL ROD TOKENS.
+#[must_use]
+pub const fn copy_in_actions(manager: DeviceType) -> &'static [u8] {
+    match manager {
+        DeviceType::Disk => &[0x00, 0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08],
+        _ => &[0x00, 0x01, 0x03, 0x04, 0x05, 0x06],
+    }
+}
 
 #[cfg(test)]
 mod tests;

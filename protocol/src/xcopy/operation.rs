@@ -67,8 +67,10 @@ pub struct OperationStatus {
     pub update_delay_ms: u32,
     /// EXTENDED COPY COMPLETION STATUS.
     pub completion_status: u8,
-    /// TRANSFER COUNT, in bytes.
+    /// TRANSFER COUNT, in bytes or, where `in_blocks`, in blocks.
     pub transferred: u64,
+    /// TRANSFER COUNT UNITS F1h: blocks of the copy destination. SBC-4 wants it of POPULATE TOKEN and WRITE USING TOKEN.
+    pub in_blocks: bool,
     /// SEGMENTS PROCESSED, the current one included.
     pub segments_processed: u16,
     /// SENSE DATA, without padding; at most 252 bytes.
@@ -78,6 +80,8 @@ pub struct OperationStatus {
 impl OperationStatus {
     /// ESTIMATED STATUS UPDATE DELAY of an operation that has ended.
     pub const NO_MORE_UPDATES: u32 = 0xFFFF_FFFE;
+    /// TRANSFER COUNT UNITS for blocks.
+    const IN_BLOCKS: u8 = 0xF1;
     /// Byte at which SENSE DATA begins.
     const SENSE_AT: usize = 32;
     /// What LENGTH OF THE SENSE DATA FIELD can say at most.
@@ -96,6 +100,7 @@ impl OperationStatus {
         out[12] = self.completion_status;
         out[13] = room as u8;
         out[14] = sense.len() as u8;
+        out[15] = if self.in_blocks { Self::IN_BLOCKS } else { 0 };
         out[16..24].copy_from_slice(&self.transferred.to_be_bytes());
         out[24..26].copy_from_slice(&self.segments_processed.to_be_bytes());
         out[Self::SENSE_AT..Self::SENSE_AT + sense.len()].copy_from_slice(sense);
@@ -123,10 +128,11 @@ impl OperationStatus {
         let (sense, behind) = data[Self::SENSE_AT..].split_at_checked(room).ok_or_else(|| short(Self::SENSE_AT + room))?;
         let value = |offset, field, value: u8| wire(offset, Problem::Value { field, value: u64::from(value) });
         let code = header[5] & 0x7F;
-        let units = header[15];
-        if units > 6 {
-            return Err(value(15, "TRANSFER COUNT UNITS", units));
-        }
+        let units = match header[15] {
+            Self::IN_BLOCKS => 0,
+            units @ 0..=6 => units,
+            units => return Err(value(15, "TRANSFER COUNT UNITS", units)),
+        };
         let count = u64::from_be_bytes(*header[16..].first_chunk().expect("inside the header"));
         let status = Self {
             service_action: header[4] & 0x1F,
@@ -135,6 +141,7 @@ impl OperationStatus {
             operation_counter: u16::from_be_bytes([header[6], header[7]]),
             update_delay_ms: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
             completion_status: header[12],
+            in_blocks: header[15] == Self::IN_BLOCKS,
             transferred: count.saturating_mul(1 << (10 * u32::from(units))),
             segments_processed: u16::from_be_bytes([header[24], header[25]]),
             sense: sense.get(..length).ok_or_else(|| value(14, "SENSE DATA LENGTH", header[14]))?.to_vec(),

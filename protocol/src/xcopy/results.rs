@@ -4,20 +4,27 @@
 //! [`super`]. Follows SPC-4, "RECEIVE COPY …(LID1) command" and "Third-party Copy VPD page".
 
 use super::cscd::{CSCD_TYPES, CscdId};
+use super::rod::{
+    DEFAULT_INACTIVITY_TIMEOUT, MAX_INACTIVITY_TIMEOUT, MAX_RANGES, MAX_ROD_BYTES, MAX_TOKEN_LIFETIME, MIN_TOKEN_LIFETIME,
+    OPTIMAL_ROD_BYTES, ROD_TYPES,
+};
 use super::segment::SEGMENT_TYPES;
 use super::{
-    COPY_IN_ACTIONS, COPY_OUT_ACTIONS, HELD_DATA_LIMIT, MAX_CONCURRENT_COPIES, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH,
-    MAX_INLINE_DATA_LENGTH, MAX_SEGMENTS, MAX_STREAM_TRANSFER,
+    HELD_DATA_LIMIT, MAX_CONCURRENT_COPIES, MAX_CSCDS, MAX_DESCRIPTOR_LIST_LENGTH, MAX_INLINE_DATA_LENGTH, MAX_SEGMENTS,
+    MAX_STREAM_TRANSFER, copy_in_actions, copy_out_actions,
 };
 use crate::scsi::DeviceType;
+use crate::units::BlockLength;
 use crate::wire::{Problem, WireError};
 
 /// Descriptor type codes that the copy manager of a logical unit of this type takes, ascending.
 #[must_use]
 pub fn implemented_descriptors(manager: DeviceType) -> Vec<u8> {
     let segments = SEGMENT_TYPES.iter().filter(|row| row.supported_on(manager)).map(|row| row.code);
-    let cscds = CSCD_TYPES.iter().filter(|row| row.supported).map(|row| row.code);
-    segments.chain(cscds).collect()
+    let cscds = CSCD_TYPES.iter().filter(|row| row.taken_by.includes(manager)).map(|row| row.code);
+    let mut codes: Vec<u8> = segments.chain(cscds).collect();
+    codes.sort_unstable();
+    codes
 }
 
 /// COPY COMMAND STATUS of RECEIVE COPY STATUS(LID1).
@@ -255,15 +262,23 @@ impl OperatingParameters {
     }
 }
 
-/// VPD page 8Fh behind its four-byte header: the third-party copy descriptors, ascending.
+/// VPD page 8Fh behind its four-byte header: the third-party copy descriptors, ascending. Disks say their block length: they have
+/// RODs.
 #[must_use]
-pub fn third_party_copy_page(manager: DeviceType) -> Vec<u8> {
+pub fn third_party_copy_page(manager: DeviceType, block_length: Option<BlockLength>) -> Vec<u8> {
     let limits = OperatingParameters::of(manager);
     let mut page = Vec::new();
-    descriptor(&mut page, 0x0001, &supported_commands());
+    if let Some(block_length) = block_length {
+        descriptor(&mut page, 0x0000, &block_device_rod_limits(block_length));
+    }
+    descriptor(&mut page, 0x0001, &supported_commands(manager));
     descriptor(&mut page, 0x0004, &parameter_data(&limits));
     descriptor(&mut page, 0x0008, &prefixed(&limits.implemented_descriptors));
-    descriptor(&mut page, 0x000C, &supported_cscd_ids());
+    descriptor(&mut page, 0x000C, &supported_cscd_ids(manager));
+    if block_length.is_some() {
+        descriptor(&mut page, 0x0106, &rod_token_features());
+        descriptor(&mut page, 0x0108, &supported_rod_types());
+    }
     descriptor(&mut page, 0x8001, &general_copy_operations(&limits));
     descriptor(&mut page, 0x9101, &stream_copy_operations(&limits));
     descriptor(&mut page, 0xC001, &held_data(&limits));
@@ -285,8 +300,8 @@ fn prefixed(list: &[u8]) -> Vec<u8> {
 }
 
 /// Supported Commands.
-fn supported_commands() -> Vec<u8> {
-    let commands = [(0x83, COPY_OUT_ACTIONS), (0x84, COPY_IN_ACTIONS)];
+fn supported_commands(manager: DeviceType) -> Vec<u8> {
+    let commands = [(0x83, copy_out_actions(manager)), (0x84, copy_in_actions(manager))];
     prefixed(&commands.iter().flat_map(|(opcode, actions)| [vec![*opcode], prefixed(actions)].concat()).collect::<Vec<u8>>())
 }
 
@@ -301,9 +316,51 @@ fn parameter_data(limits: &OperatingParameters) -> Vec<u8> {
 }
 
 /// Supported CSCD IDs: those above 07FFh.
-fn supported_cscd_ids() -> Vec<u8> {
-    let ids: Vec<u8> = CscdId::SPECIAL.iter().flat_map(|id| id.0.to_be_bytes()).collect();
+fn supported_cscd_ids(manager: DeviceType) -> Vec<u8> {
+    let ids: Vec<u8> = CscdId::special(manager).iter().flat_map(|id| id.0.to_be_bytes()).collect();
     [&(ids.len() as u16).to_be_bytes()[..], &ids].concat()
+}
+
+/// Block Device ROD Limits: 32 bytes. SBC-4, table 284.
+fn block_device_rod_limits(block_length: BlockLength) -> Vec<u8> {
+    let mut out = vec![0; 32];
+    out[6..8].copy_from_slice(&(MAX_RANGES as u16).to_be_bytes());
+    out[8..12].copy_from_slice(&MAX_INACTIVITY_TIMEOUT.to_be_bytes());
+    out[12..16].copy_from_slice(&DEFAULT_INACTIVITY_TIMEOUT.to_be_bytes());
+    out[16..24].copy_from_slice(&(MAX_ROD_BYTES / block_length.bytes()).to_be_bytes());
+    out[24..32].copy_from_slice(&(OPTIMAL_ROD_BYTES / block_length.bytes()).to_be_bytes());
+    out
+}
+
+/// ROD Token Features: 44 bytes, then the block ROD device type specific features. REMOTE TOKENS 0h: of no other target.
+fn rod_token_features() -> Vec<u8> {
+    let mut out = vec![0; 44 + 48];
+    out[12..16].copy_from_slice(&MIN_TOKEN_LIFETIME.to_be_bytes());
+    out[16..20].copy_from_slice(&MAX_TOKEN_LIFETIME.to_be_bytes());
+    out[20..24].copy_from_slice(&MAX_INACTIVITY_TIMEOUT.to_be_bytes());
+    out[42..44].copy_from_slice(&48_u16.to_be_bytes());
+    let block = &mut out[44..];
+    block[2..4].copy_from_slice(&0x002C_u16.to_be_bytes());
+    block[8..16].copy_from_slice(&MAX_ROD_BYTES.to_be_bytes());
+    // In one transfer, to a token in one descriptor, and from one.
+    for at in [16, 24, 32] {
+        block[at..at + 8].copy_from_slice(&OPTIMAL_ROD_BYTES.to_be_bytes());
+    }
+    out
+}
+
+/// Supported ROD Types: a descriptor of 64 bytes for each row.
+fn supported_rod_types() -> Vec<u8> {
+    const LENGTH: usize = 64;
+    let mut out = vec![0; 4];
+    out[2..4].copy_from_slice(&((ROD_TYPES.len() * LENGTH) as u16).to_be_bytes());
+    for row in ROD_TYPES {
+        let mut descriptor = [0; LENGTH];
+        descriptor[..4].copy_from_slice(&row.code.to_be_bytes());
+        descriptor[4] = u8::from(row.internal) << 7 | u8::from(row.token_in) << 1 | u8::from(row.token_out);
+        out.extend_from_slice(&descriptor);
+    }
+    out
 }
 
 /// General Copy Operations: 32 bytes.

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::cscd::CscdId;
 use super::layout::{self, Header};
+use super::rod::RangeDescriptor;
 use crate::scsi::DeviceType;
 use crate::units::Lba;
 use crate::wire::{U16, U24, U32, U64};
@@ -28,6 +29,21 @@ pub enum TakenBy {
     Everybody,
     /// Those of tapes.
     Tapes,
+    /// Those of disks.
+    Disks,
+}
+
+impl TakenBy {
+    /// True when copy managers of logical units of this type are among them.
+    #[must_use]
+    pub fn includes(self, manager: DeviceType) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => matches!(manager, DeviceType::Disk | DeviceType::Tape),
+            Self::Tapes => manager == DeviceType::Tape,
+            Self::Disks => manager == DeviceType::Disk,
+        }
+    }
 }
 
 /// One row per segment descriptor type.
@@ -53,11 +69,7 @@ impl SegmentType {
     /// True when the copy manager of a logical unit of this type takes it.
     #[must_use]
     pub fn supported_on(&self, device: DeviceType) -> bool {
-        match self.taken_by {
-            TakenBy::Nobody => false,
-            TakenBy::Everybody => matches!(device, DeviceType::Disk | DeviceType::Tape),
-            TakenBy::Tapes => device == DeviceType::Tape,
-        }
+        self.taken_by.includes(device)
     }
 }
 
@@ -66,7 +78,7 @@ const fn row(code: u8, name: &'static str, length: DescriptorLength, taken_by: T
 }
 
 use DescriptorLength::{AtLeast, Fixed};
-use TakenBy::{Everybody, Nobody, Tapes};
+use TakenBy::{Disks, Everybody, Tapes};
 
 /// SPC-4, table "EXTENDED COPY segment descriptor type codes".
 pub const SEGMENT_TYPES: &[SegmentType] = &[
@@ -94,8 +106,9 @@ pub const SEGMENT_TYPES: &[SegmentType] = &[
     row(0x15, "third party persistent reservations source I_T nexus", AtLeast(0x1C), Everybody),
     // The table says 0018h, and shows eight bytes for the number of blocks, which is 001Ch: both are taken.
     row(0x16, "<i>block→<i>block", AtLeast(0x18), Everybody),
-    row(0xBE, "ROD←block ranges(n)", AtLeast(0x0C), Nobody),
-    row(0xBF, "ROD←block range(1)", AtLeast(0x0C), Nobody),
+    row(0xBE, "ROD←block ranges(n)", AtLeast(0x0C), Disks),
+    // As with 16h: the table says 0010h, and shows eight bytes for the number of blocks.
+    row(0xBF, "ROD←block range(1)", AtLeast(0x10), Disks),
 ];
 
 /// A segment descriptor: what to do, and what becomes of the residue.
@@ -179,6 +192,10 @@ pub enum Segment {
     RegisterKey { destination: CscdId, key: u64, action_key: u64 },
     /// 15h: the parameter list of PERSISTENT RESERVE OUT, REGISTER AND MOVE.
     RegisterAndMove { destination: CscdId, parameters: Vec<u8> },
+    /// BEh: `ranges` of this logical unit are added to a ROD.
+    PopulateRod { source: CscdId, destination: CscdId, ranges: Vec<RangeDescriptor> },
+    /// BFh.
+    PopulateRodRange { source: CscdId, destination: CscdId, from: Lba, blocks: u64 },
     /// 16h: 0 blocks are as many as there are.
     BlockImage { source: CscdId, destination: CscdId, blocks: u64, from: Lba, to: Lba },
 }
@@ -223,6 +240,8 @@ impl Segment {
             Self::RegisterKey { .. } => 0x14,
             Self::RegisterAndMove { .. } => 0x15,
             Self::BlockImage { .. } => 0x16,
+            Self::PopulateRod { .. } => 0xBE,
+            Self::PopulateRodRange { .. } => 0xBF,
         }
     }
 
@@ -252,6 +271,8 @@ impl Segment {
             | Self::StreamToBlockOffset { source, .. }
             | Self::BlockOffsetToBlockOffset { source, .. }
             | Self::TapeImage { source, .. }
+            | Self::PopulateRod { source, .. }
+            | Self::PopulateRodRange { source, .. }
             | Self::BlockImage { source, .. } => Some(source),
             Self::InlineToStream { .. }
             | Self::EmbeddedToStream { .. }
@@ -282,6 +303,8 @@ impl Segment {
             | Self::TapeImage { destination, .. }
             | Self::RegisterKey { destination, .. }
             | Self::RegisterAndMove { destination, .. }
+            | Self::PopulateRod { destination, .. }
+            | Self::PopulateRodRange { destination, .. }
             | Self::BlockImage { destination, .. } => Some(destination),
             Self::StreamToDiscard { .. } | Self::VerifyCscd { .. } => None,
         }
@@ -295,6 +318,8 @@ impl SegmentDescriptor {
         match (&self.segment, SegmentType::of(self.segment.code()).expect("every variant has a row").length) {
             (Segment::EmbeddedToStream { data, .. }, _) => size_of::<layout::EmbeddedStream>() + data.len().next_multiple_of(4),
             (Segment::RegisterAndMove { parameters, .. }, _) => size_of::<Header>() + parameters.len(),
+            (Segment::PopulateRod { ranges, .. }, _) => size_of::<layout::PopulateRod>() + ranges.len() * RangeDescriptor::LENGTH,
+            (Segment::PopulateRodRange { blocks, .. }, _) if *blocks > u64::from(u32::MAX) => size_of::<layout::BlockRange64>(),
             (Segment::BlockImage { blocks, .. }, _) if *blocks > u64::from(u32::MAX) => size_of::<layout::BlockImage64>(),
             (_, Fixed(length) | AtLeast(length)) => usize::from(length) + 4,
         }
@@ -382,6 +407,8 @@ impl SegmentDescriptor {
             0x15 if !bytes.len().is_multiple_of(4) => return Err(SegmentFault { byte: 2 }),
             0x15 => Segment::RegisterAndMove { destination, parameters: bytes[size_of::<Header>()..].to_vec() },
             0x16 => block_image(bytes, source, destination)?,
+            0xBE => populate_rod(bytes, source, destination)?,
+            0xBF => populate_rod_range(bytes, source, destination)?,
             _ => return Err(SegmentFault { byte: 0 }),
         };
         Ok(Self { cat: header.flags & CAT != 0, hold, segment })
@@ -487,6 +514,18 @@ impl SegmentDescriptor {
                 put(out, header);
                 out.extend_from_slice(parameters);
             }
+            Segment::PopulateRod { ranges, .. } => {
+                let length = U16::new((ranges.len() * RangeDescriptor::LENGTH) as u16);
+                put(out, layout::PopulateRod { header, reserved_8: [0; 5], range_type: FOUR_GIBI_BLOCK_RANGE, length });
+                ranges.iter().for_each(|range| range.emit(out));
+            }
+            Segment::PopulateRodRange { from, blocks, .. } => {
+                let lba = U64::new(from.0);
+                match u32::try_from(*blocks) {
+                    Ok(blocks) => put(out, layout::BlockRange32 { header, lba, blocks: U32::new(blocks) }),
+                    Err(_) => put(out, layout::BlockRange64 { header, lba, blocks: U64::new(*blocks) }),
+                }
+            }
             Segment::BlockImage { blocks, from, to, .. } => {
                 let (from, to) = (U64::new(from.0), U64::new(to.0));
                 match u32::try_from(*blocks) {
@@ -517,6 +556,37 @@ fn embedded(bytes: &[u8], destination: CscdId) -> Result<Segment, SegmentFault> 
     let data = &bytes[size_of::<layout::EmbeddedStream>()..];
     let data = data.get(..usize::from(body.bytes.get())).ok_or(SegmentFault { byte: 12 })?;
     Ok(Segment::EmbeddedToStream { destination, transfer_length: body.transfer_length.get(), data: data.to_vec() })
+}
+
+/// RANGE DESCRIPTOR TYPE of the only kind there is.
+const FOUR_GIBI_BLOCK_RANGE: u8 = 0x01;
+
+fn populate_rod(bytes: &[u8], source: CscdId, destination: CscdId) -> Result<Segment, SegmentFault> {
+    let body: layout::PopulateRod = fixed(bytes)?;
+    if body.range_type != FOUR_GIBI_BLOCK_RANGE {
+        return Err(SegmentFault { byte: 13 });
+    }
+    let list = &bytes[size_of::<layout::PopulateRod>()..];
+    let length = usize::from(body.length.get());
+    if length != list.len() || !length.is_multiple_of(RangeDescriptor::LENGTH) {
+        return Err(SegmentFault { byte: 14 });
+    }
+    Ok(Segment::PopulateRod { source, destination, ranges: RangeDescriptor::parse_list(list) })
+}
+
+fn populate_rod_range(bytes: &[u8], source: CscdId, destination: CscdId) -> Result<Segment, SegmentFault> {
+    let (lba, blocks) = match bytes.len() {
+        0x14 => {
+            let body: layout::BlockRange32 = fixed(bytes)?;
+            (body.lba, u64::from(body.blocks.get()))
+        }
+        0x18 => {
+            let body: layout::BlockRange64 = fixed(bytes)?;
+            (body.lba, body.blocks.get())
+        }
+        _ => return Err(SegmentFault { byte: 2 }),
+    };
+    Ok(Segment::PopulateRodRange { source, destination, from: Lba(lba.get()), blocks })
 }
 
 fn block_image(bytes: &[u8], source: CscdId, destination: CscdId) -> Result<Segment, SegmentFault> {

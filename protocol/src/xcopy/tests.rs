@@ -4,11 +4,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::operation::{CopyOperationStatus, OperationStatus};
+mod rods;
+
 use super::results::{CopyCommandStatus, CopyStatus, FailureDetails, OperatingParameters, third_party_copy_page};
-use super::segment::{DescriptorLength, SEGMENT_TYPES};
+use super::rod::RangeDescriptor;
+use super::segment::{DescriptorLength, SEGMENT_TYPES, SegmentType};
 use super::*;
 use crate::scsi::{DeviceType, FieldPointer, Sense};
-use crate::units::Lba;
+use crate::units::{BlockLength, Lba};
 use crate::wire::hex;
 
 const A: CscdId = CscdId(0);
@@ -153,6 +156,19 @@ fn golden() -> Vec<(&'static str, SegmentDescriptor)> {
             "0f 00 000c 0000 0000  00 000400  00000007",
             holding(Segment::StreamToDiscard { source: A, transfer_length: 1024, bytes: 7 }),
         ),
+        (
+            "be 00 002c ffff 0001  0000000000 01 0020  0000000000000064 00000008 00000000  0000000000000008 ffffffff 00000000",
+            Segment::PopulateRod {
+                source: CscdId::THIS_LUN,
+                destination: B,
+                ranges: vec![RangeDescriptor { lba: Lba(100), blocks: 8 }, RangeDescriptor { lba: Lba(8), blocks: u32::MAX }],
+            }
+            .into(),
+        ),
+        (
+            "bf 00 0010 ffff 0001  0000000000000064 00000008",
+            Segment::PopulateRodRange { source: CscdId::THIS_LUN, destination: B, from: Lba(100), blocks: 8 }.into(),
+        ),
         ("12 00 0008 0000 0001  00000539", Segment::Locate { destination: B, object: 1337 }.into()),
         ("13 00 0008 0000 0001  00000002", Segment::TapeImage { source: A, destination: B, filemarks: 2 }.into()),
         (
@@ -239,7 +255,10 @@ fn sample() -> List {
     let mut list = List::new(0x5A);
     list.cscd(disk());
     list.cscd(tape());
-    list.segments = golden().into_iter().map(|(_, descriptor)| descriptor).collect();
+    let taken = |descriptor: &SegmentDescriptor| {
+        SegmentType::of(descriptor.segment.code()).is_some_and(|row| row.supported_on(DeviceType::Tape))
+    };
+    list.segments = golden().into_iter().map(|(_, descriptor)| descriptor).filter(taken).collect();
     list.inline = Bytes::from_static(b"inline data");
     list
 }
@@ -258,7 +277,7 @@ fn a_lid4_list_comes_back_as_it_was_built_and_numbers_its_cscds_from_one() {
     let mut list = List::lid4(0x1234_5678);
     (list.priority, list.immediate) = (2, true);
     assert_eq!((list.cscd(disk()), list.cscd(tape())), (CscdId(1), CscdId(2)));
-    list.segments = golden().into_iter().map(|(_, descriptor)| descriptor).collect();
+    list.segments = sample().segments;
     list.inline = Bytes::from_static(b"inline data");
     let bytes = Bytes::from(list.emit());
     assert_eq!(bytes.len(), list.length());
@@ -369,7 +388,7 @@ fn operating_parameters_come_back_and_ascend() {
     }
     assert_eq!(
         results::implemented_descriptors(DeviceType::Disk),
-        hex("00 01 02 04 05 06 07 08 09 0a 0b 0c 0d 0f 10 11 12 14 15 16 e4 e5 ea eb")
+        hex("00 01 02 04 05 06 07 08 09 0a 0b 0c 0d 0f 10 11 12 14 15 16 be bf e4 e5 ea eb fe")
     );
     assert_eq!(
         results::implemented_descriptors(DeviceType::Tape),
@@ -379,7 +398,7 @@ fn operating_parameters_come_back_and_ascend() {
 
 /// Cuts the page into (type, parameters).
 fn page(manager: DeviceType) -> Vec<(u16, Vec<u8>)> {
-    let mut rest = &third_party_copy_page(manager)[..];
+    let mut rest = &third_party_copy_page(manager, (manager == DeviceType::Disk).then_some(BlockLength::B512))[..];
     let mut descriptors = Vec::new();
     while let [code_high, code_low, high, low, behind @ ..] = rest {
         let (parameters, next) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
@@ -397,13 +416,17 @@ fn vpd_page_8f_says_the_same_as_operating_parameters() {
         let body = |code: u16| page.iter().find(|(at, _)| *at == code).map(|(_, body)| body.clone()).unwrap();
         assert!(page.is_sorted_by_key(|(code, _)| *code));
         assert!(page.iter().all(|(_, body)| body.len().is_multiple_of(4)));
-        assert_eq!(body(0x0001)[..14], hex("0d 83 03 00 01 1c 84 06 00 01 03 04 05 06"));
+        let (commands, ids) = match manager {
+            DeviceType::Disk => ("11 83 05 00 01 10 11 1c 84 08 00 01 03 04 05 06 07 08 0000", "0008 c000 c001 f800 ffff 0000"),
+            _ => ("0d 83 03 00 01 1c 84 06 00 01 03 04 05 06 0000", "0006 c000 c001 ffff"),
+        };
+        assert_eq!(body(0x0001), hex(commands));
         assert_eq!(body(0x0004)[4..8], bytes[8..12], "counts");
         assert_eq!(body(0x0004)[8..12], bytes[12..16], "descriptor list length");
         assert_eq!(body(0x0004)[12..16], bytes[20..24], "inline data length");
         let codes = usize::from(bytes[43]);
         assert_eq!(body(0x0008)[..=codes], bytes[43..], "implemented descriptors, with their count");
-        assert_eq!(body(0x000C), hex("0006 c000 c001 ffff"));
+        assert_eq!(body(0x000C), hex(ids));
         assert_eq!(body(0x8001)[2..4], bytes[34..36], "total concurrent copies");
         assert_eq!(body(0x8001)[7], bytes[36], "identified concurrent copies");
         assert_eq!(body(0x8001)[8..12], bytes[16..20], "segment length");
@@ -435,6 +458,7 @@ fn the_shared_header_has_its_fields_where_the_table_has_them() {
         update_delay_ms: OperationStatus::NO_MORE_UPDATES,
         completion_status: 0x02,
         transferred: 0x1_0000_0000,
+        in_blocks: false,
         segments_processed: 7,
         sense: hex("70 00 0a 00000000 0a 00000000 26 0a 00 00 0000"),
     };

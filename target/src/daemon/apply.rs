@@ -257,7 +257,7 @@ impl Daemon {
             Ok(devices) => Ok(devices),
             Err(why) => {
                 match self.open_all(&holders).await {
-                    Ok(devices) => retire(self.put_in(devices)).await,
+                    Ok(devices) => self.retire(self.put_in(devices)).await,
                     Err(again) => error!(error = again.error, "LUNs that were to be replaced are lost"),
                 }
                 Err(why)
@@ -274,7 +274,7 @@ impl Daemon {
         for (name, numbers) in by_target {
             let Some(target) = self.server.target(name) else { continue };
             let gone: Vec<Device> = target.change_luns(|luns| numbers.iter().filter_map(|number| luns.remove(*number)).collect());
-            retire(gone).await;
+            self.retire(gone).await;
         }
     }
 
@@ -322,7 +322,19 @@ impl Daemon {
                 }
             }
         }
-        retire(self.put_in(devices)).await;
+        self.retire(self.put_in(devices)).await;
+    }
+
+    /// Writes out devices that are no longer served, and lets go of them: also of what tokens show of them.
+    async fn retire(&self, devices: Vec<Device>) {
+        for device in devices {
+            self.copies.revoke(&device);
+            match tokio::task::spawn_blocking(move || synchronize(&device)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => error!(error = %why, "a LUN that was taken out is not synchronized"),
+                Err(why) => error!(error = %why, "a LUN that was taken out is not synchronized"),
+            }
+        }
     }
 
     fn add_target(&self, spec: &TargetSpec, devices: BTreeMap<Place, Device>, access: Access) {
@@ -343,7 +355,7 @@ impl Daemon {
         if tokio::time::timeout(LEAVING, target.is_left()).await.is_err() {
             warn!(target = name, "commands still run though the target is gone");
         }
-        retire(target.luns().all().into_iter().map(|(_, device)| device).collect()).await;
+        self.retire(target.luns().all().into_iter().map(|(_, device)| device).collect()).await;
     }
 
     /// Binds what is not listened on yet. Gives all that are wanted, each with its listener or where it listens already.
@@ -584,17 +596,6 @@ async fn read_accesses(targets: &[TargetSpec], limits: &LimitsSpec) -> Result<BT
         targets.iter().map(|target| Ok((target.name.clone(), config::access(target, &limits)?))).collect::<Result<_, String>>()
     });
     reading.await.map_err(internal)?.map_err(|error| Failure { kind: ErrorKind::Invalid, error })
-}
-
-/// Writes out devices that are no longer served, and lets go of them.
-async fn retire(devices: Vec<Device>) {
-    for device in devices {
-        match tokio::task::spawn_blocking(move || synchronize(&device)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => error!(error = %why, "a LUN that was taken out is not synchronized"),
-            Err(why) => error!(error = %why, "a LUN that was taken out is not synchronized"),
-        }
-    }
 }
 
 /// Leaves out what files of `conf.d` give, so that it does not stand in two of them.

@@ -55,7 +55,7 @@ pub struct Daemon {
     /// Where movers of other hosts attach.
     attachments: Mutex<Option<Attachments>>,
     libraries: Arc<Libraries>,
-    snapshots: SnapshotService,
+    snapshots: Arc<SnapshotService>,
     views: Mutex<BTreeMap<u64, ServedView>>,
     /// What runs.
     config: Mutex<Config>,
@@ -77,14 +77,15 @@ impl Daemon {
         // Started now and not with the first copy: whoever cannot copy is told at once.
         let first = Arc::clone(&movers);
         tokio::task::spawn_blocking(move || first.ensure()).await?.context("the mover does not start")?;
+        let snapshots = Arc::new(SnapshotService::new(data.clone()));
         let daemon = Arc::new(Self {
             source,
             server: Server::new(&config.limits),
-            copies: CopyManager::new(Arc::clone(&movers)),
+            copies: CopyManager::new(Arc::clone(&movers), Arc::clone(&snapshots)),
             movers,
             attachments: Mutex::default(),
             libraries: Arc::default(),
-            snapshots: SnapshotService::new(data.clone()),
+            snapshots,
             views: Mutex::default(),
             config: Mutex::new(Config { targets: Vec::new(), portals: Vec::new(), ..config.clone() }),
             portals: Mutex::default(),

@@ -85,7 +85,7 @@ impl RemoteEnds {
     /// See [`Unusable`].
     pub fn open(&self, name: &CscdName, nexus: &Nexus) -> Result<RemoteUnit, Unusable> {
         let (candidates, designator) = match name {
-            CscdName::Designator(_) => return Err(Unusable::NotReachable),
+            CscdName::Designator(_) | CscdName::Rod(_) => return Err(Unusable::NotReachable),
             CscdName::Iscsi(unit) => (self.named(nexus, unit.portal, Some(unit.lun)), None),
             CscdName::Served(unit) => (self.named(nexus, unit.service, None), Some(&unit.designator)),
         };

@@ -137,23 +137,19 @@ impl SnapshotService {
     /// # Errors
     /// [`SnapshotError`]; then nothing was changed, and all held writes go on.
     pub async fn take(&self, request: Request, progress: impl FnMut(Waiting)) -> Result<Taken, SnapshotError> {
-        let views = self.prepare(&request).await?;
-        let gates = request.sources.iter().map(|source| Arc::clone(source.volume.gate()));
-        let hold = await_quiet(gates, request.quiet, request.timeout, progress).await?;
-        hold.drained().await?;
-        let at = SystemTime::now();
-        let waiting = hold.waiting();
-        let held = hold.commit(|| views.iter().for_each(View::publish))?;
-        Ok(Taken { views: views.into_iter().map(Arc::new).collect(), at, waiting, held })
+        self.prepare(&request.sources).await?.take(request.quiet, request.timeout, progress).await
     }
 
-    /// Allocates all that the views need, before a write is held.
-    async fn prepare(&self, request: &Request) -> Result<Vec<View>, SnapshotError> {
-        if request.sources.is_empty() {
+    /// Allocates all that views need, before a write is held.
+    ///
+    /// # Errors
+    /// As [`SnapshotService::take`], but for those of the wait.
+    pub async fn prepare(&self, sources: &[Source]) -> Result<Prepared, SnapshotError> {
+        if sources.is_empty() {
             return Err(SnapshotError::Invalid("no disk is named".into()));
         }
         let mut views = Vec::new();
-        for source in &request.sources {
+        for source in sources {
             let range = source.checked_range()?;
             let grid = Grid::of(range.len).ok_or_else(|| SnapshotError::Invalid(format!("{} bytes", range.len)))?;
             if source.volume.trackers().count() >= VIEWS_LIMIT {
@@ -165,9 +161,42 @@ impl SnapshotService {
             let made =
                 tokio::task::spawn_blocking(move || Tracker::new(range, grid, generation, make_copy_store(range.len)?)).await;
             let tracker = made.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(SnapshotError::CopyStore)?;
-            views.push(View::new(id, Arc::clone(&source.volume), Arc::new(tracker)));
+            views.push(Arc::new(View::new(id, Arc::clone(&source.volume), Arc::new(tracker))));
         }
-        Ok(views)
+        Ok(Prepared { views })
+    }
+}
+
+/// Views whose moment has not come. Their files are there, so that a mover can be given them; until it has come, reads fail.
+#[derive(Debug)]
+pub struct Prepared {
+    views: Vec<Arc<View>>,
+}
+
+impl Prepared {
+    /// In the order asked for.
+    #[must_use]
+    pub fn views(&self) -> &[Arc<View>] {
+        &self.views
+    }
+
+    /// Waits until all disks are quiet; that moment is the views'. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// As [`SnapshotService::take`].
+    pub async fn take(
+        self,
+        quiet: Duration,
+        timeout: Duration,
+        progress: impl FnMut(Waiting),
+    ) -> Result<Taken, SnapshotError> {
+        let gates = self.views.iter().map(|view| Arc::clone(view.volume().gate()));
+        let hold = await_quiet(gates, quiet, timeout, progress).await?;
+        hold.drained().await?;
+        let at = SystemTime::now();
+        let waiting = hold.waiting();
+        let held = hold.commit(|| self.views.iter().for_each(|view| view.publish()))?;
+        Ok(Taken { views: self.views, at, waiting, held })
     }
 }
 

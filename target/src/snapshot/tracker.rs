@@ -191,7 +191,7 @@ pub(crate) struct Trackers {
 
 impl Trackers {
     /// How many there are.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.current().len()
     }
 

@@ -185,6 +185,7 @@ impl BlockStore for View {
         let end = End::View {
             live: Descriptor(0),
             within: ByteRange { start: on_disk.start + self.range().start, len: self.range().len },
+            parts: Vec::new(),
             copies: Descriptor(1),
             table: Descriptor(2),
             generation: self.tracker.table().generation(),

@@ -17,6 +17,7 @@ use protocol::mover::{
 use protocol::scsi::Status;
 use protocol::scsi::sense::{CopyEnd, Sense};
 use protocol::units::ByteRange;
+use protocol::xcopy::RodToken;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -26,11 +27,13 @@ use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
 use super::shares;
+use super::tokens::{InUse, Moments, Populated, Tokens, zeros};
 use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
 use crate::nexus::Nexus;
 use crate::remote::RemoteUnit;
+use crate::snapshot::SnapshotService;
 use crate::store::LocalEnd;
 use crate::task::Response;
 use crate::volume::WriteGrant;
@@ -51,6 +54,21 @@ pub struct Ended {
     pub terminated: bool,
     /// Residue of its last segment was dropped.
     pub dropped: bool,
+    /// It ended with less than was asked for, since a ROD has no more.
+    pub partial: bool,
+    /// Tokens that were made, each with the id of its ROD CSCD descriptor.
+    pub tokens: Vec<(u16, RodToken)>,
+}
+
+/// What copies are carried out with.
+#[derive(Debug)]
+pub struct Means {
+    /// Who moves the data.
+    pub movers: Arc<Movers>,
+    /// Who takes views of disks.
+    pub snapshots: Arc<SnapshotService>,
+    /// RODs and their tokens.
+    pub tokens: Arc<Tokens>,
 }
 
 impl Ended {
@@ -66,7 +84,15 @@ impl Ended {
 impl From<Response> for Ended {
     /// Nothing was begun.
     fn from(response: Response) -> Self {
-        Self { response, segments: 0, written: ByMethod::default(), terminated: false, dropped: false }
+        Self {
+            response,
+            segments: 0,
+            written: ByMethod::default(),
+            terminated: false,
+            dropped: false,
+            partial: false,
+            tokens: Vec::new(),
+        }
     }
 }
 
@@ -89,13 +115,18 @@ pub(super) struct Opened {
 pub async fn run(
     mut plan: Plan,
     nexus: Arc<Nexus>,
-    movers: &Arc<Movers>,
+    means: &Means,
     progress: &Arc<Progress>,
     cancelled: &CancellationToken,
 ) -> Ended {
     let moves = std::mem::take(&mut plan.moves);
+    // Until the end their inactivity timeouts do not run.
+    let in_use = std::mem::take(&mut plan.in_use);
+    let deletes = std::mem::take(&mut plan.deletes);
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
-    let mut ended = carry_out(plan, Arc::clone(&nexus), movers, progress, cancelled).await;
+    let mut ended = carry_out(plan, Arc::clone(&nexus), means, progress, cancelled).await;
+    deletes.into_iter().filter_map(|index| in_use.get(index)).for_each(InUse::delete);
+    drop(in_use);
     if let Some(sense) = refused.filter(|_| ended.response.status == Status::Good) {
         let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
         ended = Ended { response: sense.into(), segments: begun.into(), ..ended };
@@ -114,6 +145,31 @@ pub async fn run(
 
 async fn carry_out(
     mut plan: Plan,
+    nexus: Arc<Nexus>,
+    means: &Means,
+    progress: &Arc<Progress>,
+    cancelled: &CancellationToken,
+) -> Ended {
+    let rods = std::mem::take(&mut plan.rods);
+    let populated = match Populated::prepare(&mut plan, rods, &means.snapshots).await {
+        Ok(populated) => populated,
+        Err(response) => return response.into(),
+    };
+    let Populated { moments, returned, kept } = populated;
+    let ended = move_data(plan, moments, Arc::clone(&nexus), &means.movers, progress, cancelled).await;
+    drop(kept);
+    if ended.response.status != Status::Good {
+        return ended;
+    }
+    match returned.into_iter().map(|rod| rod.token(nexus.id, &means.tokens)).collect::<Result<Vec<_>, _>>() {
+        Ok(tokens) => Ended { tokens, ..ended },
+        Err(sense) => Ended { response: sense.into(), ..ended },
+    }
+}
+
+async fn move_data(
+    mut plan: Plan,
+    moments: Moments,
     nexus: Arc<Nexus>,
     movers: &Arc<Movers>,
     progress: &Arc<Progress>,
@@ -139,6 +195,7 @@ async fn carry_out(
                 tapes,
                 notes,
                 duties,
+                moments,
                 refusal: None,
                 progress: Arc::clone(progress),
                 grants: Grants::default(),
@@ -160,7 +217,12 @@ fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
     let disks = plan.ends.iter().zip(0..).filter_map(|(end, index)| match end {
         PlannedEnd::Source(disk) => Some((disk, EndIndex(index), CopyEnd::Source)),
         PlannedEnd::Destination(disk) => Some((disk, EndIndex(index), CopyEnd::Destination)),
-        PlannedEnd::Tape(_) | PlannedEnd::Remote(_) | PlannedEnd::Null(_) => None,
+        PlannedEnd::Tape(_)
+        | PlannedEnd::Remote(_)
+        | PlannedEnd::Null(_)
+        | PlannedEnd::Rod(_)
+        | PlannedEnd::Populated(_)
+        | PlannedEnd::Zeros(_) => None,
     });
     let have =
         |(disk, index, end): (&Arc<Disk>, _, _)| disk.begin_copy().map_err(|sense| refused(plan, index, end, &sense.into()));
@@ -207,6 +269,7 @@ fn open_far(plan: &Plan) -> Opened {
         }
         PlannedEnd::Null(end) => Some(end.clone()),
         PlannedEnd::Source(_) | PlannedEnd::Destination(_) | PlannedEnd::Tape(_) => None,
+        PlannedEnd::Rod(_) | PlannedEnd::Populated(_) | PlannedEnd::Zeros(_) => None,
     };
     Opened { ends: plan.ends.iter().filter_map(end).collect(), ..Opened::default() }
 }
@@ -238,6 +301,9 @@ pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
             }
             PlannedEnd::Remote(unit) => remote(unit).ok_or_else(|| Response::from(Sense::INTERNAL_TARGET_FAILURE))?,
             PlannedEnd::Null(end) => LocalEnd { end: end.clone(), files: Vec::new() },
+            PlannedEnd::Rod(rod) => rod.source().map_err(|error| failed(error, CopyEnd::Source))?,
+            PlannedEnd::Populated(_) => return Err(Sense::INTERNAL_TARGET_FAILURE.into()),
+            PlannedEnd::Zeros(len) => zeros(*len).map_err(|error| failed(error, CopyEnd::Source))?,
         };
         let first = opened.files.len() as u16;
         opened.ends.push(shifted(local.end, first));
@@ -317,6 +383,14 @@ pub(super) async fn synchronize(disks: Disks) -> io::Result<()> {
     all
 }
 
+/// A job that was refused something because it is to stop has not failed: the answer came before the word.
+pub(super) fn told_to_stop(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Fault(Fault { kind: FaultKind::Refused(libc::ECANCELED), .. }) => Outcome::Cancelled,
+        outcome => outcome,
+    }
+}
+
 /// A job on a mover.
 struct Running {
     id: JobId,
@@ -326,6 +400,7 @@ struct Running {
     tapes: Tapes,
     notes: Vec<Notes>,
     duties: BTreeMap<u32, Vec<Duty>>,
+    moments: Moments,
     /// What a duty that was refused says.
     refusal: Option<Sense>,
     progress: Arc<Progress>,
@@ -341,7 +416,7 @@ impl Running {
         let outcome = loop {
             match self.handle.event(cancelled).await {
                 Event::Died => break None,
-                Event::Message(FromMover::Done { outcome, .. }) => break Some(outcome),
+                Event::Message(FromMover::Done { outcome, .. }) => break Some(told_to_stop(outcome)),
                 Event::Message(message) => self.hear(message, cancelled).await,
             }
         };
@@ -354,7 +429,7 @@ impl Running {
             None => self.abandoned(),
         };
         info!(job = self.id.0, segments, read = self.told.0, written = ?self.told.1, status = ?response.status, "copy ended");
-        Ended { response, segments, written: self.told.1, terminated, dropped }
+        Ended { segments, written: self.told.1, terminated, dropped, ..Ended::from(response) }
     }
 
     async fn hear(&mut self, message: FromMover, cancelled: &CancellationToken) {
@@ -394,6 +469,15 @@ impl Running {
         match question {
             Question::Grant { end, range } => self.grants.ask(&self.disks, end, range, cancelled).await,
             Question::Segment { segment } => {
+                if let Some((moment, prepared)) = self.moments.remove(&segment) {
+                    moment.take(prepared, cancelled).await.map_err(|refusal| {
+                        if cancelled.is_cancelled() {
+                            return io::Error::from_raw_os_error(libc::ECANCELED);
+                        }
+                        self.refusal = Some(third_party(segment, &self.note(segment), CopyEnd::Source, &refusal));
+                        io::Error::from_raw_os_error(libc::EACCES)
+                    })?;
+                }
                 let (duties, nexus) = (self.duties.remove(&segment).unwrap_or_default(), Arc::clone(&self.nexus));
                 let done = spawn_blocking(move || duties.iter().try_for_each(|duty| duty.fulfil(&nexus, segment))).await;
                 done.map_err(io::Error::other)?.map_err(|sense| {
@@ -460,10 +544,4 @@ impl Running {
     fn note(&self, segment: u32) -> Notes {
         self.notes.get(segment as usize).copied().unwrap_or_default()
     }
-}
-
-/// The status that says "not now" for as many copies as there may be.
-#[must_use]
-pub fn task_set_full() -> Response {
-    Response::status(Status::TaskSetFull)
 }

@@ -8,25 +8,31 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use protocol::control::{CopyStatus, MoverStatus};
 use protocol::mover::ByMethod;
-use protocol::scsi::sense::FieldPointer;
+use protocol::scsi::sense::{CopyEnd, FieldPointer};
 use protocol::scsi::{DeviceType, Sense, Status};
 use protocol::xcopy::results::{OperatingParameters, held_data_lid1, third_party_copy_page};
-use protocol::xcopy::{CscdName, List, ListIdUsage, MAX_CONCURRENT_COPIES};
-use tokio::sync::Semaphore;
+use protocol::xcopy::token::{all_rod_tokens, token_descriptors};
+use protocol::xcopy::{CscdName, List, ListError, ListIdUsage, MAX_CONCURRENT_COPIES, PopulateToken, WriteUsingToken};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::jobs::{self, Ended};
+use super::duty::admitted;
+use super::jobs::{self, Ended, Means};
 use super::plan::{Plan, plan};
 use super::results::{Origin, Progress, Results, Underway};
+use super::tokens::{self, Tokens, Write};
 use super::turns::Turns;
 use crate::lun::Device;
 use crate::lun::common::{CopyService, data_in, parameter_list};
+use crate::lun::disk::Disk;
 use crate::mover::Movers;
 use crate::remote::RemoteEnds;
+use crate::snapshot::SnapshotService;
 use crate::task::{Execution, Response, Task};
 
 /// Jobs that move data at once; others wait for their turn. Bounds the memory of movers.
@@ -35,7 +41,7 @@ const JOBS_AT_ONCE: usize = 4;
 /// Serves third-party copy commands.
 #[derive(Debug)]
 pub struct CopyManager {
-    movers: Arc<Movers>,
+    means: Arc<Means>,
     remotes: Arc<RemoteEnds>,
     results: Arc<Results>,
     counters: Arc<Counters>,
@@ -54,11 +60,11 @@ struct Counters {
 }
 
 impl CopyManager {
-    /// Lets `movers` do the work.
+    /// Lets `movers` do the work, and takes views of disks by `snapshots`.
     #[must_use]
-    pub fn new(movers: Arc<Movers>) -> Arc<Self> {
+    pub fn new(movers: Arc<Movers>, snapshots: Arc<SnapshotService>) -> Arc<Self> {
         Arc::new(Self {
-            movers,
+            means: Arc::new(Means { movers, snapshots, tokens: Arc::default() }),
             remotes: Arc::default(),
             results: Arc::default(),
             counters: Arc::default(),
@@ -91,83 +97,136 @@ impl CopyManager {
     /// The mover processes.
     #[must_use]
     pub fn movers(&self) -> Vec<MoverStatus> {
-        self.movers.status()
+        self.means.movers.status()
     }
 
     /// EXTENDED COPY: all checks that need no waiting, then what waits for the job, in the foreground or beside it.
-    fn begin(&self, device: &Device, task: Task) -> Result<Execution, Sense> {
-        let cdb = task.cdb.basic();
-        let length = u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]]) as usize;
-        if length == 0 {
-            // "… no data shall be transferred. This condition shall not be considered an error."
-            return Ok(Execution::Done(Response::good()));
-        }
-        let service_action = cdb[1] & 0x1F;
-        let bytes = parameter_list(&task, length)?;
+    fn extended_copy(&self, device: &Device, task: Task) -> Result<Execution, Sense> {
+        let Some(bytes) = copy_parameters(&task)? else { return Ok(Execution::Done(Response::good())) };
+        let service_action = service_action(&task);
         let parse = if service_action == EXTENDED_COPY_LID4 { List::parse_lid4 } else { List::parse_lid1 };
-        let list = Arc::new(parse(&bytes, device_type(device)).map_err(|error| {
-            debug!(%error, "EXTENDED COPY list refused");
-            error.sense()
-        })?);
+        let list = Arc::new(parse(&bytes, device_type(device)).map_err(refused)?);
         // What has to be logged in to is planned beside other commands.
-        let plan = (!names_remote_ends(&list)).then(|| plan(&list, device, &task, &self.remotes));
-        let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else {
-            return Ok(Execution::Done(jobs::task_set_full()));
-        };
-        let (format, background) = (Some(list.format), list.immediate);
-        let abort = if background { CancellationToken::new() } else { task.abort.child_token() };
+        let plan = (!names_remote_ends(&list)).then(|| plan(&list, device, &task, &self.remotes, &self.means.tokens));
         let named = (list.usage != ListIdUsage::None).then_some(list.id);
-        let origin = Origin { service_action, format, background, device: device.address() };
-        let underway = match named {
-            Some(id) => self.results.begin(&task.nexus, id, origin, abort, device.common().sense_format())?,
-            None => Underway::unnamed(abort),
-        };
+        let (format, background) = (Some(list.format), list.immediate);
+        let origin = Origin { service_action, format, counts_blocks_of: None, background, device: device.address() };
+        let Some((underway, admitted)) = self.enter(device, &task, named, origin)? else { return Ok(task_set_full()) };
         if let Some(ended) = plan.as_ref().and_then(|plan| nothing_to_do(plan, &underway.progress)) {
             underway.end(&ended);
             return Ok(Execution::Done(if background { Response::good() } else { finished(ended, &list) }));
         }
         info!(nexus = task.nexus.id, initiator = task.nexus.initiator, list = ?named, background, segments = list.segments.len(), "EXTENDED COPY");
-        let (movers, turns, counters) = (Arc::clone(&self.movers), Arc::clone(&self.turns), Arc::clone(&self.counters));
-        let (sender, progress) = (Arc::clone(&task.nexus), Arc::clone(&underway.progress));
-        let (remotes, device) = (Arc::clone(&self.remotes), device.clone());
-        let work = async move {
-            let _admitted = admitted;
+        let (means, remotes, nexus) = (Arc::clone(&self.means), Arc::clone(&self.remotes), Arc::clone(&task.nexus));
+        let (listed, device) = (Arc::clone(&list), device.clone());
+        let job = self.in_turn(list.priority, &underway, async move |progress, abort| {
+            let plan = match plan {
+                Some(plan) => plan,
+                None => plan_with_remotes(listed, device, task, remotes, Arc::clone(&means.tokens)).await,
+            };
+            match nothing_to_do(&plan, &progress) {
+                Some(ended) => ended,
+                None => jobs::run(plan, nexus, &means, &progress, &abort).await,
+            }
+        });
+        Ok(launch(underway, admitted, background, job, move |ended| finished(ended, &list)))
+    }
+
+    /// POPULATE TOKEN. No mover is needed: the disk is quiet, and from then on writes keep what was there.
+    fn populate_token(&self, device: &Device, task: &Task) -> Result<Execution, Response> {
+        let Device::Disk(disk) = device else { return Err(Sense::INVALID_COMMAND_OPERATION_CODE.into()) };
+        let Some(bytes) = copy_parameters(task)? else { return Ok(Execution::Done(Response::good())) };
+        let list = PopulateToken::parse(&bytes).map_err(refused)?;
+        let background = list.immediate;
+        let populate = tokens::populate(disk, task.nexus.id, list)?;
+        admitted(&task.nexus, device, CopyEnd::Source)?;
+        let Some((underway, admitted)) = self.enter_token(device, disk, task, background)? else { return Ok(task_set_full()) };
+        let (means, progress, abort) = (Arc::clone(&self.means), Arc::clone(&underway.progress), underway.abort.clone());
+        info!(nexus = task.nexus.id, initiator = task.nexus.initiator, background, "POPULATE TOKEN");
+        let job = async move { populate.run(&means.snapshots, &means.tokens, &progress, &abort).await };
+        Ok(launch(underway, admitted, background, job, |ended| ended.response))
+    }
+
+    /// WRITE USING TOKEN: a copy from the token's ROD to the ranges of the list.
+    fn write_using_token(&self, device: &Device, task: &Task) -> Result<Execution, Response> {
+        let Device::Disk(disk) = device else { return Err(Sense::INVALID_COMMAND_OPERATION_CODE.into()) };
+        let Some(bytes) = copy_parameters(task)? else { return Ok(Execution::Done(Response::good())) };
+        let list = WriteUsingToken::parse(&bytes).map_err(refused)?;
+        let background = list.immediate;
+        if let Some(sense) = disk.write_protection() {
+            return Err(sense.into());
+        }
+        let Write { plan, wanted, there } = tokens::write(disk, &list, &self.means.tokens)?;
+        admitted(&task.nexus, device, CopyEnd::Destination)?;
+        let Some((underway, admitted)) = self.enter_token(device, disk, task, background)? else { return Ok(task_set_full()) };
+        let (means, nexus) = (Arc::clone(&self.means), Arc::clone(&task.nexus));
+        info!(nexus = task.nexus.id, initiator = task.nexus.initiator, background, blocks = there.0, "WRITE USING TOKEN");
+        let job = self.in_turn(USUAL_PRIORITY, &underway, async move |progress, abort| {
+            let ended = match plan.steps.is_empty() {
+                true => Response::good().into(),
+                false => jobs::run(plan, nexus, &means, &progress, &abort).await,
+            };
+            Write::completed(wanted, there, ended)
+        });
+        Ok(launch(underway, admitted, background, job, |ended| ended.response))
+    }
+
+    /// Enters an operation that a token command begins. Its list identifier is in the CDB.
+    fn enter_token(
+        &self,
+        device: &Device,
+        disk: &Disk,
+        task: &Task,
+        background: bool,
+    ) -> Result<Option<(Underway, OwnedSemaphorePermit)>, Sense> {
+        let cdb = task.cdb.basic();
+        let id = u32::from_be_bytes([cdb[6], cdb[7], cdb[8], cdb[9]]);
+        let counts_blocks_of = Some(disk.block_length().bytes());
+        let (service_action, device_address) = (service_action(task), device.address());
+        let origin = Origin { service_action, format: None, counts_blocks_of, background, device: device_address };
+        self.enter(device, task, Some(id), origin)
+    }
+
+    /// Enters an operation; `None` when there are as many as may be.
+    fn enter(
+        &self,
+        device: &Device,
+        task: &Task,
+        named: Option<u32>,
+        origin: Origin,
+    ) -> Result<Option<(Underway, OwnedSemaphorePermit)>, Sense> {
+        let Ok(admitted) = Arc::clone(&self.admitted).try_acquire_owned() else { return Ok(None) };
+        let abort = if origin.background { CancellationToken::new() } else { task.abort.child_token() };
+        let underway = match named {
+            Some(id) => self.results.begin(&task.nexus, id, origin, abort, device.common().sense_format())?,
+            None => Underway::unnamed(abort),
+        };
+        Ok(Some((underway, admitted)))
+    }
+
+    /// A job that moves data, once it is its turn.
+    fn in_turn<F: Future<Output = Ended> + Send>(
+        &self,
+        priority: u8,
+        underway: &Underway,
+        job: impl FnOnce(Arc<Progress>, CancellationToken) -> F + Send + 'static,
+    ) -> impl Future<Output = Ended> + Send + 'static
+    where
+        F: 'static,
+    {
+        let (turns, counters) = (Arc::clone(&self.turns), Arc::clone(&self.counters));
+        let (progress, abort) = (Arc::clone(&underway.progress), underway.abort.clone());
+        async move {
             let turn = tokio::select! {
                 biased;
-                () = underway.abort.cancelled() => None,
-                turn = turns.take(list.priority) => Some(turn),
+                () = abort.cancelled() => None,
+                turn = turns.take(priority) => Some(turn),
             };
-            let ended = match turn {
-                Some(_turn) => {
-                    let job = async {
-                        let plan = match plan {
-                            Some(plan) => plan,
-                            None => plan_with_remotes(Arc::clone(&list), device, task, remotes).await,
-                        };
-                        match nothing_to_do(&plan, &underway.progress) {
-                            Some(ended) => ended,
-                            None => jobs::run(plan, sender, &movers, &underway.progress, &underway.abort).await,
-                        }
-                    };
-                    counters.count(job).await
-                }
+            match turn {
+                Some(_turn) => counters.count(job(progress, abort)).await,
                 None => Ended { terminated: true, ..Response::from(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into() },
-            };
-            match ended.response.status {
-                // BUSY is not how a copy ends, but that it did not begin.
-                Status::Busy if !background => underway.withdraw(),
-                _ => underway.end(&ended),
             }
-            finished(ended, &list)
-        };
-        if background {
-            tokio::spawn(work);
-            return Ok(Execution::Done(Response::good()));
         }
-        Ok(Execution::Async(Box::pin(async move {
-            // A task of its own: when the nexus is lost and nobody waits for this response, the copy still goes on.
-            tokio::spawn(work).await.unwrap_or_else(|_| Ended::lost(&progress).response)
-        })))
     }
 
     /// COPY OPERATION ABORT: answers when nothing of the operation moves any more.
@@ -214,17 +273,88 @@ impl CopyManager {
                 }
                 Some(data)
             }
+            0x07 => {
+                let id = list_identifier(task);
+                let status = results.operation(nexus, id)?;
+                let tokens = if status.status.is_without_errors() { results.tokens(nexus, id, false) } else { Vec::new() };
+                let data = status.emit_with(&token_descriptors(tokens.iter().map(|(cscd, token)| (*cscd, token))));
+                if is_taken(&data) && !status.status.is_in_progress() {
+                    let _ = results.tokens(nexus, id, true);
+                }
+                Some(data)
+            }
+            0x08 => Some(all_rod_tokens(&self.means.tokens.of(device.address()))),
             _ => None,
         }
     }
+
+    /// A logical unit is no longer served: nobody copies from what its tokens stand for any more.
+    pub fn revoke(&self, device: &Device) {
+        self.means.tokens.revoke(device.address());
+    }
+}
+
+/// Lets an operation that was entered run, and answers as `finish` says or, in the background, at once.
+fn launch(
+    underway: Underway,
+    admitted: OwnedSemaphorePermit,
+    background: bool,
+    job: impl Future<Output = Ended> + Send + 'static,
+    finish: impl FnOnce(Ended) -> Response + Send + 'static,
+) -> Execution {
+    let progress = Arc::clone(&underway.progress);
+    let work = async move {
+        let _admitted = admitted;
+        let ended = job.await;
+        match ended.response.status {
+            // BUSY is not how a copy ends, but that it did not begin.
+            Status::Busy if !background => underway.withdraw(),
+            _ => underway.end(&ended),
+        }
+        finish(ended)
+    };
+    if background {
+        tokio::spawn(work);
+        return Execution::Done(Response::good());
+    }
+    Execution::Async(Box::pin(async move {
+        // A task of its own: when the nexus is lost and nobody waits for this response, the copy still goes on.
+        tokio::spawn(work).await.unwrap_or_else(|_| Ended::lost(&progress).response)
+    }))
+}
+
+/// The parameter list of a command that begins a copy; `None` where there is none: "… no data shall be transferred. This condition shall
+/// not be considered an error."
+fn copy_parameters(task: &Task) -> Result<Option<Bytes>, Sense> {
+    let cdb = task.cdb.basic();
+    match u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]]) as usize {
+        0 => Ok(None),
+        length => parameter_list(task, length).map(Some),
+    }
+}
+
+/// What is wrong with a list, told.
+fn refused(error: ListError) -> Sense {
+    debug!(%error, "parameter list of a copy refused");
+    error.sense()
+}
+
+/// As many copies as there may be: not now.
+fn task_set_full() -> Execution {
+    Execution::Done(Response::status(Status::TaskSetFull))
+}
+
+/// SERVICE ACTION.
+fn service_action(task: &Task) -> u8 {
+    task.cdb.basic()[1] & 0x1F
 }
 
 fn names_remote_ends(list: &List) -> bool {
-    list.cscds.iter().any(|cscd| !matches!(cscd.name, CscdName::Designator(_)))
+    list.cscds.iter().any(|cscd| matches!(cscd.name, CscdName::Iscsi(_) | CscdName::Served(_)))
 }
 
-async fn plan_with_remotes(list: Arc<List>, device: Device, task: Task, remotes: Arc<RemoteEnds>) -> Plan {
-    let planned = spawn_blocking(move || plan(&list, &device, &task, &remotes)).await;
+async fn plan_with_remotes(list: Arc<List>, device: Device, task: Task, remotes: Arc<RemoteEnds>, tokens: Arc<Tokens>) -> Plan {
+    let planned = spawn_blocking(move || plan(&list, &device, &task, &remotes, &tokens)).await;
     planned.unwrap_or_else(|_| Plan::refusing(Sense::INTERNAL_TARGET_FAILURE))
 }
 
@@ -259,7 +389,11 @@ const UNKNOWN_LIST: Sense = Sense::INVALID_FIELD_IN_CDB.at(FieldPointer::cdb(2))
 
 /// Service actions of THIRD-PARTY COPY OUT.
 const EXTENDED_COPY_LID4: u8 = 0x01;
+const POPULATE_TOKEN: u8 = 0x10;
+const WRITE_USING_TOKEN: u8 = 0x11;
 const COPY_OPERATION_ABORT: u8 = 0x1C;
+/// PRIORITY of what has no such field: that of other commands.
+const USUAL_PRIORITY: u8 = 1;
 
 /// One more that runs, until it is dropped: also with a task that is lost.
 struct Running<'a>(&'a AtomicU64);
@@ -292,13 +426,15 @@ impl Counters {
 
 impl CopyService for CopyManager {
     fn third_party_copy_out(self: Arc<Self>, device: Device, task: Task) -> Execution {
-        let begun = match task.cdb.basic()[1] & 0x1F {
-            COPY_OPERATION_ABORT => self.abort(&task),
-            _ => self.begin(&device, task),
+        let begun = match service_action(&task) {
+            COPY_OPERATION_ABORT => self.abort(&task).map_err(Response::from),
+            POPULATE_TOKEN => self.populate_token(&device, &task),
+            WRITE_USING_TOKEN => self.write_using_token(&device, &task),
+            _ => self.extended_copy(&device, task).map_err(Response::from),
         };
-        begun.unwrap_or_else(|sense| {
-            debug!(%sense, "THIRD-PARTY COPY OUT refused");
-            Execution::Done(sense.into())
+        begun.unwrap_or_else(|refusal| {
+            debug!(status = ?refusal.status, sense = ?refusal.sense, "THIRD-PARTY COPY OUT refused");
+            Execution::Done(refusal)
         })
     }
 
@@ -321,7 +457,8 @@ impl CopyService for CopyManager {
     }
 
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8> {
-        third_party_copy_page(device_type(device))
+        let block_length = if let Device::Disk(disk) = device { Some(disk.block_length()) } else { None };
+        third_party_copy_page(device_type(device), block_length)
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! task → manager → plan (CSCDs in the nexus's LUN map, all checks) → job → crate::mover
 //!           │                                           └ shares: a job for each of several movers
-//!           └ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
+//!           ├ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
+//!           └ tokens (RODs: disks as they were at one moment)
 //! ```
 //!
 //! Moves no byte itself. A CSCD descriptor names a logical unit of the I_T nexus that sent the command, or nothing. What can be
@@ -20,6 +21,7 @@ mod sense;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turns;
 
 pub use manager::CopyManager;

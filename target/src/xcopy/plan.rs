@@ -6,6 +6,7 @@
 //!
 //! Follows SPC-4, "CSCD descriptors", "Segment descriptors" and tables 115 and 138.
 
+mod rods;
 mod sides;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,11 @@ use protocol::scsi::designator::Designator;
 use protocol::scsi::sense::{CopyEnd, FieldPointer, ForwardedSense, Sense};
 use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment, SegmentDescriptor};
 
+use rods::{RodEnd, RodUnit};
+
 use super::duty::{self, Duty, admitted};
 use super::sense::{Notes, abort, at_cscd, at_list, forwarded, third_party};
+use super::tokens::{InUse, Populating, Rod, Tokens};
 use crate::lun::Device;
 use crate::lun::disk::Disk;
 use crate::lun::tape::Tape;
@@ -39,6 +43,12 @@ pub enum PlannedEnd {
     Remote(Arc<RemoteUnit>),
     /// A null logical unit.
     Null(End),
+    /// A ROD, or a disk as it was at one moment.
+    Rod(Arc<Rod>),
+    /// The ROD of [`Plan::rods`] with this index, which is not populated yet.
+    Populated(usize),
+    /// So many bytes of zeros.
+    Zeros(u64),
 }
 
 /// A job whose ends are not open yet.
@@ -61,6 +71,14 @@ pub struct Plan {
     pub duties: BTreeMap<u32, Vec<Duty>>,
     /// Segments 15h, to be done after all others and also after an error.
     pub moves: Vec<(u32, Duty)>,
+    /// RODs that segments populate.
+    pub rods: Vec<Populating>,
+    /// Tokens that are copied from.
+    pub in_use: Vec<InUse>,
+    /// Which of them are deleted at the end.
+    pub deletes: Vec<usize>,
+    /// IMMED.
+    pub background: bool,
     /// Ends by the logical unit and what is done with it.
     known: BTreeMap<(usize, u8), EndIndex>,
 }
@@ -70,6 +88,25 @@ impl Plan {
     #[must_use]
     pub fn refusing(sense: Sense) -> Self {
         Self { refused: Some(sense), ..Self::default() }
+    }
+
+    /// One more end. A logical unit takes part once as what it is, however often it is named.
+    pub fn add(&mut self, end: PlannedEnd) -> EndIndex {
+        let key = match &end {
+            PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
+            PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
+            PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
+            PlannedEnd::Null(End::NullStream) => (0, 3),
+            PlannedEnd::Null(_) => (0, 4),
+            PlannedEnd::Remote(unit) => (Arc::as_ptr(unit) as usize, 5),
+            PlannedEnd::Rod(rod) => (Arc::as_ptr(rod) as usize, 6),
+            PlannedEnd::Populated(index) => (*index, 7),
+            PlannedEnd::Zeros(_) => (0, 8),
+        };
+        *self.known.entry(key).or_insert_with(|| {
+            self.ends.push(end);
+            EndIndex((self.ends.len() - 1) as u16)
+        })
     }
 }
 
@@ -82,6 +119,7 @@ enum Unit {
     RemoteTape(Arc<RemoteUnit>),
     NullBlock,
     NullStream,
+    Rod(RodUnit),
 }
 
 impl Unit {
@@ -90,7 +128,7 @@ impl Unit {
         match self {
             Self::Disk(disk) => Some(Device::Disk(Arc::clone(disk))),
             Self::Tape(tape) => Some(Device::Tape(Arc::clone(tape))),
-            Self::RemoteDisk(_) | Self::RemoteTape(_) | Self::NullBlock | Self::NullStream => None,
+            Self::RemoteDisk(_) | Self::RemoteTape(_) | Self::NullBlock | Self::NullStream | Self::Rod(_) => None,
         }
     }
 }
@@ -106,8 +144,9 @@ struct Cscd {
 
 /// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out. Blocks when the list
 /// has CSCD descriptors with IP addresses.
-pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds) -> Plan {
-    let plan = Plan { inline: list.inline.to_vec(), priority: list.priority, ..Plan::default() };
+pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds, tokens: &Arc<Tokens>) -> Plan {
+    let (inline, priority, background) = (list.inline.to_vec(), list.priority, list.immediate);
+    let plan = Plan { inline, priority, background, ..Plan::default() };
     let mut planner = Planner {
         list,
         device,
@@ -118,7 +157,13 @@ pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds) -> 
         plan,
         residue: false,
         registers: BTreeSet::new(),
+        rods: BTreeMap::new(),
     };
+    // "… shall not perform any of the data transfers requested by the command that specified the invalid ROD token."
+    if let Err(sense) = planner.find_rods(tokens) {
+        planner.plan.refused = Some(sense);
+        return planner.plan;
+    }
     let mut segment_at = list.segment_at(0);
     for (index, descriptor) in list.segments.iter().enumerate() {
         let ends = planner.plan.ends.len();
@@ -147,6 +192,8 @@ struct Planner<'a> {
     residue: bool,
     /// Logical units that an earlier 14h registers with: whether the nexus may use them only shows then.
     registers: BTreeSet<usize>,
+    /// RODs by the index of their CSCD descriptor.
+    rods: BTreeMap<usize, RodEnd>,
 }
 
 /// One segment under way through the checks.
@@ -243,6 +290,7 @@ impl Planner<'_> {
                 unit(&device).ok_or_else(|| wrong_device(checked))?
             }
             CscdName::Iscsi(_) | CscdName::Served(_) => self.remote(checked, index, end)?,
+            CscdName::Rod(_) => return self.rod(checked, index, end),
         };
         let (pad, fixed) = match (&unit, descriptor.parameters) {
             (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
@@ -322,6 +370,8 @@ impl Planner<'_> {
     /// 06h and 07h.
     fn without_destination(&mut self, checked: &Checked<'_>, source: Cscd) -> Result<Action, Sense> {
         match checked.descriptor.segment {
+            // The token was validated; a ROD that is to be populated is ignored.
+            Segment::VerifyCscd { .. } if matches!(source.unit, Unit::Rod(_)) => Ok(Action::Nothing),
             Segment::VerifyCscd { test_unit_ready, .. } => {
                 if matches!(source.unit, Unit::RemoteDisk(_) | Unit::RemoteTape(_)) {
                     // It was asked when it was logged in to.
@@ -439,6 +489,7 @@ impl Planner<'_> {
             Segment::BlockImage { blocks, from: from_lba, to: to_lba, .. } => {
                 self.block_image(checked, (from, &destination), (from_lba, to_lba), blocks)?
             }
+            Segment::PopulateRod { .. } | Segment::PopulateRodRange { .. } => self.populate(checked, &destination)?,
             Segment::RegisterKey { key, action_key, .. } => {
                 if matches!(destination.unit, Unit::RemoteDisk(_) | Unit::RemoteTape(_)) {
                     return Err(checked.wrong_device(6));

@@ -11,7 +11,7 @@ use std::time::Instant;
 use protocol::scsi::{Sense, SenseFormat, Status};
 use protocol::xcopy::operation::{CopyOperationStatus, OperationStatus};
 use protocol::xcopy::results::{CopyCommandStatus, CopyStatus, FailureDetails};
-use protocol::xcopy::{HELD_DATA_LIMIT, ListFormat};
+use protocol::xcopy::{HELD_DATA_LIMIT, ListFormat, RodToken};
 use tokio_util::sync::CancellationToken;
 
 use super::jobs::Ended;
@@ -56,6 +56,8 @@ pub struct Origin {
     pub service_action: u8,
     /// Format of its list, where it is an EXTENDED COPY.
     pub format: Option<ListFormat>,
+    /// Bytes of the blocks that TRANSFER COUNT counts, where it does not count bytes.
+    pub counts_blocks_of: Option<u64>,
     /// IMMED.
     pub background: bool,
     /// [`crate::lun::Device::address`] of the logical unit it was sent to.
@@ -134,6 +136,8 @@ struct Outcome {
     /// Failure details of a LID1 list; gone once they were fetched.
     details: Option<FailureDetails>,
     held: Option<Held>,
+    /// ROD tokens; gone once they were fetched.
+    tokens: Vec<(u16, RodToken)>,
     /// RECEIVE COPY STATUS(LID1) was told of it.
     told: bool,
 }
@@ -207,6 +211,7 @@ impl Results {
             let sense = response.sense.as_ref().map(|sense| sense.emit(format));
             let how = match (ended.terminated, response.status) {
                 (true, _) => CopyOperationStatus::Terminated,
+                _ if ended.partial => CopyOperationStatus::PartialToken,
                 (_, Status::Good) if ended.dropped => CopyOperationStatus::Residual,
                 (_, Status::Good) => CopyOperationStatus::Done,
                 _ => CopyOperationStatus::Failed,
@@ -218,6 +223,7 @@ impl Results {
                 sense: sense.filter(|_| !ended.terminated).unwrap_or_default(),
                 details: details.filter(|_| operation.origin.format == Some(ListFormat::Lid1)),
                 held: operation.progress.held.lock().expect("no holder panics").take(),
+                tokens: ended.tokens.clone(),
                 told: false,
             });
             operation.over.cancel();
@@ -306,6 +312,18 @@ impl Results {
         Some(data)
     }
 
+    /// What RECEIVE ROD TOKEN INFORMATION tells behind the header: no token before the end. `discard` as in [`Results::details`].
+    #[must_use]
+    pub fn tokens(&self, nexus: u64, id: u32, discard: bool) -> Vec<(u16, RodToken)> {
+        let mut state = self.state();
+        let outcome = state.operations.get_mut(&(nexus, id)).and_then(|operation| operation.outcome.as_mut());
+        match outcome {
+            Some(outcome) if discard => std::mem::take(&mut outcome.tokens),
+            Some(outcome) => outcome.tokens.clone(),
+            None => Vec::new(),
+        }
+    }
+
     /// The shared third-party copy status header.
     #[must_use]
     pub fn operation(&self, nexus: u64, id: u32) -> Option<OperationStatus> {
@@ -328,7 +346,8 @@ impl Results {
                 None => (operation.since.elapsed().as_millis() / 8).clamp(10, 2000) as u32,
             },
             completion_status: outcome.map_or(0, |outcome| outcome.completion as u8),
-            transferred: progress.written.load(Ordering::Relaxed),
+            transferred: progress.written.load(Ordering::Relaxed) / operation.origin.counts_blocks_of.unwrap_or(1),
+            in_blocks: operation.origin.counts_blocks_of.is_some(),
             segments_processed: match operation.origin.format {
                 Some(_) => progress.segments.load(Ordering::Relaxed).try_into().unwrap_or(u16::MAX),
                 None => 0,

@@ -25,7 +25,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, open, synchronize};
+use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, open, synchronize, told_to_stop};
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, of_fault, third_party};
@@ -270,7 +270,7 @@ impl Shared {
             match handle.event(&self.cancelled).await {
                 Event::Died => return Done::Died,
                 Event::Message(FromMover::Done { outcome, .. }) => {
-                    return match outcome {
+                    return match told_to_stop(outcome) {
                         Outcome::Copied { .. } => Done::Copied,
                         Outcome::Fault(fault) => Done::Fault(fault),
                         Outcome::Cancelled => Done::Cancelled,

@@ -20,6 +20,7 @@ use target::lun::disk::{Disk, DiskOptions, TRANSFER_MAX};
 use target::lun::tape::Tape;
 use target::mover::Movers;
 use target::nexus::{Alone, LunMap, Nexus, NexusCounters};
+use target::snapshot::SnapshotService;
 use target::store::memory::MemoryStore;
 use target::task::{Attribute, Execution, Response, Task};
 use target::volume::Volume;
@@ -201,7 +202,8 @@ fn check(name: &str, response: &Response) {
 /// Bit 0: blocks of 4096 bytes; bit 1: a library in the place of the tape; bit 2: a removable disk; bit 3: a write-protected one;
 /// bit 4: a thick one; bit 5: state is kept in files.
 fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
-    let copies = CopyManager::new(Movers::new(Some(PathBuf::from("/nonexistent/offhost-mover"))));
+    let snapshots = Arc::new(SnapshotService::with_copy_stores(|size| Ok(Arc::new(MemoryStore::new(size)))));
+    let copies = CopyManager::new(Movers::new(Some(PathBuf::from("/nonexistent/offhost-mover"))), snapshots);
     let common = |backing: &str, kind: DeviceType| {
         let copies = (kind != DeviceType::Changer).then(|| Arc::clone(&copies) as _);
         let common = Common::new(Identity::new("iqn.2026-01.org.offhost:fuzz", backing, "FUZZ"), copies);

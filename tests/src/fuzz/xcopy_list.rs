@@ -1,12 +1,13 @@
-//! Parameter lists of EXTENDED COPY and the data of RECEIVE COPY RESULTS.
+//! Parameter lists of EXTENDED COPY, POPULATE TOKEN and WRITE USING TOKEN, tokens, and the data of RECEIVE COPY RESULTS.
 //!
 //! Input: a byte that chooses the device type and the list's format, then the list as it would come from an initiator.
 
 use bytes::Bytes;
 use protocol::scsi::{DeviceType, SenseFormat};
-use protocol::xcopy::List;
 use protocol::xcopy::operation::OperationStatus;
 use protocol::xcopy::results::{CopyStatus, FailureDetails, OperatingParameters};
+use protocol::xcopy::token::parse_token_descriptors;
+use protocol::xcopy::{List, PopulateToken, RodToken, WriteUsingToken};
 
 /// One input.
 pub fn fuzz(data: &[u8]) {
@@ -27,6 +28,17 @@ pub fn fuzz(data: &[u8]) {
         assert!(again.transferred <= status.transferred);
         assert_eq!(CopyStatus { transferred: status.transferred, ..again }, status);
     }
+    // A list may be cut off before its first whole range: such a one is not written.
+    if let Some(parsed) = PopulateToken::parse(list).ok().filter(|list| !list.ranges.is_empty()) {
+        assert_eq!(PopulateToken::parse(&parsed.emit()), Ok(parsed), "what we write we read as the same");
+    }
+    if let Some(parsed) = WriteUsingToken::parse(list).ok().filter(|list| !list.ranges.is_empty()) {
+        assert_eq!(WriteUsingToken::parse(&parsed.emit()), Ok(parsed), "what we write we read as the same");
+    }
+    if let Some(Ok(token)) = list.first_chunk().map(RodToken::parse) {
+        assert!(token.is(&RodToken::parse(token.as_bytes()).expect("read once")));
+    }
+    let _ = parse_token_descriptors(list);
     let _ = OperationStatus::parse(list);
     let _ = FailureDetails::parse(list);
     let _ = OperatingParameters::parse(list);

@@ -65,9 +65,10 @@ impl OpenEnd {
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,
             End::Remote(remote) => Self::remote(remote, files, credentials)?,
-            End::View { live, within, copies, table, generation, block_length } => {
+            End::View { live, within, parts, copies, table, generation, block_length } => {
                 let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
                 let view = ViewReader::open(live, *within, copies, table, *generation, *block_length);
+                let view = view.and_then(|view| if parts.is_empty() { Ok(view) } else { view.made_of(parts) });
                 Self::View(view.map_err(|error| read_fault(&error))?)
             }
         })

@@ -49,7 +49,7 @@ fn end() -> impl Strategy<Value = End> {
             writable,
         }),
         1 => (descriptor(), range(), descriptor(), descriptor(), any::<u64>()).prop_map(|(live, within, copies, table, generation)| {
-            End::View { live, within, copies, table, generation, block_length: 512 }
+            End::View { live, within, parts: Vec::new(), copies, table, generation, block_length: 512 }
         }),
         1 => short().prop_map(|block_length| End::NullBlock { block_length }),
         1 => Just(End::NullStream),

@@ -55,7 +55,7 @@ async fn cut(bench: &Bench) -> Outcome {
 }
 
 /// Descriptors of the page by type code, which must ascend.
-fn descriptors(page: &Bytes) -> Outcome<Vec<(u16, Bytes)>> {
+pub(super) fn descriptors(page: &Bytes) -> Outcome<Vec<(u16, Bytes)>> {
     let mut found = Vec::new();
     let mut rest = page.slice(4..);
     while !rest.is_empty() {

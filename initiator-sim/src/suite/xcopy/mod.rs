@@ -16,6 +16,11 @@ mod remote;
 mod reservations;
 mod residue;
 mod stream;
+mod tokens;
+mod tokens_lists;
+mod tokens_moment;
+mod tokens_rods;
+mod tokens_validity;
 
 use protocol::scsi::SenseKey;
 
@@ -42,6 +47,11 @@ pub const CASES: &[&[Case]] = &[
     image::CASES,
     reservations::CASES,
     remote::CASES,
+    tokens::CASES,
+    tokens_lists::CASES,
+    tokens_moment::CASES,
+    tokens_validity::CASES,
+    tokens_rods::CASES,
 ];
 
 /// UNREACHABLE COPY TARGET.

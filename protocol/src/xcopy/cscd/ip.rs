@@ -144,7 +144,7 @@ fn extend(bytes: &mut [u8], port: [u8; 2]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{CscdDescriptor, CscdName, CscdParameters};
+    use super::super::{CscdDescriptor, CscdFault, CscdName, CscdParameters};
     use super::*;
     use crate::wire::hex;
 
@@ -193,12 +193,12 @@ mod tests {
             bytes[at] = value;
             CscdDescriptor::parse(&bytes).unwrap_err()
         };
-        assert_eq!(refused(27, 17), 26, "UDP");
-        assert_eq!(refused(1, 0x40), 1, "a proxy token");
+        assert_eq!(refused(27, 17), CscdFault::Field(26), "UDP");
+        assert_eq!(refused(1, 0x40), CscdFault::Field(1), "a proxy token");
         let long = ServedUnit { service: unit.portal, designator: Designator::naa(&[6; 16]).unwrap() };
         let mut bytes = disk(CscdName::Served(long)).emit();
         bytes[41] = 21;
-        assert_eq!(CscdDescriptor::parse(&bytes), Err(41), "a designator of 21 bytes");
+        assert_eq!(CscdDescriptor::parse(&bytes), Err(CscdFault::Field(41)), "a designator of 21 bytes");
     }
 
     proptest! {

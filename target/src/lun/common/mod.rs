@@ -26,8 +26,8 @@ pub use removal::{RemovalPrevention, prevent_allow};
 pub use reservation::Reservations;
 pub(in crate::lun) use reservation::persistent_reserve_out;
 pub use saved::{SavedModes, restore_modes};
-pub(super) use spc::report_luns;
 pub use spc::{data_in, parameter_list};
+pub(super) use spc::{receive_copy, report_luns, third_party_copy_out};
 pub use task_set::{Place, TaskSet};
 pub use turns::Turns;
 

@@ -48,9 +48,9 @@ impl<D: LogicalUnit> Shared<D> {
         Command { spec: &spc::PREEMPT_AND_ABORT, run: Run::Async(reservation::persistent_reserve_out_and_abort) },
         Command { spec: &spc::REGISTER_AND_IGNORE_EXISTING_KEY, run: Run::Blocking(reservation::persistent_reserve_out) },
         Command { spec: &spc::REGISTER_AND_MOVE, run: Run::Blocking(reservation::persistent_reserve_out) },
-        Command { spec: &spc::EXTENDED_COPY, run: Run::Start(extended_copy) },
-        Command { spec: &spc::EXTENDED_COPY_LID4, run: Run::Start(extended_copy) },
-        Command { spec: &spc::COPY_OPERATION_ABORT, run: Run::Start(extended_copy) },
+        Command { spec: &spc::EXTENDED_COPY, run: Run::Start(third_party_copy_out) },
+        Command { spec: &spc::EXTENDED_COPY_LID4, run: Run::Start(third_party_copy_out) },
+        Command { spec: &spc::COPY_OPERATION_ABORT, run: Run::Start(third_party_copy_out) },
         Command { spec: &spc::RECEIVE_COPY_STATUS, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_DATA, run: Run::Start(receive_copy) },
         Command { spec: &spc::RECEIVE_COPY_OPERATING_PARAMETERS, run: Run::Start(receive_copy) },
@@ -291,11 +291,12 @@ fn log_sense<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
 }
 
 /// All of THIRD-PARTY COPY OUT.
-fn extended_copy<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
+pub(in crate::lun) fn third_party_copy_out<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
     Arc::clone(copy_service(&**device)).third_party_copy_out(device.device(), task)
 }
 
-fn receive_copy<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
+/// All of THIRD-PARTY COPY IN.
+pub(in crate::lun) fn receive_copy<D: LogicalUnit>(device: &Arc<D>, task: Task) -> Execution {
     Execution::Done(copy_service(&**device).receive_copy(&device.device(), &task))
 }
 

@@ -48,7 +48,9 @@ use sanitize::Sanitizing;
 use threshold::Threshold;
 
 use super::Device;
-use super::common::{Command, Common, LogicalUnit, Reply, Run, answer, dispatch, prevent_allow};
+use super::common::{
+    Command, Common, LogicalUnit, Reply, Run, answer, dispatch, prevent_allow, receive_copy, third_party_copy_out,
+};
 use crate::task::{Execution, Response, Task};
 use crate::volume::{Admission, Volume};
 
@@ -326,6 +328,10 @@ impl LogicalUnit for Disk {
         Command { spec: &sbc::READ_DEFECT_DATA_10, run: Run::Inline(pages::read_defect_data) },
         Command { spec: &sbc::READ_DEFECT_DATA_12, run: Run::Inline(pages::read_defect_data) },
         Command { spec: &sbc::WRITE_ATOMIC_16, run: Run::Start(atomic::write_atomic) },
+        Command { spec: &sbc::POPULATE_TOKEN, run: Run::Start(third_party_copy_out) },
+        Command { spec: &sbc::WRITE_USING_TOKEN, run: Run::Start(third_party_copy_out) },
+        Command { spec: &sbc::RECEIVE_ROD_TOKEN_INFORMATION, run: Run::Start(receive_copy) },
+        Command { spec: &sbc::REPORT_ALL_ROD_TOKENS, run: Run::Start(receive_copy) },
         Command { spec: &sbc::SANITIZE_OVERWRITE, run: Run::Start(sanitize::overwrite) },
         Command { spec: &sbc::SANITIZE_BLOCK_ERASE, run: Run::Start(sanitize::block_erase) },
         Command { spec: &sbc::SANITIZE_EXIT_FAILURE_MODE, run: Run::Blocking(sanitize::exit_failure_mode) },

@@ -21,7 +21,7 @@ impl Planner<'_> {
             Unit::RemoteTape(tape) => Ok(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
             // "… as if an unreachable CSCD had been encountered."
             Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
-            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock => Err(checked.wrong_device(6)),
+            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock | Unit::Rod(_) => Err(checked.wrong_device(6)),
         }
     }
 
@@ -204,24 +204,12 @@ impl Planner<'_> {
             Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
             Unit::RemoteTape(tape) => Some(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
             Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
-            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock => None,
+            Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock | Unit::Rod(_) => None,
         }
     }
 
-    /// A logical unit takes part once as what it is, however many CSCD descriptors name it.
     pub(super) fn end(&mut self, end: PlannedEnd) -> EndIndex {
-        let key = match &end {
-            PlannedEnd::Source(disk) => (Arc::as_ptr(disk) as usize, 0),
-            PlannedEnd::Destination(disk) => (Arc::as_ptr(disk) as usize, 1),
-            PlannedEnd::Tape(tape) => (Arc::as_ptr(tape) as usize, 2),
-            PlannedEnd::Remote(unit) => (Arc::as_ptr(unit) as usize, 5),
-            PlannedEnd::Null(End::NullStream) => (0, 3),
-            PlannedEnd::Null(_) => (0, 4),
-        };
-        *self.plan.known.entry(key).or_insert_with(|| {
-            self.plan.ends.push(end);
-            EndIndex((self.plan.ends.len() - 1) as u16)
-        })
+        self.plan.add(end)
     }
 
     /// 13h: both are tapes, and not the same.
@@ -321,11 +309,12 @@ impl Blocks {
     }
 }
 
-/// A disk as a source.
+/// A disk or a ROD as a source.
 fn source_disk(unit: &Unit) -> Option<(PlannedEnd, Blocks)> {
     let end = match unit {
         Unit::Disk(disk) => PlannedEnd::Source(Arc::clone(disk)),
         Unit::RemoteDisk(disk) => PlannedEnd::Remote(Arc::clone(disk)),
+        Unit::Rod(rod) => return Some((rod.planned(), Blocks { unit: rod.block_length, size: rod.size })),
         _ => return None,
     };
     Some((end, Blocks::of(unit)?))

@@ -54,7 +54,7 @@ fn begin(world: &World, manager: &Arc<CopyManager>) -> Execution {
 fn a_copy_whose_task_is_lost_has_failed_and_leaves_its_drive_and_its_identifier_free() {
     let (world, folder, runtime) = (World::new(), tempfile::tempdir().unwrap(), runtime());
     let movers = silent_mover(folder.path());
-    let manager = CopyManager::new(Arc::clone(&movers));
+    let manager = CopyManager::new(Arc::clone(&movers), super::snapshots());
     {
         let _inside = runtime.enter();
         assert_eq!(finish(begin(&world, &manager)), Response::good(), "IMMED");
@@ -88,7 +88,8 @@ fn a_copy_whose_task_is_lost_has_failed_and_leaves_its_drive_and_its_identifier_
 #[test]
 fn a_panic_is_an_end_too() {
     let (world, results) = (World::new(), Arc::<Results>::default());
-    let origin = Origin { service_action: 1, format: Some(ListFormat::Lid4), background: true, device: 0 };
+    let origin =
+        Origin { service_action: 1, format: Some(ListFormat::Lid4), counts_blocks_of: None, background: true, device: 0 };
     let begin = || results.begin(&world.nexus, ID, origin, CancellationToken::new(), SenseFormat::Descriptor);
     let underway = begin().unwrap();
     assert_eq!(begin().unwrap_err(), Sense::OPERATION_IN_PROGRESS);
@@ -109,7 +110,8 @@ fn a_panic_is_an_end_too() {
 fn results_of_one_nexus_do_not_crowd_out_those_of_another() {
     let (world, results) = (World::new(), Arc::<Results>::default());
     let other = nexus(2, &world.devices);
-    let origin = Origin { service_action: 1, format: Some(ListFormat::Lid4), background: true, device: 0 };
+    let origin =
+        Origin { service_action: 1, format: Some(ListFormat::Lid4), counts_blocks_of: None, background: true, device: 0 };
     let run = |nexus, id| {
         let underway = results.begin(nexus, id, origin, CancellationToken::new(), SenseFormat::Fixed).unwrap();
         underway.end(&Response::good().into());

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use protocol::mover::{Action, Destination, EndIndex, Fault, FaultKind, Source, Transfer};
 use protocol::scsi::sense::{CopyEnd, FieldPointer, Sense, SenseKey};
-use protocol::scsi::spc;
+use protocol::scsi::{DeviceType, sbc, spc};
 use protocol::units::{BlockLength, Lba};
 use protocol::wire::hex;
-use protocol::xcopy::{COPY_IN_ACTIONS, COPY_OUT_ACTIONS, CscdDescriptor, CscdId, CscdParameters, Designator, List, Segment};
+use protocol::xcopy::{CscdDescriptor, CscdId, CscdParameters, Designator, List, Segment, copy_in_actions, copy_out_actions};
 
 mod lost;
 
@@ -23,6 +23,7 @@ use crate::lun::testing::{MemoryStore, finish, nexus, task};
 use crate::mover::Movers;
 use crate::nexus::Nexus;
 use crate::remote::RemoteEnds;
+use crate::snapshot::SnapshotService;
 use crate::task::{Response, Task};
 use crate::volume::Volume;
 
@@ -76,7 +77,7 @@ impl World {
     }
 
     fn plan(&self, list: &List) -> Result<Plan, Sense> {
-        let plan = plan(list, &self.devices[0], &self.task(), &RemoteEnds::default());
+        let plan = plan(list, &self.devices[0], &self.task(), &RemoteEnds::default(), &Arc::default());
         plan.refused.clone().map_or(Ok(plan), Err)
     }
 
@@ -326,8 +327,13 @@ fn a_residual_is_counted_in_the_units_of_the_destination_and_only_when_something
     assert_eq!(of_fault(&Fault { written: 0, ..fault }, &notes).information, None);
 }
 
+/// Copy stores in memory.
+fn snapshots() -> Arc<SnapshotService> {
+    Arc::new(SnapshotService::with_copy_stores(|size| Ok(Arc::new(MemoryStore::new(size as usize)))))
+}
+
 fn manager() -> Arc<CopyManager> {
-    CopyManager::new(Movers::new(Some("/nonexistent/offhost-mover".into())))
+    CopyManager::new(Movers::new(Some("/nonexistent/offhost-mover".into())), snapshots())
 }
 
 /// An EXTENDED COPY with this list, carried out on a runtime of its own.
@@ -429,12 +435,17 @@ fn a_list_of_nothing_is_good() {
 
 #[test]
 fn the_rows_of_the_commands_are_the_actions_that_page_8f_lists() {
-    let actions = |opcode: u8| -> Vec<u8> {
-        let rows = spc::COMMANDS.iter().filter(|spec| spec.opcode == opcode);
-        rows.filter_map(|spec| spec.service_action).map(|action| action as u8).collect()
-    };
-    assert_eq!(actions(0x83), COPY_OUT_ACTIONS);
-    assert_eq!(actions(0x84), COPY_IN_ACTIONS);
+    for (kind, rows) in [(DeviceType::Tape, spc::COMMANDS.to_vec()), (DeviceType::Disk, [spc::COMMANDS, sbc::COMMANDS].concat())]
+    {
+        let actions = |opcode: u8| {
+            let rows = rows.iter().filter(|spec| spec.opcode == opcode);
+            let mut actions: Vec<u8> = rows.filter_map(|spec| spec.service_action).map(|action| action as u8).collect();
+            actions.sort_unstable();
+            actions
+        };
+        assert_eq!(actions(0x83), copy_out_actions(kind));
+        assert_eq!(actions(0x84), copy_in_actions(kind));
+    }
 }
 
 #[test]
