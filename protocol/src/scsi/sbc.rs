@@ -136,9 +136,9 @@ const fn token_command(service_action: u8) -> [u8; 16] {
 /// POPULATE TOKEN.
 pub const POPULATE_TOKEN: CommandSpec =
     CommandSpec { data: DataDirection::Out, ..action("POPULATE TOKEN", &token_command(0x10)) };
-/// WRITE USING TOKEN. What keeps a disk from being written its copy manager asks for.
+/// WRITE USING TOKEN. What keeps a disk from being written its copy manager asks for too.
 pub const WRITE_USING_TOKEN: CommandSpec =
-    CommandSpec { data: DataDirection::Out, ..action("WRITE USING TOKEN", &token_command(0x11)) };
+    CommandSpec { data: DataDirection::Out, writes: true, ..action("WRITE USING TOKEN", &token_command(0x11)) };
 /// RECEIVE ROD TOKEN INFORMATION. SPC-4.
 pub const RECEIVE_ROD_TOKEN_INFORMATION: CommandSpec = action(
     "RECEIVE ROD TOKEN INFORMATION",
