@@ -60,7 +60,7 @@ impl PopulateToken {
         let mut out = vec![0; Self::RANGES];
         let length = self.ranges.len() * RangeDescriptor::LENGTH;
         out[..2].copy_from_slice(&((Self::RANGES - 2 + length) as u16).to_be_bytes());
-        out[2] = u8::from(self.immediate) * IMMED | u8::from(self.kind.is_some()) * SECOND;
+        out[2] = (u8::from(self.immediate) * IMMED) | (u8::from(self.kind.is_some()) * SECOND);
         out[4..8].copy_from_slice(&self.inactivity_timeout.to_be_bytes());
         out[8..12].copy_from_slice(&self.kind.map_or(0, |kind| kind as u32).to_be_bytes());
         out[14..16].copy_from_slice(&(length as u16).to_be_bytes());
@@ -117,7 +117,7 @@ impl WriteUsingToken {
         let mut out = vec![0; Self::RANGES];
         let length = self.ranges.len() * RangeDescriptor::LENGTH;
         out[..2].copy_from_slice(&((Self::RANGES - 2 + length) as u16).to_be_bytes());
-        out[2] = u8::from(self.immediate) * IMMED | u8::from(self.deletes_token) * SECOND;
+        out[2] = (u8::from(self.immediate) * IMMED) | (u8::from(self.deletes_token) * SECOND);
         out[8..16].copy_from_slice(&self.offset.to_be_bytes());
         out[Self::TOKEN..][..RodToken::LENGTH].copy_from_slice(&self.token[..]);
         out[Self::LENGTH_AT..].copy_from_slice(&(length as u16).to_be_bytes());

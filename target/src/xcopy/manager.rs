@@ -205,14 +205,14 @@ impl CopyManager {
     }
 
     /// A job that moves data, once it is its turn.
-    fn in_turn<F: Future<Output = Ended> + Send>(
+    fn in_turn<F>(
         &self,
         priority: u8,
         underway: &Underway,
         job: impl FnOnce(Arc<Progress>, CancellationToken) -> F + Send + 'static,
     ) -> impl Future<Output = Ended> + Send + 'static
     where
-        F: 'static,
+        F: Future<Output = Ended> + Send + 'static,
     {
         let (turns, counters) = (Arc::clone(&self.turns), Arc::clone(&self.counters));
         let (progress, abort) = (Arc::clone(&underway.progress), underway.abort.clone());

@@ -70,7 +70,7 @@ impl Planner<'_> {
             let CscdName::Rod(rod) = &descriptor.name else { continue };
             let end = match rod.kind {
                 None => self.of_token(rod, self.list.cscd_at(index), tokens)?,
-                Some(_) => self.to_populate(rod, index)?,
+                Some(_) => self.populates(rod, index)?,
             };
             self.rods.insert(index, end);
         }
@@ -95,7 +95,7 @@ impl Planner<'_> {
         Ok(end)
     }
 
-    fn to_populate(&mut self, rod: &RodCscd, index: usize) -> Result<RodEnd, Sense> {
+    fn populates(&mut self, rod: &RodCscd, index: usize) -> Result<RodEnd, Sense> {
         let kind = rod.kind.and_then(|kind| kind.created());
         let (Device::Disk(disk), Some(kind)) = (self.device, kind) else {
             return Err(at_list(Sense::INVALID_FIELD_IN_PARAMETER_LIST, self.list.cscd_at(index) + 8));
