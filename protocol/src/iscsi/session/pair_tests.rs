@@ -197,6 +197,9 @@ fn a_session_goes_on_elsewhere_with_its_numbers_and_digests() {
     }
     pair.initiator.logout();
     pair.drive().unwrap();
+    let Some(TargetEvent::Logout { tag, .. }) = pair.target_events.pop() else { panic!("no logout came") };
+    pair.target.respond_logout(tag);
+    pair.drive().unwrap();
     assert!(matches!(pair.events.last(), Some(InitiatorEvent::LoggedOut { response: 0, .. })));
     assert!(elsewhere().hand_over().is_err(), "not before the login");
 }
