@@ -98,8 +98,9 @@ const CHAP: &str = "iSCSI.iSCSICHAP";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Passed,
-    Skipped(String),
+    /// Better than skipped: it says what is amiss with the LUN that has what the test is about.
     Failed(String),
+    Skipped(String),
 }
 
 fn listed() -> Vec<String> {

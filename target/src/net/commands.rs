@@ -248,6 +248,7 @@ impl Connection {
                     }
                 }
                 Message::Close => self.close(),
+                Message::Notice(asked) => self.asked_to_notice.push(asked),
             }
             next = self.messages.try_recv().ok();
         }
@@ -387,6 +388,7 @@ impl Connection {
         if !survived {
             return;
         }
+        self.asked_to_notice.clear();
         self.handle = Some(handle.clone());
         while !self.running.is_empty()
             && let Some(message) = self.messages.recv().await

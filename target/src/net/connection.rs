@@ -17,7 +17,7 @@ use nix::poll::{PollFlags, PollTimeout, poll};
 use protocol::iscsi::login::{LoggedIn, LoginStatus};
 use protocol::iscsi::{ConnectionId, Session, Target as TargetRole, TargetConfig, TargetEvent};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -85,6 +85,8 @@ pub(super) struct Connection {
     /// Commands that wait for others of their task set, by the number that tells of their turn.
     pub(super) dormant: HashMap<u64, Placed>,
     pub(super) waits: Vec<Wait>,
+    /// Who asked whether the initiator has hung up.
+    pub(super) asked_to_notice: Vec<oneshot::Sender<()>>,
 }
 
 /// What the task was woken for.
@@ -124,6 +126,7 @@ impl Connection {
             deferred: VecDeque::new(),
             dormant: HashMap::new(),
             waits: Vec::new(),
+            asked_to_notice: Vec::new(),
         }
     }
 
@@ -217,7 +220,7 @@ impl Connection {
                 Woken::Message(message) => {
                     self.collect_pause = COLLECT;
                     self.take_messages(message);
-                    None
+                    if self.asked_to_notice.is_empty() { None } else { self.notice() }
                 }
                 Woken::Deadline => {
                     armed = None;
@@ -236,7 +239,22 @@ impl Connection {
             if let Some(end) = end {
                 return end;
             }
+            self.asked_to_notice.clear();
         }
+    }
+
+    /// Reads what there is from initiators that have hung up, whether or not the runtime has been told yet.
+    fn notice(&mut self) -> Option<End> {
+        for at in (0..self.wires.len()).rev() {
+            // Comes to an end: nothing is sent behind it.
+            while let Some(wire) = self.wires.get_mut(at).filter(|wire| wire.has_been_hung_up()) {
+                let taken = wire.socket().take_in_hand();
+                if let Some(end) = self.ready(at, taken.map(|()| true)) {
+                    return Some(end);
+                }
+            }
+        }
+        None
     }
 
     /// Tells what the session holds, and lets it ask for as much more as its part of what is left: for one write at a time where

@@ -31,6 +31,8 @@ pub(super) enum Message {
     Join(Box<Guest>),
     /// End the session: another takes its place, or the target was reset.
     Close,
+    /// See whether the initiator has hung up, and drop this when it has not, or when the session has ended.
+    Notice(oneshot::Sender<()>),
 }
 
 /// A command that has ended.

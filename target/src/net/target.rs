@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::iscsi::login::LoggedIn;
 use protocol::scsi::Sense;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -21,6 +21,9 @@ use crate::nexus::{LunMap, Nexus, NexusCounters, Peers};
 
 /// How often it is said that a new session still waits for the one it takes the place of.
 const REINSTATEMENT: Duration = Duration::from_secs(10);
+
+/// How long a login waits for sessions whose initiator has hung up.
+const HANG_UPS: Duration = Duration::from_secs(1);
 
 /// An iSCSI target node.
 #[derive(Debug)]
@@ -204,7 +207,9 @@ impl Target {
             messages,
             ended: CancellationToken::new(),
         };
-        for session in self.admit(&handle)? {
+        let (former, others) = self.admit(&handle)?;
+        notice_hang_ups(others).await;
+        for session in former {
             debug!(nexus = session.nexus.id, "reinstated by a new session");
             let _ = session.messages.send(Message::Close);
             while tokio::time::timeout(REINSTATEMENT, session.ended.cancelled()).await.is_err() {
@@ -216,20 +221,21 @@ impl Target {
         Some(handle)
     }
 
-    /// Notes a session, and gives those of the same I_T nexus that were there before.
-    fn admit(&self, handle: &SessionHandle) -> Option<Vec<SessionHandle>> {
+    /// Notes a session, and gives those that were there before: of the same I_T nexus, and others of the same initiator.
+    fn admit(&self, handle: &SessionHandle) -> Option<(Vec<SessionHandle>, Vec<SessionHandle>)> {
         let port = |nexus: &Nexus| (nexus.initiator.clone(), nexus.isid, nexus.portal_group);
         let mut sessions = self.sessions();
         if sessions.closed {
             return None;
         }
         let new = port(&handle.nexus);
-        let former: Vec<_> = sessions.live.values().filter(|other| port(&other.nexus) == new).cloned().collect();
+        let same_initiator = sessions.live.values().filter(|other| other.nexus.initiator == handle.nexus.initiator);
+        let (former, others): (Vec<_>, Vec<_>) = same_initiator.cloned().partition(|other| port(&other.nexus) == new);
         // Asked before, but several logins may have been let through since.
         self.access().has_room(sessions.live.len() - former.len()).ok()?;
         self.show(handle)?;
         sessions.live.insert(handle.nexus.id, handle.clone());
-        Some(former)
+        Some((former, others))
     }
 
     /// Sessions but for the one that a login of this initiator port through this portal group takes the place of.
@@ -304,6 +310,25 @@ impl Target {
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().expect("no holder panics")
+    }
+}
+
+/// Has sessions see whether their initiator has hung up, and waits for the end of those: it knows that they are gone, and counts on
+/// what goes with them, as a PREVENT ALLOW MEDIUM REMOVAL. The runtime may tell of its next login before it tells of their end.
+async fn notice_hang_ups(sessions: Vec<SessionHandle>) {
+    let ask = |session: SessionHandle| {
+        let (asked, noticed) = oneshot::channel();
+        let _ = session.messages.send(Message::Notice(asked));
+        noticed
+    };
+    let asked: Vec<_> = sessions.into_iter().map(ask).collect();
+    let all = async {
+        for noticed in asked {
+            let _ = noticed.await;
+        }
+    };
+    if tokio::time::timeout(HANG_UPS, all).await.is_err() {
+        debug!("a session of the same initiator is too busy to say whether it has ended");
     }
 }
 

@@ -162,9 +162,14 @@ struct Client {
 
 impl Client {
     async fn dial(portal: std::net::SocketAddr, initiator: &str, target: Option<&str>) -> Self {
+        Self::dial_as(portal, initiator, target, InitiatorConfig::default().isid).await
+    }
+
+    async fn dial_as(portal: std::net::SocketAddr, initiator: &str, target: Option<&str>, isid: [u8; 6]) -> Self {
         let config = InitiatorConfig {
             initiator_name: initiator.to_owned(),
             target_name: target.map(str::to_owned),
+            isid,
             ..Default::default()
         };
         let session = Session::connect(CID, config, std::time::Instant::now());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
 use libc::EFAULT;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::iscsi::login::LoginStatus;
 use protocol::iscsi::pdu::Transmit;
 use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
@@ -174,6 +174,13 @@ impl Wire {
         let wanted = [(self.reading, PollFlags::POLLIN), (self.backlog > 0, PollFlags::POLLOUT)];
         let flags: PollFlags = wanted.into_iter().filter_map(|(wants, flag)| wants.then_some(flag)).collect();
         Some(PollFd::new(self.socket.fd().filter(|_| !flags.is_empty())?, flags))
+    }
+
+    /// True when the peer sends nothing any more. Some of what it sent may wait to be read.
+    pub fn has_been_hung_up(&self) -> bool {
+        let Some(socket) = self.socket.fd() else { return true };
+        let mut fds = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Reads what there is, within bounds, and hands it to the session. False when there may be more.

@@ -57,6 +57,25 @@ async fn a_new_session_waits_until_the_former_runs_nothing() {
     served.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_hung_up_is_gone_when_its_next_session_begins() {
+    let served = Served::start().await;
+    // On a busy machine the thread that was told of the end may come last.
+    let busy = Arc::new(());
+    for _ in 0..4 {
+        let busy = Arc::downgrade(&busy);
+        std::thread::spawn(move || while busy.strong_count() > 0 {});
+    }
+    for isid in 0..100 {
+        let mut client = Client::dial_as(served.portal, "iqn.2026-11.example:host", Some(NAME), [0x80, 0, 0, 0, 0, isid]).await;
+        assert!(matches!(client.event().await, Some(InitiatorEvent::LoggedIn(_))));
+        assert_eq!(served.target.session_count(), 1, "the former session has ended");
+        client.command(0, &INQUIRY, 96).await;
+    }
+    drop(busy);
+    served.end().await;
+}
+
 #[tokio::test]
 async fn discovery_tells_the_address_that_was_dialled() {
     let served = Served::start().await;
