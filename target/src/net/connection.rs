@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFlags, PollTimeout, poll};
 use protocol::iscsi::login::{LoggedIn, LoginStatus};
 use protocol::iscsi::{ConnectionId, Session, Target as TargetRole, TargetConfig, TargetEvent};
 use tokio::net::TcpStream;
@@ -282,16 +280,11 @@ impl Connection {
         self.wires.iter_mut().try_for_each(|wire| wire.socket().take_in_hand())?;
         let mut turn_ends = Instant::now() + TURN;
         loop {
-            let (places, mut fds): (Vec<_>, Vec<_>) =
-                self.wires.iter().enumerate().filter_map(|(at, wire)| Some((at, wire.poll_fd()?))).unzip();
-            match poll(&mut fds, PollTimeout::ZERO) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            let ready = (0..fds.len()).map(|offset| (self.turn + offset) % fds.len()).find(|at| fds[*at].any() == Some(true));
-            if let Some(at) = ready {
-                let writes_only = fds[at].revents() == Some(PollFlags::POLLOUT);
-                return Ok(Some(Woken::Ready(places[at], Ok(!writes_only))));
+            for offset in 0..self.wires.len() {
+                let at = (self.turn + offset) % self.wires.len();
+                if let Some(reads) = self.wires[at].look()? {
+                    return Ok(Some(Woken::Ready(at, Ok(reads))));
+                }
             }
             if let Ok(message) = self.messages.try_recv() {
                 return Ok(Some(Woken::Message(message)));

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
 use bytes::BufMut;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::net::TcpStream;
 
 use crate::sys;
@@ -61,6 +63,19 @@ impl Socket {
             return Poll::Pending;
         }
         Poll::Ready(ready!(stream.poll_write_ready(context)).map(|()| false))
+    }
+
+    /// Which of the events in `wanted` there are, and whether the connection has failed, without waiting.
+    ///
+    /// # Errors
+    /// The system's; the socket is of no use any more.
+    pub fn look(&self, wanted: PollFlags) -> io::Result<PollFlags> {
+        let mut fds = [PollFd::new(self.fd().ok_or(io::ErrorKind::NotConnected)?, wanted)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(0) | Err(Errno::EINTR) => Ok(PollFlags::empty()),
+            Ok(_) => Ok(fds[0].revents().unwrap_or(wanted)),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Reads what there is, up to the room in `into`.

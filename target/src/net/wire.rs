@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
 use libc::EFAULT;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use protocol::iscsi::login::LoginStatus;
 use protocol::iscsi::pdu::Transmit;
 use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
@@ -169,18 +169,25 @@ impl Wire {
         &mut self.socket
     }
 
-    /// What to look for by hand; `None` when there is nothing to wait for.
-    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+    /// [`Wire::poll_ready`] by hand: `Some(true)` when bytes can be read, `None` when there is nothing to do.
+    ///
+    /// # Errors
+    /// The system's; the socket is of no use any more.
+    pub fn look(&self) -> io::Result<Option<bool>> {
         let wanted = [(self.reading, PollFlags::POLLIN), (self.backlog > 0, PollFlags::POLLOUT)];
-        let flags: PollFlags = wanted.into_iter().filter_map(|(wants, flag)| wants.then_some(flag)).collect();
-        Some(PollFd::new(self.socket.fd().filter(|_| !flags.is_empty())?, flags))
+        let wanted: PollFlags = wanted.into_iter().filter_map(|(wants, flag)| wants.then_some(flag)).collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let found = self.socket.look(wanted)?;
+        Ok((!found.is_empty()).then_some(found != PollFlags::POLLOUT))
     }
 
     /// True when the peer sends nothing any more. Some of what it sent may wait to be read.
     pub fn has_been_hung_up(&self) -> bool {
-        let Some(socket) = self.socket.fd() else { return true };
-        let mut fds = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        // Not among the flags that nix has names for.
+        let hung_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        self.socket.look(hung_up).is_ok_and(|found| !found.is_empty())
     }
 
     /// Reads what there is, within bounds, and hands it to the session. False when there may be more.

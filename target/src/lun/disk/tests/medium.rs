@@ -1,6 +1,7 @@
 //! Media that come and go, disks that cannot be written, SANITIZE, and writes that are all or nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::scsi::{FieldPointer, Sense, SenseKey, Status};
@@ -202,6 +203,31 @@ fn what_an_atomic_write_came_between_is_read_again() {
     assert_eq!(reads, 2);
     disk.read_whole(|| reads += 1);
     assert_eq!(reads, 3, "once, where nothing came between");
+}
+
+#[test]
+fn an_atomic_write_waits_for_blocks_that_are_still_to_be_sent_from_where_they_lie() {
+    let bench = Bench::new();
+    let writes = &bench.disk.atomic_writes;
+    let unsent = writes.none_until_sent().expect("there is no atomic write");
+    let sent = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| {
+            writes.torn(|| {
+                assert!(sent.load(Ordering::SeqCst), "the claim was held");
+                assert!(writes.none_until_sent().is_none(), "blocks may be torn");
+            });
+        });
+        // It has begun: from here on new reads wait for it, and it for the old one.
+        while writes.now().is_some() {
+            std::thread::yield_now();
+        }
+        assert!(writes.none_until_sent().is_none(), "nobody comes between");
+        assert!(!write.is_finished());
+        sent.store(true, Ordering::SeqCst);
+        drop(unsent);
+    });
+    assert!(writes.none_until_sent().is_some(), "it has ended");
 }
 
 #[test]
