@@ -2,12 +2,15 @@
 //!
 //! A new connection is never refused for the sake of those that do not get on with their login: the oldest of the peer that has most
 //! of them makes room. So a flood from one address pushes out its own, and who logs in at the usual speed is not in its way. A
-//! discovery session without authentication counts as one that has proved nothing. How long a login may take at all is the
-//! session's business. RFC 7143 (9) leaves such limits to the implementation.
+//! discovery session without authentication counts as one that has proved nothing. Connections that come to nothing, one after the
+//! other, cost the sessions beside them time: beyond a number they are let in no faster than at [`WASTED_PER_SECOND`], and whoever
+//! makes them waits in the system's queue. How long a login may take at all is the session's business. RFC 7143 (9) leaves such limits
+//! to the implementation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +18,11 @@ use tokio_util::sync::CancellationToken;
 const MAX: usize = 128;
 /// Of one peer: more than a host has logins under way when it comes back with all its sessions.
 const MAX_OF_ONE: usize = 96;
+
+/// Connections that come to nothing in a short time before new ones have to wait: a host that looks for its targets makes fewer.
+const WASTED_AT_ONCE: f64 = 256.0;
+/// As many are forgotten each second.
+const WASTED_PER_SECOND: f64 = 1000.0;
 
 /// All connections that have proved nothing.
 #[derive(Debug, Default)]
@@ -27,6 +35,14 @@ struct Places {
     next: u64,
     /// By age, the oldest first.
     taken: BTreeMap<u64, (Peer, CancellationToken)>,
+    wasted: Wasted,
+}
+
+/// Connections that came to nothing, less those that are forgotten.
+#[derive(Debug, Default)]
+struct Wasted {
+    count: f64,
+    at: Option<Instant>,
 }
 
 /// What counts as one peer: an IPv4 address, or the network of an IPv6 one, since whoever has one of its addresses has them all.
@@ -62,6 +78,11 @@ impl HalfOpen {
         self.places().evict()
     }
 
+    /// How long nobody is let in.
+    pub fn pause(&self) -> Duration {
+        self.places().wasted.pause(Instant::now())
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().expect("no holder panics")
     }
@@ -81,6 +102,24 @@ impl Places {
         let Some((_, evicted)) = oldest.and_then(|number| self.taken.remove(&number)) else { return false };
         evicted.cancel();
         true
+    }
+}
+
+impl Wasted {
+    fn forget(&mut self, now: Instant) {
+        let time = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.count = (self.count - time.as_secs_f64() * WASTED_PER_SECOND).max(0.0);
+        self.at = Some(now);
+    }
+
+    fn add(&mut self, now: Instant) {
+        self.forget(now);
+        self.count += 1.0;
+    }
+
+    fn pause(&mut self, now: Instant) -> Duration {
+        self.forget(now);
+        Duration::from_secs_f64((self.count - WASTED_AT_ONCE).max(0.0) / WASTED_PER_SECOND)
     }
 }
 
@@ -110,7 +149,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.places().taken.remove(&self.number);
+        let mut places = self.all.places();
+        // Both those that ended by themselves and those whose place was taken away; not those that gave it up.
+        if places.taken.remove(&self.number).is_some() || self.evicted.is_cancelled() {
+            places.wasted.add(Instant::now());
+        }
     }
 }
 
@@ -143,6 +186,34 @@ mod tests {
         let late: Vec<_> = (0..20).map(|n| all.enter(IpAddr::from([198, 51, 100, n]))).collect();
         assert_eq!((evicted(&greedy), evicted(&others), evicted(&late)), (20, 0, 0));
         assert_eq!(evicted(&greedy[..20]), 20, "the oldest");
+    }
+
+    #[test]
+    fn connections_that_come_to_nothing_are_let_in_more_slowly_and_forgotten() {
+        let all = Arc::new(HalfOpen::default());
+        for _ in 0..2000 {
+            assert!(all.enter(address("192.0.2.1")).give_up());
+        }
+        assert_eq!(all.pause(), Duration::ZERO, "who logs in is never kept waiting");
+        let mut wasted = Wasted::default();
+        let begin = Instant::now();
+        (0..WASTED_AT_ONCE as u32).for_each(|_| wasted.add(begin));
+        assert_eq!(wasted.pause(begin), Duration::ZERO);
+        (0..100).for_each(|_| wasted.add(begin));
+        assert_eq!(wasted.pause(begin), Duration::from_millis(100));
+        assert_eq!(wasted.pause(begin + Duration::from_millis(40)), Duration::from_millis(60));
+        assert_eq!(wasted.pause(begin + Duration::from_secs(9)), Duration::ZERO);
+        assert_eq!(wasted.count, 0.0);
+    }
+
+    #[test]
+    fn a_place_that_is_left_or_taken_away_is_wasted() {
+        let all = Arc::new(HalfOpen::default());
+        let left = all.enter(address("192.0.2.1"));
+        let taken_away = all.enter(address("192.0.2.1"));
+        drop(left);
+        assert!(all.make_room() && !taken_away.give_up());
+        assert!(all.places().wasted.count > 1.0, "both count, but for what was forgotten meanwhile");
     }
 
     #[test]

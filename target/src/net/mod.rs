@@ -44,7 +44,7 @@ use protocol::iscsi::{TargetConfig, TargetEntry};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 pub use portal::Portal;
 pub use target::Target;
@@ -55,7 +55,7 @@ use crate::metrics::Logins;
 use crate::nexus::NexusCounters;
 use connection::Connection;
 use gate::PortalGate;
-use half_open::HalfOpen;
+use half_open::{HalfOpen, Place};
 use management::Message;
 use memory::{Memory, Share};
 use portal::OpenPortal;
@@ -209,7 +209,13 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, portal: Portal, permit: OwnedSemaphorePermit) -> io::Result<()> {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        portal: Portal,
+        permit: OwnedSemaphorePermit,
+        place: Place,
+    ) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let config = TargetConfig {
             portal_group_tag: portal.tag,
@@ -220,14 +226,13 @@ impl Server {
             ..session_config()
         };
         let shutdown = self.shutdown.clone();
-        let place = self.half_open.enter(stream.peer_addr()?.ip());
         let evicted = place.evicted();
         let connection = Connection::new(self, stream, permit, config, place);
         tokio::select! {
             () = connection.run(shutdown) => {}
             // Nothing has to be ended for it: it has no session, or one for discovery.
             () = evicted.cancelled() => {
-                info!("made room for others: it has not logged in");
+                debug!("made room for others: it has not logged in");
             }
         }
         Ok(())

@@ -104,6 +104,14 @@ impl Server {
 
     async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr, stop: CancellationToken) {
         loop {
+            let pause = self.half_open.pause();
+            if !pause.is_zero() {
+                debug!(?pause, "too many connections have come to nothing");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
@@ -124,8 +132,9 @@ impl Server {
             // None when it was closed a moment ago.
             let portal = self.portals().get(&address).map(|open| open.portal.clone());
             let (server, Some(portal)) = (Arc::clone(&self), portal) else { return };
+            let place = self.half_open.enter(peer.ip());
             let serving = async move {
-                if let Err(error) = server.connection(stream, portal, permit).await {
+                if let Err(error) = server.connection(stream, portal, permit, place).await {
                     debug!(%error, "connection lost");
                 }
             };

@@ -9,7 +9,8 @@ async fn the_task_of_an_idle_session_is_small() {
     let served = Served::start().await;
     let stream = TcpStream::connect(served.portal).await.unwrap();
     let permit = Arc::clone(&served.server.room).acquire_owned().await.unwrap();
-    let task = Arc::clone(&served.server).connection(stream, Portal::default(), permit);
+    let place = served.server.half_open.enter(served.portal.ip());
+    let task = Arc::clone(&served.server).connection(stream, Portal::default(), permit, place);
     assert!(size_of_val(&task) < 16 << 10, "{} bytes", size_of_val(&task));
     drop(task);
     served.end().await;
