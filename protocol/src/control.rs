@@ -215,6 +215,25 @@ pub struct Snapshot {
     pub copied_bytes: u64,
 }
 
+/// A view that a session has of a disk whose `xcopy_view` is `lease`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// iSCSI name of the target.
+    pub target: String,
+    /// The disk.
+    pub lun: u16,
+    /// iSCSI name of the initiator.
+    pub initiator: String,
+    /// Wall clock of the moment it shows, milliseconds since 1970.
+    pub taken_unix_ms: u64,
+    /// Copies that read it now.
+    pub copies: u64,
+    /// Bytes saved by copy on write so far.
+    pub copied_bytes: u64,
+    /// False once the copy store failed: copies fail until the lease ends.
+    pub live: bool,
+}
+
 /// Everything the target tells about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -240,6 +259,9 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// Snapshots that live.
     pub snapshots: Vec<Snapshot>,
+    /// Leases of views.
+    #[serde(default)]
+    pub leases: Vec<LeaseStatus>,
     /// Copy jobs that run and the last that ended.
     pub copies: CopyStatus,
     /// Mover processes.

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
-use protocol::control::spec::{AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, SeenLun, Size, TargetSpec};
+use protocol::control::spec::{
+    AccessSpec, Change, ChapSpec, Effect, LunSpec, PortalSpec, SeenLun, Size, Span, TargetSpec, XcopyView,
+};
 use protocol::control::{Configuration, Status};
 use protocol::iscsi::chap::Algorithm;
 
@@ -69,7 +71,8 @@ pub enum LunAction {
     #[command(group = ArgGroup::new("what").required(true))]
     Add {
         /// A disk on a file or block device; made sparse when a size is given and there is none. Options: `,block=4096`,
-        /// `,physical-block=512`, `,lowest-aligned=7`, `,read-only`, `,removable`, `,thick`, `,threshold=80`
+        /// `,physical-block=512`, `,lowest-aligned=7`, `,read-only`, `,removable`, `,thick`, `,threshold=80`,
+        /// `,xcopy-view=lease`, `,quiet=3s`, `,quiet-timeout=20s`
         #[arg(long, value_name = "FILE[:SIZE][,OPTION…]", group = "what", value_parser = boxed_disk)]
         disk: Option<Box<LunSpec>>,
         /// A tape on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none. Options:
@@ -112,6 +115,15 @@ pub enum LunAction {
         /// Percent in use that initiators are told of
         #[arg(long, value_name = "PERCENT")]
         threshold: Option<u8>,
+        /// What copies of a disk onto tapes read: the disk as it is, or a view of one quiet moment
+        #[arg(long, value_name = "live|lease")]
+        xcopy_view: Option<XcopyView>,
+        /// How long nothing may be written before the moment of such a view, or of a token
+        #[arg(long, value_name = "TIME")]
+        quiet: Option<Span>,
+        /// How long such a moment is waited for
+        #[arg(long, value_name = "TIME")]
+        quiet_timeout: Option<Span>,
         /// What INQUIRY tells
         #[command(flatten)]
         names: Names,
@@ -279,8 +291,9 @@ pub async fn lun(control: &Control, of: OfTarget, action: LunAction, json: bool)
             Change::AddLun { target, lun: names.put_into(LunSpec { lun: lun.or(spec.lun), ..spec }) }
         }
         LunAction::Remove { lun } => Change::RemoveLun { target, lun },
-        LunAction::Set { lun, size, read_only, removable, thin, threshold, names } => {
-            let spec = LunSpec { lun: Some(lun), size, read_only, removable, thin, threshold, ..LunSpec::default() };
+        LunAction::Set { lun, size, read_only, removable, thin, threshold, xcopy_view, quiet, quiet_timeout, names } => {
+            let blocks = LunSpec { lun: Some(lun), size, read_only, removable, thin, threshold, ..LunSpec::default() };
+            let spec = LunSpec { xcopy_view, quiet, quiet_timeout, ..blocks };
             Change::SetLun { target, lun: names.put_into(spec) }
         }
     };

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use protocol::control::{LunStatus, SessionMemory, Snapshot, Status};
+use protocol::control::{LeaseStatus, LunStatus, SessionMemory, Snapshot, Status};
 
 use super::list;
 use super::ui::human;
@@ -32,6 +32,7 @@ pub fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
         print_snapshots(&status.snapshots, out)?;
     }
+    print_leases(&status.leases, out)?;
     print_copies(status, out)
 }
 
@@ -97,10 +98,34 @@ pub fn print_snapshots(snapshots: &[Snapshot], out: &mut dyn Write) -> io::Resul
             list::when(one.taken_unix_ms),
             format!("{:.3}", one.held_us as f64 / 1000.0),
             human(one.copied_bytes),
-            if one.live { "live" } else { "FAILED" }.to_owned(),
+            live(one.live),
         ]);
     }
     writeln!(out, "{table}")
+}
+
+/// Views that are leased, a line each.
+fn print_leases(leases: &[LeaseStatus], out: &mut dyn Write) -> io::Result<()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let mut table = list::plain(&["leased to", "of LUN", "taken", "copies now", "copied", "state"]);
+    for one in leases {
+        table.add_row([
+            one.initiator.clone(),
+            one.lun.to_string(),
+            list::when(one.taken_unix_ms),
+            one.copies.to_string(),
+            human(one.copied_bytes),
+            live(one.live),
+        ]);
+    }
+    writeln!(out, "\n{table}")
+}
+
+/// Whether a view still shows its moment.
+fn live(live: bool) -> String {
+    if live { "live" } else { "FAILED" }.to_owned()
 }
 
 fn print_copies(status: &Status, out: &mut dyn Write) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -69,6 +70,63 @@ impl<'de> Deserialize<'de> for Size {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A length of time, written `"500us"` or `"1m 30s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = humantime::parse_duration(text);
+        span.map(Self).map_err(|why| format!("{text:?} is no length of time: {why}; write it as 3s or 500us"))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+/// What EXTENDED COPY reads of a disk that it copies onto a tape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XcopyView {
+    /// The disk as it is.
+    #[default]
+    Live,
+    /// A view of one quiet moment, the same for all copies of an I_T nexus until its tape is rewound.
+    Lease,
+}
+
+impl FromStr for XcopyView {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "live" => Ok(Self::Live),
+            "lease" => Ok(Self::Lease),
+            _ => Err(format!("{text:?} is neither live nor lease")),
+        }
     }
 }
 
@@ -140,6 +198,15 @@ pub struct LunSpec {
     /// Of a thin disk: percent in use that initiators are told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<u8>,
+    /// Of a disk: what copies of it onto tapes read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xcopy_view: Option<XcopyView>,
+    /// Of a disk: how long nothing may be written before the moment of a view that such a copy or a token reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Span>,
+    /// Of a disk: how long such a moment is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_timeout: Option<Span>,
     /// Folder of a cartridge, or of cartridges; one is made where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tape: Option<PathBuf>,
@@ -210,11 +277,15 @@ impl LunSpec {
                 ("physical-block", Some(value)) => lun.physical_block = Some(number(name, value)?),
                 ("lowest-aligned", Some(value)) => lun.lowest_aligned = Some(number(name, value)?),
                 ("threshold", Some(value)) => lun.threshold = Some(number(name, value)?),
+                ("xcopy-view", Some(value)) => lun.xcopy_view = Some(value.parse()?),
+                ("quiet", Some(value)) => lun.quiet = Some(value.parse()?),
+                ("quiet-timeout", Some(value)) => lun.quiet_timeout = Some(value.parse()?),
                 ("read-only", None) => lun.read_only = Some(true),
                 ("removable", None) => lun.removable = Some(true),
                 ("thick", None) => lun.thin = Some(false),
                 _ => {
-                    let known = "lun=, block=, physical-block=, lowest-aligned=, threshold=, read-only, removable and thick";
+                    let known = "lun=, block=, physical-block=, lowest-aligned=, threshold=, xcopy-view=, quiet=, quiet-timeout=, \
+                                 read-only, removable and thick";
                     return Err(format!("unknown option {option:?}; there are {known}"));
                 }
             }

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, Span, TargetSpec};
 use protocol::iscsi::chap::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place, Span};
+use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place};
 
 /// A file as it is written.
 #[derive(Default, Deserialize)]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgMatches, Args};
-use protocol::control::spec::{AttachSpec, LunSpec, PortalSpec, Size, TargetSpec};
+use protocol::control::spec::{AttachSpec, LunSpec, PortalSpec, Size, Span, TargetSpec};
 
-use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place, Span, file};
+use super::{Config, ConfigError, DEFAULT_LISTEN, DEFAULT_TARGET, Fault, Place, file};
 
 /// The disk made when nothing is named. Sparse: it costs what is written.
 const DEFAULT_DISK_SIZE: Size = Size(20 << 30);
@@ -23,7 +23,8 @@ pub struct ServeArgs {
     pub listen: Option<SocketAddr>,
     /// A disk LUN on a file or block device; made sparse when a size is given and there is none. /dev/null with a size keeps nothing.
     /// Options: `,block=4096`, `,physical-block=512`, `,lowest-aligned=7`, `,read-only`, `,removable`, `,thick`, `,threshold=80`
-    /// (percent in use of a thin disk that initiators are told of)
+    /// (percent in use of a thin disk that initiators are told of), `,xcopy-view=lease` (copies onto a tape read a view of one moment
+    /// at which nothing was written for `,quiet=3s`, which is waited for until `,quiet-timeout=20s`)
     #[arg(long, value_name = "FILE[:SIZE][,OPTION…]")]
     pub disk: Vec<DiskArg>,
     /// A tape LUN on a cartridge folder, or on the first cartridge of a shelf folder; made when there is none. Options:

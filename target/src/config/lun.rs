@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use protocol::control::spec::{LunSpec, Size};
+use protocol::control::spec::{LunSpec, Size, XcopyView};
 use protocol::units::BlockLength;
 
 use crate::cartridge::NewMedium;
 use crate::library::{Layout, Wanted};
-use crate::lun::disk::DiskOptions;
+use crate::lun::disk::{DiskOptions, ViewRules};
 use crate::lun::tape::density::{self, Taken};
 
 /// One LUN to serve.
@@ -149,6 +149,9 @@ fn without_disk_keys(spec: &LunSpec) -> LunSpec {
         removable: None,
         thin: None,
         threshold: None,
+        xcopy_view: None,
+        quiet: None,
+        quiet_timeout: None,
         ..spec.clone()
     }
 }
@@ -162,7 +165,19 @@ fn disk_options(spec: &LunSpec) -> DiskOptions {
         removable: spec.removable.unwrap_or(blocks.removable),
         thin: spec.thin.unwrap_or(blocks.thin),
         threshold_percent: spec.threshold.or(blocks.threshold_percent),
+        views: view_rules(spec),
         ..blocks
+    }
+}
+
+/// When views of a disk are taken that nobody asked the control socket for.
+#[must_use]
+pub fn view_rules(spec: &LunSpec) -> ViewRules {
+    let usual = ViewRules::default();
+    ViewRules {
+        lease: spec.xcopy_view.map_or(usual.lease, |view| view == XcopyView::Lease),
+        quiet: spec.quiet.map_or(usual.quiet, |span| span.0),
+        timeout: spec.quiet_timeout.map_or(usual.timeout, |span| Some(span.0)),
     }
 }
 

@@ -34,19 +34,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use protocol::control::spec::{
-    AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec,
+    AccessSpec, ChapSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, Span, TargetSpec,
 };
-
-use serde::Deserialize;
 
 pub use access::{access, attach_secret, discovery, remotes};
 pub use file::{FilePart, read, read_parts};
 pub use flags::{ServeArgs, Source};
-pub use lun::{Disk, Lun, Tape};
+pub use lun::{Disk, Lun, Tape, view_rules};
 pub use text::{save, to_text};
 
 /// Name served when none is given. RFC 7143 (4.2.7.4) wants a date and a domain its owner held.
@@ -100,29 +96,6 @@ impl Default for Config {
             portals: Vec::new(),
             targets: Vec::new(),
         }
-    }
-}
-
-/// A length of time as people write it: `500us`, `1ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|why| format!("{text:?} is no length of time: {why}; write it as 500us"))
-    }
-}
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{DiscoverySpec, LimitsSpec, MoversSpec, PortalSpec, RemoteSpec, TargetSpec};
+use protocol::control::spec::{DiscoverySpec, LimitsSpec, MoversSpec, PortalSpec, RemoteSpec, Span, TargetSpec};
 use serde::Serialize;
 
 use super::Config;
@@ -22,7 +22,7 @@ struct Text<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     control: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    busy_poll: Option<String>,
+    busy_poll: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mover: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub fn to_text(config: &Config) -> io::Result<String> {
     let text = Text {
         data: &config.data,
         control: config.control.as_deref(),
-        busy_poll: config.busy_poll.map(|time| humantime::format_duration(time.0).to_string()),
+        busy_poll: config.busy_poll,
         mover: config.mover.as_deref(),
         metrics: config.metrics.map(|address| address.to_string()),
         limits: &config.limits,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::config::read;
     use proptest::prelude::*;
-    use protocol::control::spec::{AccessSpec, AttachSpec, ChapSpec, LunSpec, SeenLun, Size};
+    use protocol::control::spec::{AccessSpec, AttachSpec, ChapSpec, LunSpec, SeenLun, Size, XcopyView};
     use protocol::iscsi::chap::Algorithm;
 
     fn everything() -> Config {
@@ -135,6 +135,9 @@ mod tests {
             removable: Some(true),
             thin: Some(true),
             threshold: Some(80),
+            xcopy_view: Some(XcopyView::Lease),
+            quiet: Some("1s 500ms".parse().unwrap()),
+            quiet_timeout: Some("1m".parse().unwrap()),
             vendor: Some("ACME".into()),
             product: Some("DISK".into()),
             serial: Some("0123".into()),

@@ -120,6 +120,11 @@ impl Daemon {
         // From here on sessions see it.
         self.resize(&plan.resized).await?;
         devices.append(&mut self.replace_held(&plan).await?);
+        for ((target, number), spec) in &plan.viewed {
+            if let Some(Device::Disk(disk)) = self.server.target(target).and_then(|target| target.luns().number(*number)) {
+                disk.set_view_rules(config::view_rules(spec));
+            }
+        }
         self.put_in_place(&plan, devices, accesses, &wanted).await;
         if let Some(discovery) = discovery {
             self.server.set_discovery(discovery);
@@ -451,6 +456,8 @@ struct Plan {
     gone: BTreeMap<Place, LunSpec>,
     /// Disks that only get another size, in bytes.
     resized: Vec<(Place, u64)>,
+    /// Disks of which only the rules differ by which views are taken.
+    viewed: Vec<PlacedLun>,
     /// LUNs that come.
     come: BTreeMap<Place, LunSpec>,
     /// Targets whose access lists differ, or that are new.
@@ -511,8 +518,9 @@ impl Plan {
         for (place, spec) in &before {
             let verb = match after.get(place) {
                 Some(same) if same == spec => continue,
-                Some(other) if *other == (LunSpec { size: other.size, ..spec.clone() }) && other.size.is_some() => {
-                    self.resized.extend(other.size.map(|size| (place.clone(), size.0)));
+                Some(other) if changes_in_place(spec, other) => {
+                    self.resized.extend(other.size.filter(|_| other.size != spec.size).map(|size| (place.clone(), size.0)));
+                    self.viewed.push((place.clone(), other.clone()));
                     self.effects.push(lun_effect(Verb::Changed, place));
                     continue;
                 }
@@ -523,8 +531,8 @@ impl Plan {
             self.effects.push(lun_effect(verb, place));
         }
         for (place, spec) in after {
-            let resized = self.resized.iter().any(|(other, _)| *other == place);
-            if before.get(&place) != Some(&spec) && !resized {
+            let kept = before.get(&place).is_some_and(|old| *old == spec || changes_in_place(old, &spec));
+            if !kept {
                 if !before.contains_key(&place) {
                     self.effects.push(lun_effect(Verb::Added, &place));
                 }
@@ -556,6 +564,12 @@ impl Plan {
         };
         (both(&self.gone, &self.come), both(&self.come, &self.gone))
     }
+}
+
+/// Whether a LUN need not be opened anew to become another: a disk's size and its views can change while it is served.
+fn changes_in_place(old: &LunSpec, new: &LunSpec) -> bool {
+    let LunSpec { size, xcopy_view, quiet, quiet_timeout, .. } = new.clone();
+    *new == LunSpec { size, xcopy_view, quiet, quiet_timeout, ..old.clone() } && (size == old.size || size.is_some())
 }
 
 fn places(target: &TargetSpec) -> impl Iterator<Item = (Place, LunSpec)> {

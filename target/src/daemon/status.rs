@@ -1,8 +1,10 @@
 //! What there is to say of the running target.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use protocol::control::{LunStatus, PortalStatus, Status, TargetStatus};
+use protocol::control::{LeaseStatus, LunStatus, PortalStatus, Status, TargetStatus};
 
 use super::Daemon;
 use super::snapshots::ServedView;
@@ -10,6 +12,7 @@ use crate::config::Config;
 use crate::lun::Device;
 use crate::metrics::{self, Facts, LunUsage};
 use crate::net::Target;
+use crate::xcopy::LeaseFacts;
 
 impl Daemon {
     /// Everything there is to say.
@@ -44,9 +47,33 @@ impl Daemon {
             luns: targets.iter().flat_map(luns).collect(),
             sessions: self.server.sessions(),
             snapshots: self.views.lock().expect("no holder panics").values().map(ServedView::now).collect(),
+            leases: self.leases(),
             copies: self.copies.status(),
             movers: self.movers.status(),
         }
+    }
+
+    fn leases(&self) -> Vec<LeaseStatus> {
+        let all = |target: &Arc<Target>| target.luns().all().into_iter().map(|(lun, device)| (device.address(), lun));
+        let served: BTreeMap<usize, (String, u16)> = self
+            .server
+            .targets()
+            .iter()
+            .flat_map(|target| all(target).map(|(address, lun)| (address, (target.name().to_owned(), lun))).collect::<Vec<_>>())
+            .collect();
+        let status = |lease: LeaseFacts| {
+            let (target, lun) = served.get(&lease.disk).cloned()?;
+            Some(LeaseStatus {
+                target,
+                lun,
+                initiator: lease.initiator,
+                taken_unix_ms: lease.taken.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+                copies: lease.copies as u64,
+                copied_bytes: lease.copied_bytes,
+                live: lease.live,
+            })
+        };
+        self.copies.leases().into_iter().filter_map(status).collect()
     }
 
     /// All counters as text for Prometheus.

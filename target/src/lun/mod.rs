@@ -12,11 +12,11 @@ pub use absent::absent;
 
 use std::sync::Arc;
 
-use protocol::scsi::Sense;
+use protocol::scsi::{Sense, Status};
 
 use crate::metrics::usage::{Meter, Op};
 use crate::task::{Execution, Response, Task};
-use common::Common;
+use common::{Common, CopyService, LeaseEnd};
 
 /// A logical unit of any type; cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ impl Device {
         let data_out = task.data_out.iter().map(|part| part.len() as u64).sum();
         let meter = Meter::begin(&self.common().usage, task.nexus.id, op, data_out);
         let limit = task.data_in_limit;
+        let ends_leases = self.ends_leases(&task);
         let execution = match self {
             Self::Disk(disk) => disk.start(task),
             Self::Tape(tape) => tape.start(task),
@@ -45,8 +46,26 @@ impl Device {
         execution.map(move |response| {
             let data_in: u64 = response.data_in.iter().map(|part| part.len() as u64).sum();
             meter.end(response.status, data_in.min(limit));
+            if let (Status::Good, Some((copy, why))) = (response.status, ends_leases) {
+                copy.lease_ends(why);
+            }
             response
         })
+    }
+
+    /// Who is to be told that a command which ends well ends leases of views; `None` for most.
+    fn ends_leases(&self, task: &Task) -> Option<(Arc<dyn CopyService>, LeaseEnd)> {
+        let why = match (task.cdb.opcode(), self) {
+            // REWIND, LOAD UNLOAD.
+            (0x01 | 0x1B, Self::Tape(_)) => LeaseEnd::Tape { tape: self.address() },
+            // RELEASE(6), RELEASE(10); PERSISTENT RESERVE OUT with RELEASE or CLEAR.
+            (0x17 | 0x57, _) => LeaseEnd::Reservation { nexus: task.nexus.id, device: self.address() },
+            (0x5F, _) if matches!(task.cdb.basic()[1] & 0x1F, 0x02 | 0x03) => {
+                LeaseEnd::Reservation { nexus: task.nexus.id, device: self.address() }
+            }
+            _ => return None,
+        };
+        Some((Arc::clone(self.common().copy.as_ref()?), why))
     }
 
     /// What every logical unit has.

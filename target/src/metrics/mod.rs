@@ -206,6 +206,15 @@ fn snapshots(out: &mut Out, status: &Status) {
     for one in &status.snapshots {
         out.sample("snapshot_copied_bytes", &[("target", &one.target), ("lun", &one.lun)], one.copied_bytes);
     }
+    out.family("xcopy_leases", "gauge", "Views of disks that are leased to sessions, by whether they still show their moment.");
+    for (state, live) in [("live", true), ("failed", false)] {
+        out.sample("xcopy_leases", &[("state", &state)], status.leases.iter().filter(|one| one.live == live).count());
+    }
+    out.family("xcopy_lease_copied_bytes", "gauge", "Bytes that writes have made a leased view keep.");
+    for one in &status.leases {
+        let labels: [(&str, &dyn Display); 3] = [("target", &one.target), ("lun", &one.lun), ("initiator", &one.initiator)];
+        out.sample("xcopy_lease_copied_bytes", &labels, one.copied_bytes);
+    }
 }
 
 /// Picks one of what a drive has done.

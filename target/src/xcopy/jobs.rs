@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::duty::Duty;
+use super::leases::Leases;
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
@@ -69,6 +70,8 @@ pub struct Means {
     pub snapshots: Arc<SnapshotService>,
     /// RODs and their tokens.
     pub tokens: Arc<Tokens>,
+    /// Views of disks whose policy is "lease".
+    pub leases: Arc<Leases>,
 }
 
 impl Ended {
@@ -82,7 +85,7 @@ impl Ended {
 }
 
 impl From<Response> for Ended {
-    /// Nothing was begun.
+    /// Nothing was moved.
     fn from(response: Response) -> Self {
         Self {
             response,
@@ -119,6 +122,11 @@ pub async fn run(
     progress: &Arc<Progress>,
     cancelled: &CancellationToken,
 ) -> Ended {
+    if let Err(response) = means.leases.lease(&mut plan, &nexus, &means.snapshots, cancelled).await {
+        return Ended { terminated: cancelled.is_cancelled(), ..response.into() };
+    }
+    // A mover has the files of a view, not the view.
+    let leased = std::mem::take(&mut plan.leased);
     let moves = std::mem::take(&mut plan.moves);
     // Until the end their inactivity timeouts do not run.
     let in_use = std::mem::take(&mut plan.in_use);
@@ -126,7 +134,7 @@ pub async fn run(
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
     let mut ended = carry_out(plan, Arc::clone(&nexus), means, progress, cancelled).await;
     deletes.into_iter().filter_map(|index| in_use.get(index)).for_each(InUse::delete);
-    drop(in_use);
+    drop((in_use, leased));
     if let Some(sense) = refused.filter(|_| ended.response.status == Status::Good) {
         let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
         ended = Ended { response: sense.into(), segments: begun.into(), ..ended };

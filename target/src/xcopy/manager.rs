@@ -3,7 +3,7 @@
 //! Takes THIRD-PARTY COPY OUT and IN, decides at once what can be decided at once, and lets jobs run beside the commands that began
 //! them. Follows SPC-4, "Third-party copy command usage" and the commands' own clauses.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,14 +23,16 @@ use tracing::{debug, info};
 
 use super::duty::admitted;
 use super::jobs::{self, Ended, Means};
+use super::leases::LeaseFacts;
 use super::plan::{Plan, plan};
 use super::results::{Origin, Progress, Results, Underway};
 use super::tokens::{self, Tokens, Write};
 use super::turns::Turns;
 use crate::lun::Device;
-use crate::lun::common::{CopyService, data_in, parameter_list};
+use crate::lun::common::{CopyService, LeaseEnd, data_in, parameter_list};
 use crate::lun::disk::Disk;
 use crate::mover::Movers;
+use crate::nexus::Nexus;
 use crate::remote::RemoteEnds;
 use crate::snapshot::SnapshotService;
 use crate::task::{Execution, Response, Task};
@@ -64,7 +66,7 @@ impl CopyManager {
     #[must_use]
     pub fn new(movers: Arc<Movers>, snapshots: Arc<SnapshotService>) -> Arc<Self> {
         Arc::new(Self {
-            means: Arc::new(Means { movers, snapshots, tokens: Arc::default() }),
+            means: Arc::new(Means { movers, snapshots, tokens: Arc::default(), leases: Arc::default() }),
             remotes: Arc::default(),
             results: Arc::default(),
             counters: Arc::default(),
@@ -94,6 +96,12 @@ impl CopyManager {
         }
     }
 
+    /// Views that nexuses have of disks whose policy is "lease".
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseFacts> {
+        self.means.leases.facts()
+    }
+
     /// The mover processes.
     #[must_use]
     pub fn movers(&self) -> Vec<MoverStatus> {
@@ -119,7 +127,8 @@ impl CopyManager {
         info!(nexus = task.nexus.id, initiator = task.nexus.initiator, list = ?named, background, segments = list.segments.len(), "EXTENDED COPY");
         let (means, remotes, nexus) = (Arc::clone(&self.means), Arc::clone(&self.remotes), Arc::clone(&task.nexus));
         let (listed, device) = (Arc::clone(&list), device.clone());
-        let job = self.in_turn(list.priority, &underway, async move |progress, abort| {
+        let leased = lease_views(plan, Arc::clone(&nexus), Arc::clone(&means), underway.abort.clone());
+        let job = self.in_turn(list.priority, &underway, leased, async move |plan, progress, abort| {
             let plan = match plan {
                 Some(plan) => plan,
                 None => plan_with_remotes(listed, device, task, remotes, Arc::clone(&means.tokens)).await,
@@ -161,7 +170,7 @@ impl CopyManager {
         let Some((underway, admitted)) = self.enter_token(device, disk, task, background)? else { return Ok(task_set_full()) };
         let (means, nexus) = (Arc::clone(&self.means), Arc::clone(&task.nexus));
         info!(nexus = task.nexus.id, initiator = task.nexus.initiator, background, blocks = there.0, "WRITE USING TOKEN");
-        let job = self.in_turn(USUAL_PRIORITY, &underway, async move |progress, abort| {
+        let job = self.in_turn(USUAL_PRIORITY, &underway, ready(Ok(plan)), async move |plan, progress, abort| {
             let ended = match plan.steps.is_empty() {
                 true => Response::good().into(),
                 false => jobs::run(plan, nexus, &means, &progress, &abort).await,
@@ -204,26 +213,32 @@ impl CopyManager {
         Ok(Some((underway, admitted)))
     }
 
-    /// A job that moves data, once it is its turn.
-    fn in_turn<F>(
+    /// A job that moves data, once it is its turn. What `first` waits for it waits for without one: it holds up no other copy.
+    fn in_turn<T, F>(
         &self,
         priority: u8,
         underway: &Underway,
-        job: impl FnOnce(Arc<Progress>, CancellationToken) -> F + Send + 'static,
+        first: impl Future<Output = Result<T, Response>> + Send + 'static,
+        job: impl FnOnce(T, Arc<Progress>, CancellationToken) -> F + Send + 'static,
     ) -> impl Future<Output = Ended> + Send + 'static
     where
+        T: Send + 'static,
         F: Future<Output = Ended> + Send + 'static,
     {
         let (turns, counters) = (Arc::clone(&self.turns), Arc::clone(&self.counters));
         let (progress, abort) = (Arc::clone(&underway.progress), underway.abort.clone());
         async move {
+            let planned = match first.await {
+                Ok(planned) => planned,
+                Err(response) => return Ended { terminated: abort.is_cancelled(), ..response.into() },
+            };
             let turn = tokio::select! {
                 biased;
                 () = abort.cancelled() => None,
                 turn = turns.take(priority) => Some(turn),
             };
             match turn {
-                Some(_turn) => counters.count(job(progress, abort)).await,
+                Some(_turn) => counters.count(job(planned, progress, abort)).await,
                 None => Ended { terminated: true, ..Response::from(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into() },
             }
         }
@@ -291,6 +306,7 @@ impl CopyManager {
     /// A logical unit is no longer served: nobody copies from what its tokens stand for any more.
     pub fn revoke(&self, device: &Device) {
         self.means.tokens.revoke(device.address());
+        self.means.leases.end(LeaseEnd::Disk { disk: device.address() });
     }
 }
 
@@ -351,6 +367,18 @@ fn service_action(task: &Task) -> u8 {
 
 fn names_remote_ends(list: &List) -> bool {
     list.cscds.iter().any(|cscd| matches!(cscd.name, CscdName::Iscsi(_) | CscdName::Served(_)))
+}
+
+/// The plan with the views that it is to read. What is not planned yet gets its views when it is.
+async fn lease_views(
+    plan: Option<Plan>,
+    nexus: Arc<Nexus>,
+    means: Arc<Means>,
+    abort: CancellationToken,
+) -> Result<Option<Plan>, Response> {
+    let Some(mut plan) = plan else { return Ok(None) };
+    means.leases.lease(&mut plan, &nexus, &means.snapshots, &abort).await?;
+    Ok(Some(plan))
 }
 
 async fn plan_with_remotes(list: Arc<List>, device: Device, task: Task, remotes: Arc<RemoteEnds>, tokens: Arc<Tokens>) -> Plan {
@@ -449,11 +477,18 @@ impl CopyService for CopyManager {
 
     fn abort_background(&self, device: &Device, nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let over = self.results.abort_background(device.address(), nexuses);
+        if nexuses.is_none() {
+            self.means.leases.end(LeaseEnd::Disk { disk: device.address() });
+        }
         Box::pin(async move {
             for one in over {
                 one.cancelled().await;
             }
         })
+    }
+
+    fn lease_ends(&self, why: LeaseEnd) {
+        self.means.leases.end(why);
     }
 
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8> {

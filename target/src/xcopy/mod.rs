@@ -4,7 +4,8 @@
 //! task → manager → plan (CSCDs in the nexus's LUN map, all checks) → job → crate::mover
 //!           │                                           └ shares: a job for each of several movers
 //!           ├ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
-//!           └ tokens (RODs: disks as they were at one moment)
+//!           ├ tokens (RODs: disks as they were at one moment)
+//!           └ leases (the same for agents that cannot ask for it)
 //! ```
 //!
 //! Moves no byte itself. A CSCD descriptor names a logical unit of the I_T nexus that sent the command, or nothing. What can be
@@ -14,6 +15,7 @@
 
 mod duty;
 mod jobs;
+mod leases;
 mod manager;
 mod plan;
 mod results;
@@ -24,4 +26,5 @@ mod tests;
 mod tokens;
 mod turns;
 
+pub use leases::LeaseFacts;
 pub use manager::CopyManager;

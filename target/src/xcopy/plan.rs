@@ -21,6 +21,7 @@ use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParam
 use rods::{RodEnd, RodUnit};
 
 use super::duty::{self, Duty, admitted};
+use super::leases::Leased;
 use super::sense::{Notes, abort, at_cscd, at_list, forwarded, third_party};
 use super::tokens::{InUse, Populating, Rod, Tokens};
 use crate::lun::Device;
@@ -77,6 +78,8 @@ pub struct Plan {
     pub in_use: Vec<InUse>,
     /// Which of them are deleted at the end.
     pub deletes: Vec<usize>,
+    /// Views that are read by a lease.
+    pub leased: Vec<Leased>,
     /// IMMED.
     pub background: bool,
     /// Ends by the logical unit and what is done with it.
@@ -88,6 +91,28 @@ impl Plan {
     #[must_use]
     pub fn refusing(sense: Sense) -> Self {
         Self { refused: Some(sense), ..Self::default() }
+    }
+
+    /// Addresses of the tapes of this target onto which blocks of an end are copied; `None` when they go onto no stream device at all.
+    #[must_use]
+    pub fn tapes_fed_by(&self, end: usize) -> Option<Vec<usize>> {
+        let streams = self.steps.iter().filter_map(|step| match &step.action {
+            Action::Move(Move {
+                from: Source::Blocks { end: from, .. } | Source::Bytes { end: from, .. },
+                to: Destination::Stream { end: to, .. },
+                ..
+            }) if usize::from(from.0) == end => self.ends.get(usize::from(to.0)),
+            _ => None,
+        });
+        let mut streams = streams.peekable();
+        streams.peek()?;
+        let tapes = streams.filter_map(|stream| match stream {
+            PlannedEnd::Tape(tape) => Some(Device::Tape(Arc::clone(tape)).address()),
+            _ => None,
+        });
+        let mut tapes: Vec<usize> = tapes.collect();
+        tapes.dedup();
+        Some(tapes)
     }
 
     /// One more end. A logical unit takes part once as what it is, however often it is named.

@@ -223,7 +223,37 @@ impl Common {
         self.reservation.nexus_lost(nexus);
         self.removal.allow(nexus);
         self.attentions.forget(nexus);
+        if let Some(copy) = &self.copy {
+            copy.lease_ends(LeaseEnd::Nexus { nexus });
+        }
     }
+}
+
+/// What ends leases of views, of the policy `xcopy_view = "lease"`. Logical units are named by [`Device::address`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// A tape was rewound or unloaded: what was copied onto it is complete.
+    Tape {
+        /// The drive.
+        tape: usize,
+    },
+    /// A nexus has released a reservation.
+    Reservation {
+        /// Whose it was.
+        nexus: u64,
+        /// Of a disk or a tape.
+        device: usize,
+    },
+    /// A nexus is gone.
+    Nexus {
+        /// Which.
+        nexus: u64,
+    },
+    /// A disk was reset, is to be sanitized, is no longer served, or is to be read as it is.
+    Disk {
+        /// Which.
+        disk: usize,
+    },
 }
 
 /// Carries out third-party copy commands for all logical units of a target.
@@ -237,6 +267,11 @@ pub trait CopyService: Send + Sync + fmt::Debug {
     /// Ends the copy operations that run in the background and were sent to `device`: of some nexuses, or of all as a LOGICAL UNIT
     /// RESET does, which also forgets what is known of those that have ended. Done when nothing of them moves any more.
     fn abort_background(&self, device: &Device, nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// Something happened that ends leases of views.
+    fn lease_ends(&self, why: LeaseEnd) {
+        let _ = why;
+    }
 
     /// VPD page 8Fh, third-party copy, without its four bytes of header.
     fn third_party_copy_page(&self, device: &Device) -> Vec<u8>;

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::dispatch::{Command, Reply, Run, answer, commands};
 use super::{CopyService, LogicalUnit, reservation, shield};
+use crate::lun::Device;
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response, Task};
 
@@ -333,7 +334,16 @@ fn report_target_port_groups<D: LogicalUnit>(_device: &D, task: &Task) -> Reply 
 fn report_supported_operation_codes<D: LogicalUnit>(device: &D, task: &Task) -> Reply {
     let cdb: spc::ReportSupportedOperationCodesCdb = task.cdb.read();
     let rows: Vec<_> = commands(device).map(|command| command.spec).collect();
-    Ok(data_in(report::supported_operation_codes(&cdb, &rows)?, cdb.allocation_length.get()))
+    Ok(data_in(report::supported_operation_codes(&cdb, &rows, copy_wait_s(&task.nexus))?, cdb.allocation_length.get()))
+}
+
+/// How long a copy of a nexus may wait, whichever disks that it can name are its sources; in whole seconds.
+fn copy_wait_s(nexus: &Nexus) -> u32 {
+    let waits = nexus.luns.all().into_iter().filter_map(|(_, device)| match device {
+        Device::Disk(disk) => Some(disk.view_rules().timeout(false)),
+        _ => None,
+    });
+    waits.max().map_or(0, |wait| wait.as_secs_f64().ceil() as u32)
 }
 
 fn report_supported_tmf<D: LogicalUnit>(_device: &D, task: &Task) -> Reply {

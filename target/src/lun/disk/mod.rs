@@ -28,12 +28,12 @@ mod tests;
 mod threshold;
 mod transfer;
 
-pub use options::{DiskOptions, PHYSICAL_BLOCK};
+pub use options::{DiskOptions, PHYSICAL_BLOCK, ViewRules};
 pub use sanitize::Copying;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use protocol::scsi::inquiry::{page, version};
 use protocol::scsi::mode::{ModeHeader, ModePage, ModeSelection};
@@ -49,7 +49,7 @@ use threshold::Threshold;
 
 use super::Device;
 use super::common::{
-    Command, Common, LogicalUnit, Reply, Run, answer, dispatch, prevent_allow, receive_copy, third_party_copy_out,
+    Command, Common, LeaseEnd, LogicalUnit, Reply, Run, answer, dispatch, prevent_allow, receive_copy, third_party_copy_out,
 };
 use crate::task::{Execution, Response, Task};
 use crate::volume::{Admission, Volume};
@@ -73,6 +73,7 @@ pub struct Disk {
     software_write_protect: AtomicBool,
     /// The medium of a removable disk is out.
     ejected: AtomicBool,
+    views: Mutex<ViewRules>,
     sanitizing: Sanitizing,
     threshold: Threshold,
     /// Absent where there is no place to keep it: then WRITE ATOMIC is not served.
@@ -110,6 +111,7 @@ impl Disk {
             common,
             volume,
             block_length: options.block_length,
+            views: Mutex::new(options.views),
             options,
             write_cache: AtomicBool::new(true),
             software_write_protect: AtomicBool::new(false),
@@ -177,6 +179,20 @@ impl Disk {
     #[must_use]
     pub fn options(&self) -> &DiskOptions {
         &self.options
+    }
+
+    /// When views of it are taken for standard commands.
+    #[must_use]
+    pub fn view_rules(&self) -> ViewRules {
+        *self.views.lock().expect("no holder panics")
+    }
+
+    /// Chooses that anew, for commands that begin from now on. A view that is leased already ends when no more are to be.
+    pub fn set_view_rules(&self, rules: ViewRules) {
+        *self.views.lock().expect("no holder panics") = rules;
+        if let (false, Some(copy)) = (rules.lease, &self.common.copy) {
+            copy.lease_ends(LeaseEnd::Disk { disk: std::ptr::from_ref(&self.common).addr() });
+        }
     }
 
     /// Why the blocks cannot be reached, if so: the medium is ejected.

@@ -1,5 +1,7 @@
 //! How a disk LUN is set up, beyond the store that it serves.
 
+use std::time::Duration;
+
 use protocol::units::BlockLength;
 
 /// Bytes of a physical block of whatever a file lies on, unless something else is known.
@@ -25,6 +27,51 @@ pub struct DiskOptions {
     pub thin: bool,
     /// Of a thin disk: percent of its blocks in use, rising to which is told by a unit attention (38h/07h).
     pub threshold_percent: Option<u8>,
+    /// What it begins with; [`super::Disk::set_view_rules`] chooses anew.
+    pub views: ViewRules,
+}
+
+/// When views of a disk are taken for standard commands, which cannot say what they want of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewRules {
+    /// Copies onto tapes read a view that is leased to their nexus, and not the disk as it is.
+    pub lease: bool,
+    /// How long nothing may be written before.
+    pub quiet: Duration,
+    /// How long that is waited for; `None` for what suits most initiators.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for ViewRules {
+    fn default() -> Self {
+        Self { lease: false, quiet: Duration::from_secs(3), timeout: None }
+    }
+}
+
+impl ViewRules {
+    /// The longest that a moment may be waited for: who waits keeps one of few places.
+    pub const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+    /// When a command that is waited for gives up, unless it is said: initiators do at 30 or 60 s.
+    const FOREGROUND: Duration = Duration::from_secs(20);
+    /// The same in the background.
+    const BACKGROUND: Duration = Duration::from_secs(80);
+
+    /// How long a command waits at most.
+    #[must_use]
+    pub fn timeout(&self, background: bool) -> Duration {
+        self.timeout.unwrap_or(if background { Self::BACKGROUND } else { Self::FOREGROUND })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (quiet, timeout) = (self.quiet, self.timeout(false));
+        if timeout > Self::TIMEOUT_MAX {
+            return Err(format!("quiet_timeout {timeout:?} is longer than {:?}", Self::TIMEOUT_MAX));
+        }
+        if quiet >= timeout {
+            return Err(format!("quiet {quiet:?} can never be over before quiet_timeout {timeout:?}"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for DiskOptions {
@@ -43,6 +90,7 @@ impl From<BlockLength> for DiskOptions {
             removable: false,
             thin: true,
             threshold_percent: None,
+            views: ViewRules::default(),
         }
     }
 }
@@ -64,6 +112,7 @@ impl DiskOptions {
         if u32::from(self.lowest_aligned) >= (physical / logical).max(1) {
             return Err(format!("lowest aligned block {} lies behind the first physical block", self.lowest_aligned));
         }
+        self.views.check()?;
         match self.threshold_percent {
             Some(percent) if percent == 0 || percent > 99 => Err(format!("threshold {percent} % is not between 1 and 99")),
             Some(_) if !self.thin => Err("a threshold is for a thin disk".to_owned()),
@@ -94,6 +143,9 @@ mod tests {
             DiskOptions { lowest_aligned: 8, ..from(512) },
             DiskOptions { threshold_percent: Some(100), ..from(512) },
             DiskOptions { thin: false, threshold_percent: Some(80), ..from(512) },
+            DiskOptions { views: ViewRules { quiet: Duration::from_secs(20), ..ViewRules::default() }, ..from(512) },
+            DiskOptions { views: ViewRules { timeout: Some(Duration::from_secs(3)), ..ViewRules::default() }, ..from(512) },
+            DiskOptions { views: ViewRules { timeout: Some(Duration::from_secs(3601)), ..ViewRules::default() }, ..from(512) },
         ] {
             assert!(wrong.check().is_err(), "{wrong:?}");
         }

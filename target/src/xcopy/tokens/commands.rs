@@ -85,7 +85,7 @@ impl Populate {
         // Without RTV any point in time copy will do.
         let kind = self.list.kind.and_then(RodType::created).unwrap_or(RodType::Default);
         let Some((rod, prepared)) = prepare(snapshots, &self.disk, &self.list.ranges).await? else { return Ok(None) };
-        Moment::of(kind, self.list.immediate).take(prepared, cancelled).await?;
+        Moment::of(kind, &self.disk, self.list.immediate).take(prepared, cancelled).await?;
         let terms = Terms::of_populate_token(self.list.inactivity_timeout);
         Ok(Some(tokens.make(self.nexus, &self.disk, kind, Arc::new(rod), terms)?))
     }

@@ -15,7 +15,7 @@ mod commands;
 mod populate;
 
 pub use commands::{Write, populate, write};
-pub use populate::{Moments, Populated, Populating, Terms};
+pub use populate::{Moment, Moments, Populated, Populating, Terms, no_view};
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -86,8 +86,15 @@ impl Rod {
         Ok(local)
     }
 
+    /// Bytes saved by copy on write so far.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.view.copied_bytes()
+    }
+
     /// Its data can still be had: the view is kept, and the disk has not been made smaller.
-    fn is_kept(&self) -> bool {
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
         let (range, size) = (self.view.range(), self.view.volume().store().size());
         self.view.failure().is_none() && self.parts.iter().all(|part| range.start + part.end() <= size)
     }

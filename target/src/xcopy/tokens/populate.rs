@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use protocol::scsi::{Sense, Status};
 use protocol::units::{BlockCount, ByteRange};
@@ -17,13 +17,6 @@ use crate::lun::disk::Disk;
 use crate::snapshot::{Prepared, SnapshotError, SnapshotService, Source};
 use crate::task::Response;
 use crate::xcopy::plan::{Plan, PlannedEnd};
-
-/// How long nothing may be written before the moment of a view that somebody asked for by a standard command.
-pub const QUIET: Duration = Duration::from_secs(3);
-/// When a command that is waited for gives up: initiators do at 30 or 60 s.
-const FOREGROUND: Duration = Duration::from_secs(20);
-/// The same in the background.
-const BACKGROUND: Duration = Duration::from_secs(80);
 
 /// What a token lives by. Zero seconds without a use are no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,46 +51,62 @@ impl Terms {
 /// When a view is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    quiet: Duration,
-    timeout: Duration,
+    /// How long nothing may be written before.
+    pub quiet: Duration,
+    /// How long that is waited for.
+    pub timeout: Duration,
 }
 
 impl Moment {
-    /// The first quiet one, given up in time for a command in the foreground or in the background.
+    /// The first quiet one of a disk, given up in time for a command in the foreground or in the background.
     #[must_use]
-    pub const fn quiet(background: bool) -> Self {
-        Self { quiet: QUIET, timeout: if background { BACKGROUND } else { FOREGROUND } }
+    pub fn quiet(disk: &Disk, background: bool) -> Self {
+        let rules = disk.view_rules();
+        Self { quiet: rules.quiet, timeout: rules.timeout(background) }
     }
 
     /// Of a ROD: "using the method that consumes the fewest resources" is not to wait.
     #[must_use]
-    pub fn of(kind: RodType, background: bool) -> Self {
-        let quiet = if kind == RodType::ChangeVulnerable { Duration::ZERO } else { QUIET };
-        Self { quiet, ..Self::quiet(background) }
+    pub fn of(kind: RodType, disk: &Disk, background: bool) -> Self {
+        let first = Self::quiet(disk, background);
+        if kind == RodType::ChangeVulnerable { Self { quiet: Duration::ZERO, ..first } } else { first }
     }
 
-    /// Waits for it.
+    /// One that suits two disks.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { quiet: self.quiet.max(other.quiet), timeout: self.timeout.min(other.timeout) }
+    }
+
+    /// Waits for it, and gives its time.
     ///
     /// # Errors
-    /// BUSY when it does not come in time; COMMANDS CLEARED BY DEVICE SERVER when `cancelled`. Then nothing was changed.
-    pub async fn take(self, prepared: Prepared, cancelled: &CancellationToken) -> Result<(), Response> {
+    /// BUSY when it does not come in time; [`Moment::cancelled`] when `cancelled`. Then nothing was changed.
+    pub async fn take(self, prepared: Prepared, cancelled: &CancellationToken) -> Result<SystemTime, Response> {
         let taken = tokio::select! {
             biased;
-            () = cancelled.cancelled() => return Err(Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER.into()),
+            () = cancelled.cancelled() => return Err(Self::cancelled()),
             taken = prepared.take(self.quiet, self.timeout, |_| ()) => taken,
         };
         match taken {
             Ok(taken) => {
                 info!(quiet = ?taken.waiting.quiet_for, waited = ?taken.waiting.waited, held = ?taken.held, "view taken for a copy");
-                Ok(())
+                Ok(taken.at)
             }
-            Err(error) => Err(refused(&error)),
+            Err(error) => Err(no_view(&error)),
         }
+    }
+
+    /// What is told of a command that was aborted while it waited.
+    #[must_use]
+    pub fn cancelled() -> Response {
+        Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER.into()
     }
 }
 
 /// Why there is no view, to whoever wanted a ROD.
-fn refused(error: &SnapshotError) -> Response {
+#[must_use]
+pub fn no_view(error: &SnapshotError) -> Response {
     debug!(%error, "no view for a copy");
     match error {
         SnapshotError::NeverQuiet(_) | SnapshotError::HoldTooLong(_) => Response::status(Status::Busy),
@@ -170,7 +179,7 @@ impl Populated {
                     *end = PlannedEnd::Rod(Arc::clone(&rod));
                 }
             }
-            moments.insert(populating.last_segment, (Moment::of(populating.kind, plan.background), prepared));
+            moments.insert(populating.last_segment, (Moment::of(populating.kind, &populating.disk, plan.background), prepared));
             if let Some((id, terms)) = populating.returns {
                 returned.push(Returned { id, disk: populating.disk, kind: populating.kind, rod, terms });
             }
@@ -195,7 +204,7 @@ pub async fn prepare(
     // Nothing outside of it is copied on write.
     let hull = ByteRange { start, len: end - start };
     let source = Source { volume: Arc::clone(disk.volume()), range: Some(hull) };
-    let prepared = snapshots.prepare(&[source]).await.map_err(|error| refused(&error))?;
+    let prepared = snapshots.prepare(&[source]).await.map_err(|error| no_view(&error))?;
     let parts = on_disk.into_iter().map(|range| ByteRange { start: range.start - start, len: range.len }).collect();
     Ok(Some((Rod::new(Arc::clone(&prepared.views()[0]), parts, disk.block_length()), prepared)))
 }
