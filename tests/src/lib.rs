@@ -9,6 +9,7 @@ pub mod foreign;
 pub mod fuzz;
 pub mod guest;
 pub mod judges;
+pub mod movers;
 pub mod netns;
 pub mod ntfs;
 pub mod pattern;

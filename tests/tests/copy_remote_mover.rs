@@ -2,15 +2,14 @@
 //! Debian's tgt that the target itself never reads. Who only pretends to be a mover, or to know the secret, harms nobody.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use offhost_tests::control::{set_movers, status};
+use offhost_tests::movers::{Far, attach_address, far_mover, prove, secret_file, until};
 use offhost_tests::netns::Namespace;
-use offhost_tests::programs::{Target, program, wait};
+use offhost_tests::programs::{Target, wait};
 use offhost_tests::tgt::{NAME, Tgt};
 use offhost_tests::{has, pattern, skip};
 use protocol::control::{MoverSettings, MoverStatus};
@@ -20,22 +19,12 @@ use protocol::scsi::{LunAddress, SenseKey};
 use protocol::units::Lba;
 use protocol::xcopy::cscd::IscsiUnit;
 use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
-use sim::client::{Client, Options};
+use sim::client::{Client, Options, Reply};
 
 const INITIATOR: &str = "iqn.2026-01.test:orders";
 const SECRET: &str = "what-movers-and-target-share";
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 48 * MIB;
-
-fn secret_file(folder: &Path, name: &str, secret: &str) {
-    let path = folder.join(name);
-    std::fs::write(&path, secret).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-fn free_port(host: &str) -> SocketAddr {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
-}
 
 /// Tables for both: the target's say who may copy, the mover's are its own.
 fn tables(portal: &str) -> String {
@@ -44,44 +33,12 @@ fn tables(portal: &str) -> String {
     [1, 2].map(table).concat()
 }
 
-fn configure(folder: &Path, attach: SocketAddr, remotes: &str) {
+fn configure(folder: &Path, attach: &str, remotes: &str) {
     let text = format!(
         "data = \"data\"\n[movers.attach]\nlisten = \"{attach}\"\nsecret_file = \"secret\"\n{remotes}\n[[portal]]\nlisten = \"127.0.0.1:0\"\n\
          [[target]]\nname = \"iqn.2026-01.org.offhost:far\"\n[[target.lun]]\nlun = 0\ndisk = \"disk.img\"\nsize = \"1MiB\"\n"
     );
     std::fs::write(folder.join("offhost.toml"), text).unwrap();
-}
-
-/// A mover that ends with the test.
-struct Far(Child);
-
-impl Far {
-    fn start(namespace: &Namespace, folder: &Path, attach: SocketAddr, secret: &str) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("mover.log")).unwrap();
-        let mut command = namespace.command(program("offhost-mover"));
-        command.args(["--attach", &attach.to_string(), "--name", "far", "--secret-file", secret, "--remotes", "remotes.toml"]);
-        command.current_dir(folder).env("RUST_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn far_mover(target: &Target) -> Option<MoverStatus> {
-    status(&target.control()).unwrap().movers.into_iter().find(|mover| mover.name.as_deref() == Some("far"))
-}
-
-async fn until(what: &str, target: &Target, mut is_so: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(Instant::now() < limit, "not {what}: {}", target.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
@@ -96,118 +53,145 @@ fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
     list.emit().into()
 }
 
+/// A target, tgt with two disks of [`SIZE`] bytes, and another host to start a mover on.
+struct Setup {
+    folder: tempfile::TempDir,
+    namespace: Namespace,
+    tgt: Tgt,
+    target: Target,
+    client: Client,
+    attach: SocketAddr,
+}
+
+impl Setup {
+    /// `None` where there can be none, and why.
+    async fn new() -> Result<Self, &'static str> {
+        if !has("tgtd") || !has("ip") {
+            return Err("tgtd or ip is missing (Debian: tgt, iproute2)");
+        }
+        let namespace = Namespace::new().unwrap().ok_or("no network namespace can be made here")?;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        pattern::image(&path.join("from.img"), 71, SIZE / MIB).unwrap();
+        std::fs::write(path.join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
+        let tgt = Tgt::start_at(&namespace.here, path, &["from.img", "to.img"], None).unwrap().ok_or("tgtd does not run here")?;
+        secret_file(path, "secret", SECRET).unwrap();
+        std::fs::write(path.join("remotes.toml"), tables(&tgt.portal)).unwrap();
+        configure(path, &format!("{}:0", namespace.here), &tables(&tgt.portal));
+        let target = Target::configured(path, "offhost.toml").unwrap();
+        let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
+        client.unit().test_unit_ready().await.unwrap();
+        let attach = attach_address(&target).unwrap();
+        Ok(Self { folder, namespace, tgt, target, client, attach })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn far(&self) -> Far {
+        let far = Far::start(Some(&self.namespace), self.path(), self.attach, "secret").unwrap();
+        until("attached", &self.target, || self.far_mover().is_some()).await;
+        far
+    }
+
+    fn far_mover(&self) -> Option<MoverStatus> {
+        far_mover(&self.target).unwrap()
+    }
+
+    fn list(&self) -> bytes::Bytes {
+        from_disk_to_disk(&self.tgt.portal)
+    }
+
+    /// A copy that goes on while the test does.
+    fn copying(&self) -> tokio::task::JoinHandle<Reply> {
+        let (unit, list) = (self.client.unit(), self.list());
+        tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() })
+    }
+
+    fn throttle(&self, bytes_per_second: Option<u64>) {
+        let settings = MoverSettings { bytes_per_second, ..MoverSettings::default() };
+        set_movers(&self.target.control(), &settings).unwrap();
+    }
+
+    fn is_copied(&self) -> bool {
+        std::fs::read(self.path().join("from.img")).unwrap() == std::fs::read(self.path().join("to.img")).unwrap()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mover_on_another_host_copies_what_only_it_and_the_network_carry() {
-    if !has("tgtd") || !has("ip") {
-        skip!("tgtd or ip is missing (Debian: tgt, iproute2)");
-    }
-    let Some(namespace) = Namespace::new().unwrap() else { skip!("no network namespace can be made here") };
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    pattern::image(&folder.join("from.img"), 71, SIZE / MIB).unwrap();
-    let blank = || std::fs::write(folder.join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
-    blank();
-    let Some(tgt) = Tgt::start_at(&namespace.here, folder, &["from.img", "to.img"], None).unwrap() else {
-        skip!("tgtd does not run here")
+    let setup = match Setup::new().await {
+        Ok(setup) => setup,
+        Err(why) => skip!("{why}"),
     };
-    secret_file(folder, "secret", SECRET);
-    secret_file(folder, "other", "what-nobody-here-has-ever-heard");
-    std::fs::write(folder.join("remotes.toml"), tables(&tgt.portal)).unwrap();
-    let attach = free_port(&namespace.here);
-    configure(folder, attach, &tables(&tgt.portal));
-    let target = Target::configured(folder, "offhost.toml").unwrap();
-    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
-    client.unit().test_unit_ready().await.unwrap();
+    secret_file(setup.path(), "other", "what-nobody-here-has-ever-heard").unwrap();
 
     // One that does not know the secret goes as it came.
-    let mut stranger = Far::start(&namespace, folder, attach, "other");
+    let mut stranger = Far::start(Some(&setup.namespace), setup.path(), setup.attach, "other").unwrap();
     assert!(!wait(&mut stranger.0, Duration::from_secs(20)).unwrap().success());
-    assert!(far_mover(&target).is_none());
+    assert!(setup.far_mover().is_none());
 
-    let far = Far::start(&namespace, folder, attach, "secret");
-    until("attached", &target, || far_mover(&target).is_some()).await;
+    let far = setup.far().await;
+    let client = &setup.client;
     let before = client.carried();
-    client.unit().extended_copy(from_disk_to_disk(&tgt.portal)).await.unwrap_or_else(|error| panic!("{error}: {}", target.log()));
-    let same = || std::fs::read(folder.join("from.img")).unwrap() == std::fs::read(folder.join("to.img")).unwrap();
-    assert!(same());
+    client.unit().extended_copy(setup.list()).await.unwrap_or_else(|error| panic!("{error}: {}", setup.target.log()));
+    assert!(setup.is_copied());
     let carried = client.carried();
     assert!(carried.data_out - before.data_out < 512 && carried.data_in == before.data_in);
-    let moved = far_mover(&target).unwrap();
+    let moved = setup.far_mover().unwrap();
     assert_eq!((moved.bytes_moved, moved.bytes_read, moved.jobs), (SIZE, SIZE, 1), "{moved:?}");
     let here: u64 =
-        status(&target.control()).unwrap().movers.iter().filter(|one| one.name.is_none()).map(|one| one.bytes_moved).sum();
+        status(&setup.target.control()).unwrap().movers.iter().filter(|one| one.name.is_none()).map(|one| one.bytes_moved).sum();
     assert_eq!(here, 0, "the target's own mover has moved nothing");
-    let seccomp = std::fs::read_to_string(format!("/proc/{}/status", mover_process(&far))).unwrap();
+    // `ip netns exec` becomes the program that it starts.
+    let seccomp = std::fs::read_to_string(format!("/proc/{}/status", far.0.id())).unwrap();
     assert!(seccomp.lines().any(|line| line == "Seccomp:\t2"), "it is caged: {seccomp}");
 
     // It is killed in the middle: the command ends exactly, and the next copy is the target's own mover's.
-    blank();
-    let settings = MoverSettings { bytes_per_second: Some(8 * MIB), ..MoverSettings::default() };
-    set_movers(&target.control(), &settings).unwrap();
-    let (unit, list) = (client.unit(), from_disk_to_disk(&tgt.portal));
-    let copying = tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() });
-    until("moving", &target, || far_mover(&target).is_some_and(|mover| mover.bytes_moved > SIZE + MIB)).await;
+    std::fs::write(setup.path().join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
+    setup.throttle(Some(8 * MIB));
+    let copying = setup.copying();
+    until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > SIZE + MIB)).await;
     drop(far);
     let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
     let sense = reply.sense.unwrap();
     // INTERNAL TARGET FAILURE in segment 0.
     assert_eq!((sense.key, sense.code, sense.command_specific), (SenseKey::CopyAborted, (0x44, 0x00), None), "{sense}");
-    assert!(far_mover(&target).is_none());
-    set_movers(&target.control(), &MoverSettings::default()).unwrap();
-    client.unit().extended_copy(from_disk_to_disk(&tgt.portal)).await.unwrap();
-    assert!(same());
+    assert!(setup.far_mover().is_none());
+    setup.throttle(None);
+    client.unit().extended_copy(setup.list()).await.unwrap();
+    assert!(setup.is_copied());
 }
 
 /// Takes most of a minute, as long as the silence has to last: run it with `cargo test --test copy_remote_mover -- --ignored`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "waits for timeouts of the network"]
 async fn a_mover_that_is_cut_off_ends_its_copy_once_it_must_have_noticed() {
-    if !has("tgtd") || !has("ip") {
-        skip!("tgtd or ip is missing (Debian: tgt, iproute2)");
-    }
-    let Some(namespace) = Namespace::new().unwrap() else { skip!("no network namespace can be made here") };
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    for name in ["from.img", "to.img"] {
-        std::fs::write(folder.join(name), vec![1; SIZE as usize]).unwrap();
-    }
-    let Some(tgt) = Tgt::start_at(&namespace.here, folder, &["from.img", "to.img"], None).unwrap() else {
-        skip!("tgtd does not run here")
+    let setup = match Setup::new().await {
+        Ok(setup) => setup,
+        Err(why) => skip!("{why}"),
     };
-    secret_file(folder, "secret", SECRET);
-    std::fs::write(folder.join("remotes.toml"), tables(&tgt.portal)).unwrap();
-    let attach = free_port(&namespace.here);
-    configure(folder, attach, &tables(&tgt.portal));
-    let target = Target::configured(folder, "offhost.toml").unwrap();
-    let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
-    client.unit().test_unit_ready().await.unwrap();
-    let mut far = Far::start(&namespace, folder, attach, "secret");
-    until("attached", &target, || far_mover(&target).is_some()).await;
-    set_movers(&target.control(), &MoverSettings { bytes_per_second: Some(MIB), ..MoverSettings::default() }).unwrap();
-    let (unit, list) = (client.unit(), from_disk_to_disk(&tgt.portal));
-    let copying = tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() });
-    until("moving", &target, || far_mover(&target).is_some_and(|mover| mover.bytes_moved > MIB)).await;
-    namespace.cut().unwrap();
+    let mut far = setup.far().await;
+    setup.throttle(Some(MIB));
+    let copying = setup.copying();
+    until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
+    setup.namespace.cut().unwrap();
     let ended = wait(&mut far.0, Duration::from_secs(40)).unwrap();
     assert!(!copying.is_finished(), "the mover has ended first: {ended}");
     let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
     assert_eq!(reply.sense.unwrap().key, SenseKey::CopyAborted);
-    client.unit().test_unit_ready().await.unwrap();
-}
-
-/// `ip netns exec` becomes the program it starts.
-fn mover_process(far: &Far) -> u32 {
-    far.0.id()
+    setup.client.unit().test_unit_ready().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_prove_to_be_a_mover_costs_little_and_harms_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    secret_file(folder, "secret", SECRET);
-    let attach = free_port("127.0.0.1");
-    configure(folder, attach, "");
+    secret_file(folder, "secret", SECRET).unwrap();
+    configure(folder, "127.0.0.1:0", "");
     let target = Target::configured(folder, "offhost.toml").unwrap();
+    let attach = attach_address(&target).unwrap();
     let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
     client.unit().test_unit_ready().await.unwrap();
     let secret = |text: &str| Secret::new(text.as_bytes().to_vec()).unwrap();
@@ -266,12 +250,7 @@ async fn who_cannot_prove_to_be_a_mover_costs_little_and_harms_nothing() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
     // One that knows the secret and then sends what bears no tag of ours is no mover either.
-    let stream = connect();
-    let (attaching, first) = Attaching::new(secret(SECRET), "liar".into(), [5; 32]);
-    sealed::send(&stream, &first).unwrap();
-    let (proving, proved) = attaching.challenged(sealed::receive(&stream).unwrap()).unwrap();
-    sealed::send(&stream, &proved).unwrap();
-    let (mut seal, _) = proving.proved(sealed::receive(&stream).unwrap()).unwrap();
+    let (stream, mut seal, _) = prove(attach, SECRET, 5).unwrap();
     let hello = protocol::mover::FromMover::Hello { version: VERSION, buffer_limit: 0, memory_limit: 0 };
     let message = protocol::mover::frame::encode(&hello).unwrap();
     let mut tag = seal.tag(&message);

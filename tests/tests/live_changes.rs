@@ -476,3 +476,47 @@ async fn all_addresses_of_ipv4_and_of_ipv6_are_two_portals_of_one_port() {
         target.stop().unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_portal_of_all_ipv4_comes_and_goes_beside_one_of_all_ipv6() {
+    let Ok(probe) = std::net::TcpListener::bind("[::1]:0") else { skip!("no IPv6 here") };
+    drop(probe);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("offhost.toml"), FILE.replace("127.0.0.1", "[::]")).unwrap();
+    let (target, control) = start(folder.path());
+    let port = target.portal.rsplit_once(':').unwrap().1.to_owned();
+    let both = || async {
+        for address in ["127.0.0.1", "[::1]"] {
+            login(&format!("{address}:{port}"), A, 0).await.unwrap().logout().await.unwrap();
+        }
+    };
+    let load = Load::on(login(&format!("127.0.0.1:{port}"), A, 0).await.unwrap());
+    both().await;
+    let all_ipv4 = std::net::SocketAddr::from(([0; 4], port.parse().unwrap()));
+    let portal = |advertise: &str| PortalSpec { listen: all_ipv4, advertise: Some(advertise.to_owned()), tag: 2 };
+    let told = || async {
+        let portals = control.status().await.unwrap().portals;
+        portals.iter().map(|portal| (portal.listen.is_ipv4(), portal.tag)).collect::<Vec<_>>()
+    };
+    for round in ["one:1", "two:2"] {
+        // What fails later leaves IPv4 where it was.
+        let nothing = LunSpec { disk: Some("/nowhere/at/all.img".into()), ..LunSpec::default() };
+        let wrong = [Change::AddPortal(portal(round)), Change::AddLun { target: A.into(), lun: nothing }];
+        control.change(&wrong).await.unwrap_err();
+        both().await;
+        assert_eq!(told().await, [(false, 1)]);
+
+        let effects = control.change(&[Change::AddPortal(portal(round))]).await.unwrap();
+        assert!(effects.iter().any(|effect| (effect.verb, effect.portal) == (Verb::Added, Some(all_ipv4))), "{effects:?}");
+        both().await;
+        assert_eq!(told().await, [(false, 1), (true, 2)]);
+        // Another target gets no share of the port.
+        assert_eq!(std::net::TcpListener::bind(all_ipv4).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+
+        control.change(&[Change::RemovePortal { listen: all_ipv4 }]).await.unwrap();
+        both().await;
+        assert_eq!(told().await, [(false, 1)]);
+        load.goes_on().await;
+    }
+    load.end().await;
+}

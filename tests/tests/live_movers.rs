@@ -3,21 +3,20 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use datamover::agent::control::Control;
 use offhost_tests::control::status;
+use offhost_tests::movers::{Far, attach_address, far_mover, prove, secret_file, until};
 use offhost_tests::programs::{Target, program, run};
 use protocol::control::MoverSettings;
 
-const FILE: &str = r#"data = "data"
-[movers]
-count = 2
-[[portal]]
-listen = "127.0.0.1:0"
-[[target]]
-name = "iqn.2026-01.test:a"
-[[target.lun]]
-disk = "a.img"
-size = "16MiB"
-"#;
+/// Writes a configuration: a disk in this file, and these movers.
+fn configure(folder: &Path, disk: &str, movers: &str) {
+    let text = format!(
+        "data = \"data\"\n[movers]\n{movers}\n[[portal]]\nlisten = \"127.0.0.1:0\"\n\n[[target]]\nname = \"iqn.2026-01.test:a\"\n\
+         [[target.lun]]\ndisk = \"{disk}\"\nsize = \"16MiB\"\n"
+    );
+    std::fs::write(folder.join("offhost.toml"), text).unwrap();
+}
 
 fn offhost(target: &Target, arguments: &[&str]) -> anyhow::Result<String> {
     let control = target.control();
@@ -34,7 +33,7 @@ fn settings(target: &Target) -> (MoverSettings, usize) {
 fn what_is_set_holds_at_once_and_after_a_restart_when_it_was_saved() {
     let folder = tempfile::tempdir().unwrap();
     let folder: &Path = folder.path();
-    std::fs::write(folder.join("offhost.toml"), FILE).unwrap();
+    configure(folder, "a.img", "count = 2");
     let mut target = Target::configured(folder, "offhost.toml").unwrap();
     assert_eq!(settings(&target), (MoverSettings { movers: 2, ..MoverSettings::default() }, 2));
 
@@ -66,8 +65,7 @@ fn what_is_set_holds_at_once_and_after_a_restart_when_it_was_saved() {
 fn flags_say_the_same_and_a_secret_that_others_may_read_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    std::fs::write(folder.join("secret"), "sixteen-bytes-or-more").unwrap();
-    std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    secret_file(folder, "secret", "sixteen-bytes-or-more").unwrap();
     let flags = ["--disk", "a.img:1MiB", "--movers", "2", "--mover-rate", "64MiB"];
     let attach = ["--mover-attach", "127.0.0.1:0", "--mover-secret-file", "secret"];
     let target = Target::start(folder, &[&flags[..], &attach].concat()).unwrap();
@@ -77,4 +75,53 @@ fn flags_say_the_same_and_a_secret_that_others_may_read_is_none() {
     std::fs::set_permissions(folder.join("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let refused = Target::start(folder, &[&flags[..], &attach].concat()).unwrap_err().to_string();
     assert!(refused.contains("secret file") && !refused.contains("sixteen-bytes"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_secret_or_port_holds_at_once_and_a_reload_that_fails_leaves_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    const SECRETS: [&str; 3] = ["the-first-secret-of-all", "the-second-secret-of-all", "a-secret-of-everybodys"];
+    for (name, secret) in ["first", "second", "everybodys"].into_iter().zip(SECRETS) {
+        secret_file(folder, name, secret).unwrap();
+    }
+    std::fs::set_permissions(folder.join("everybodys"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(folder.join("remotes.toml"), "").unwrap();
+    let attach = |listen: &str, secret: &str| format!("[movers.attach]\nlisten = \"{listen}\"\nsecret_file = \"{secret}\"");
+    configure(folder, "a.img", &attach("127.0.0.1:0", "first"));
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let control = Control::new(target.control());
+    let address = attach_address(&target).unwrap();
+    let known = || SECRETS.map(|secret| prove(address, secret, 1).is_ok());
+    let _far = Far::start(None, folder, address, "first").unwrap();
+    until("attached", &target, || far_mover(&target).unwrap().is_some()).await;
+
+    // A file that others may read; a disk that cannot be, beside another secret and beside another port.
+    std::fs::create_dir(folder.join("folder.img")).unwrap();
+    for (disk, listen, secret) in [
+        ("a.img", "127.0.0.1:0", "everybodys"),
+        ("a.img", "127.0.0.1:0", "no-such-file"),
+        ("folder.img", "127.0.0.1:0", "second"),
+        ("folder.img", "127.0.0.2:0", "second"),
+    ] {
+        configure(folder, disk, &attach(listen, secret));
+        let refused = control.reload().await.unwrap_err().to_string();
+        assert!(!SECRETS.iter().any(|secret| refused.contains(secret)), "{refused}");
+        assert_eq!(known(), [true, false, false], "{disk} {listen} {secret}");
+    }
+    assert_eq!(attach_address(&target).unwrap(), address, "no other port was opened");
+
+    configure(folder, "a.img", &attach("127.0.0.1:0", "second"));
+    control.reload().await.unwrap();
+    assert_eq!(known(), [false, true, false], "the same port, another secret");
+
+    // Closed and opened again, on the very port.
+    configure(folder, "a.img", "");
+    control.reload().await.unwrap();
+    assert_eq!(std::net::TcpStream::connect(address).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    configure(folder, "a.img", &attach(&address.to_string(), "first"));
+    control.reload().await.unwrap();
+    assert_eq!(known(), [true, false, false]);
+    assert!(far_mover(&target).unwrap().is_some(), "who is attached stays");
+    assert!(!SECRETS.iter().any(|secret| target.log().contains(secret)));
 }

@@ -6,17 +6,13 @@
 //! when the new one cannot be had.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::spec::{Change, Effect, LimitsSpec, LunSpec, PortalSpec, TargetSpec, Verb};
 use protocol::control::{ErrorKind, Failure};
-use protocol::mover::attach::Secret;
-use tokio::net::{TcpListener, TcpSocket};
 use tracing::{error, info, warn};
 
 use super::devices::{Shared, open_lun, synchronize};
@@ -25,11 +21,9 @@ use super::{Daemon, refuse};
 use crate::access::{Access, Discovery};
 use crate::config::{self, Config};
 use crate::lun::Device;
-use crate::mover::attach::Attachments;
-use crate::net::{Portal, Target};
+use crate::net::Target;
 use crate::nexus::LunMap;
 use crate::remote::RemoteEnd;
-use crate::sys;
 
 /// How long the sessions of a target that is taken out are waited for.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -51,9 +45,9 @@ impl Daemon {
         for change in changes {
             match change {
                 // By where it listens: port 0 has become another.
-                Change::RemovePortal { listen } if self.bound_at(*listen).is_some_and(|(spec, _)| spec.listen != *listen) => {
-                    let Some((spec, bound)) = self.bound_at(*listen) else { continue };
-                    closing.push(bound);
+                Change::RemovePortal { listen } if self.portal_at(*listen).is_some_and(|spec| spec.listen != *listen) => {
+                    let Some(spec) = self.portal_at(*listen) else { continue };
+                    closing.push(*listen);
                     if let Some(at) = wanted.portals.iter().position(|portal| *portal == spec) {
                         wanted.portals.remove(at);
                     }
@@ -64,8 +58,8 @@ impl Daemon {
         self.apply(wanted, &closing).await
     }
 
-    fn bound_at(&self, address: SocketAddr) -> Option<(PortalSpec, SocketAddr)> {
-        self.portals.lock().expect("no holder panics").iter().find(|(_, bound)| *bound == address).cloned()
+    fn portal_at(&self, address: SocketAddr) -> Option<PortalSpec> {
+        self.portals().iter().find(|portal| portal.address == address).map(|portal| portal.spec.clone())
     }
 
     /// Reads the file again and carries out what differs from what runs.
@@ -115,7 +109,7 @@ impl Daemon {
         let discovery = self.read_discovery(&running, &wanted, &mut plan.effects).await?;
         let remotes = read_remotes(&running, &wanted, &mut plan.effects).await?;
         let attach = self.bind_for_movers(&running, &wanted, &mut plan.effects).await?;
-        let portals = self.bind(&wanted.portals, closing, &mut plan.effects).await?;
+        let portals = self.bind(&wanted.portals, closing, &mut plan.effects)?;
         let mut devices = self.open_all(&plan.free()).await?;
         // From here on sessions see it.
         self.resize(&plan.resized).await?;
@@ -129,11 +123,12 @@ impl Daemon {
         if let Some(discovery) = discovery {
             self.server.set_discovery(discovery);
         }
-        self.set_movers_as(&running, &wanted, attach).await;
+        self.set_movers_as(&running, &wanted).await;
+        self.let_movers_attach(attach).await;
         if let Some(remotes) = remotes {
             self.copies.remotes().set(remotes);
         }
-        *self.portals.lock().expect("no holder panics") = self.listen(portals);
+        self.listen(portals).await;
         self.server.busy_poll(wanted.busy_poll.map_or(Duration::ZERO, |time| time.0));
         *self.running() = wanted;
         for effect in &plan.effects {
@@ -142,49 +137,12 @@ impl Daemon {
         Ok(plan.effects)
     }
 
-    /// Binds where movers of other hosts are to attach from now on: the outer `None` when nothing changes, the inner when they no
-    /// longer do.
-    async fn bind_for_movers(
-        &self,
-        running: &Config,
-        wanted: &Config,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Option<Option<(TcpListener, Secret)>>, Failure> {
-        let starting = running.portals.is_empty();
-        if running.movers != wanted.movers && !starting {
-            effects.push(effect(Verb::Changed, "movers"));
-        }
-        if running.movers.attach == wanted.movers.attach && !starting {
-            return Ok(None);
-        }
-        let Some(spec) = wanted.movers.attach.clone() else { return Ok(Some(None)) };
-        let invalid = |error: String| Failure { kind: ErrorKind::Invalid, error };
-        let listen = spec.listen;
-        let same_address = running.movers.attach.as_ref().is_some_and(|old| old.listen == listen);
-        if same_address && !starting {
-            // Nobody can listen twice; who is attached stays.
-            *self.attachments.lock().expect("no holder panics") = None;
-        }
-        let secret =
-            tokio::task::spawn_blocking(move || config::attach_secret(&spec)).await.map_err(internal)?.map_err(invalid)?;
-        let listener = TcpListener::bind(listen).await;
-        let listener = listener.map_err(|error| invalid(format!("movers cannot attach at {listen}: {error}")))?;
-        Ok(Some(Some((listener, secret))))
-    }
-
-    async fn set_movers_as(&self, running: &Config, wanted: &Config, attach: Option<Option<(TcpListener, Secret)>>) {
+    async fn set_movers_as(&self, running: &Config, wanted: &Config) {
         let settings = wanted.movers.settings();
         if settings != self.movers.settings() || running.portals.is_empty() {
             let movers = Arc::clone(&self.movers);
             if let Ok(Err(error)) = tokio::task::spawn_blocking(move || movers.set(settings)).await {
                 error!(%error, "a mover cannot be started");
-            }
-        }
-        if let Some(attach) = attach {
-            let opened = attach.map(|(listener, secret)| Attachments::open(listener, secret, &self.movers)).transpose();
-            match opened {
-                Ok(opened) => *self.attachments.lock().expect("no holder panics") = opened,
-                Err(error) => error!(%error, "movers of other hosts cannot attach"),
             }
         }
     }
@@ -362,90 +320,6 @@ impl Daemon {
         }
         self.retire(target.luns().all().into_iter().map(|(_, device)| device).collect()).await;
     }
-
-    /// Binds what is not listened on yet. Gives all that are wanted, each with its listener or where it listens already.
-    async fn bind(
-        &self,
-        wanted: &[PortalSpec],
-        closing: &[SocketAddr],
-        effects: &mut Vec<Effect>,
-    ) -> Result<Vec<(PortalSpec, Bound)>, Failure> {
-        let mut there = self.portals.lock().expect("no holder panics").clone();
-        there.retain(|(_, bound)| !closing.contains(bound));
-        let mut portals = Vec::new();
-        for spec in wanted {
-            // The same address with another tag or another name for it needs no new listener.
-            let same = there.iter().position(|(old, _)| old == spec);
-            let kept = same.or_else(|| there.iter().position(|(old, _)| old.listen == spec.listen));
-            let bound = match kept {
-                Some(at) => {
-                    let (old, address) = there.remove(at);
-                    if old != *spec {
-                        effects.push(portal_effect(Verb::Changed, address));
-                    }
-                    Bound::Already(address)
-                }
-                None => {
-                    let failed =
-                        |error| Failure { kind: ErrorKind::Invalid, error: format!("cannot listen on {}: {error}", spec.listen) };
-                    let beside_ipv4 = wanted.iter().any(|other| other.listen == SocketAddr::from(([0; 4], spec.listen.port())));
-                    let listener = listener(spec.listen, beside_ipv4).map_err(failed)?;
-                    let address = listener.local_addr().map_err(failed)?;
-                    effects.push(portal_effect(Verb::Added, address));
-                    Bound::Now(listener, address)
-                }
-            };
-            portals.push((spec.clone(), bound));
-        }
-        let gone = there.iter().map(|(_, bound)| bound).chain(closing);
-        effects.extend(gone.map(|bound| portal_effect(Verb::Removed, *bound)));
-        Ok(portals)
-    }
-
-    /// Accepts on these portals and no others.
-    fn listen(&self, portals: Vec<(PortalSpec, Bound)>) -> Vec<(PortalSpec, SocketAddr)> {
-        let mut listened = Vec::new();
-        for (spec, bound) in portals {
-            let portal = Portal { advertised: spec.advertise.clone(), tag: spec.tag };
-            let address = match bound {
-                Bound::Already(address) => {
-                    self.server.set_portal(address, portal);
-                    address
-                }
-                Bound::Now(listener, address) => {
-                    self.server.listen(listener, address, portal);
-                    address
-                }
-            };
-            listened.push((spec, address));
-        }
-        for (address, _) in self.server.open_portals() {
-            if !listened.iter().any(|(_, kept)| *kept == address) {
-                self.server.close_portal(address);
-            }
-        }
-        listened
-    }
-}
-
-/// Listens. All addresses of IPv6 are those of IPv4 too, unless these have a portal of their own on that port.
-fn listener(address: SocketAddr, beside_ipv4: bool) -> io::Result<TcpListener> {
-    const BACKLOG: u32 = 1024;
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        sys::set_ipv6_only(socket.as_fd(), beside_ipv4)?;
-    }
-    // A target that comes again need not wait for connections of its former life.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// A portal's way to its connections.
-#[derive(Debug)]
-enum Bound {
-    Already(SocketAddr),
-    Now(TcpListener, SocketAddr),
 }
 
 /// What differs between two configurations.
@@ -642,11 +516,11 @@ fn leave_parts_out(config: &mut Config, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn internal(error: impl std::fmt::Display) -> Failure {
+pub(super) fn internal(error: impl std::fmt::Display) -> Failure {
     Failure { kind: ErrorKind::Internal, error: error.to_string() }
 }
 
-fn effect(verb: Verb, noun: &str) -> Effect {
+pub(super) fn effect(verb: Verb, noun: &str) -> Effect {
     Effect { verb, noun: noun.to_owned(), target: None, lun: None, portal: None }
 }
 
@@ -658,6 +532,6 @@ fn lun_effect(verb: Verb, (target, lun): &Place) -> Effect {
     Effect { target: Some(target.clone()), lun: Some(*lun), ..effect(verb, "lun") }
 }
 
-fn portal_effect(verb: Verb, address: SocketAddr) -> Effect {
+pub(super) fn portal_effect(verb: Verb, address: SocketAddr) -> Effect {
     Effect { portal: Some(address), ..effect(verb, "portal") }
 }

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `apply` | from what runs to what is wanted, one change at a time or a whole file |
 //! | `devices` | a LUN's device |
+//! | `listening` | portals, and where movers of other hosts attach |
 //! | `operator` | cartridges in and out of a library |
 //! | `snapshots` | views, and the LUNs that show them |
 //! | `status` | what there is to say |
@@ -19,6 +20,7 @@
 mod apply;
 mod devices;
 mod edit;
+mod listening;
 mod operator;
 mod snapshots;
 mod status;
@@ -29,7 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context;
-use protocol::control::spec::PortalSpec;
 use protocol::control::{ErrorKind, Failure, MoverSettings};
 use tracing::{info, warn};
 
@@ -40,6 +41,7 @@ use crate::mover::attach::Attachments;
 use crate::net::{self, Server};
 use crate::snapshot::SnapshotService;
 use crate::xcopy::CopyManager;
+use listening::Listening;
 use snapshots::ServedView;
 
 /// How long a mover is waited for at the end.
@@ -59,8 +61,7 @@ pub struct Daemon {
     views: Mutex<BTreeMap<u64, ServedView>>,
     /// What runs.
     config: Mutex<Config>,
-    /// Portals as they are configured, and where each listens.
-    portals: Mutex<Vec<(PortalSpec, SocketAddr)>>,
+    portals: Mutex<Vec<Listening>>,
     /// Held while something is changed: one change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -128,7 +129,7 @@ impl Daemon {
     /// Where it listens: the first portal.
     #[must_use]
     pub fn portal(&self) -> Option<SocketAddr> {
-        self.portals.lock().expect("no holder panics").first().map(|(_, bound)| *bound)
+        self.portals().first().map(|portal| portal.address)
     }
 
     /// What runs.
@@ -165,6 +166,14 @@ impl Daemon {
 
     fn running(&self) -> MutexGuard<'_, Config> {
         self.config.lock().expect("no holder panics")
+    }
+
+    fn portals(&self) -> MutexGuard<'_, Vec<Listening>> {
+        self.portals.lock().expect("no holder panics")
+    }
+
+    fn attachments(&self) -> MutexGuard<'_, Option<Attachments>> {
+        self.attachments.lock().expect("no holder panics")
     }
 }
 

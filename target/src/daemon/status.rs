@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use protocol::control::{LeaseStatus, LunStatus, PortalStatus, Status, TargetStatus};
 
 use super::Daemon;
+use super::listening::Listening;
 use super::snapshots::ServedView;
 use crate::config::Config;
 use crate::lun::Device;
@@ -25,11 +26,11 @@ impl Daemon {
             let all = target.luns().all();
             all.iter().map(|(number, device)| self.lun_status(&config, &name, *number, device)).collect::<Vec<_>>()
         };
-        let portals = self.portals.lock().expect("no holder panics").clone();
+        let portals = self.portals().clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             target: config.targets.first().map(|target| target.name.clone()).unwrap_or_default(),
-            portal: portals.first().map(|(_, bound)| bound.to_string()).unwrap_or_default(),
+            portal: portals.first().map(|portal| portal.address.to_string()).unwrap_or_default(),
             targets: targets
                 .iter()
                 .map(|target| TargetStatus {
@@ -40,7 +41,7 @@ impl Daemon {
                 .collect(),
             portals: portals
                 .into_iter()
-                .map(|(spec, bound)| PortalStatus { listen: bound, advertise: spec.advertise, tag: spec.tag })
+                .map(|Listening { spec, address, .. }| PortalStatus { listen: address, advertise: spec.advertise, tag: spec.tag })
                 .collect(),
             connections: self.server.connection_count(),
             memory: self.server.memory(),

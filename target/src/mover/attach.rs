@@ -10,8 +10,8 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,14 +31,15 @@ const HALF_OPEN: usize = 8;
 const EXCHANGE: Duration = Duration::from_secs(5);
 /// A mover that the network keeps from us for so long is lost; it gives itself up as soon.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Pause after an accept that failed for want of something, as of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two probes of a connection on which nothing is said.
 const PROBE: u32 = 5;
 
 /// A port on which movers attach. Closed when dropped; those that are attached stay.
 #[derive(Debug)]
 pub struct Attachments {
-    /// Where it listens.
-    pub address: SocketAddr,
+    secret: Arc<Mutex<Secret>>,
     task: JoinHandle<()>,
 }
 
@@ -49,36 +50,49 @@ impl Drop for Attachments {
 }
 
 impl Attachments {
-    /// Lets movers that know `secret` attach at `listener`.
-    ///
-    /// # Errors
-    /// What the system gives.
-    pub fn open(listener: TcpListener, secret: Secret, movers: &Arc<Movers>) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (movers, half_open) = (Arc::downgrade(movers), Arc::new(Semaphore::new(HALF_OPEN)));
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, peer) = match listener.accept().await {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        warn!(%error, "a mover cannot be let in");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                };
-                let (Ok(place), Some(movers)) = (Arc::clone(&half_open).try_acquire_owned(), movers.upgrade()) else { continue };
-                let secret = secret.clone();
-                spawn_blocking(move || {
-                    let exchanged = stream.into_std().and_then(|stream| exchange(stream, secret));
-                    drop(place);
-                    let attached = exchanged.and_then(|(name, stream, seals)| attach(&movers, name, peer, stream, seals));
-                    if let Err(error) = attached {
-                        warn!(%peer, %error, "no mover attaches");
-                    }
-                });
+    /// Lets movers that know `secret` attach at `listener`, which listens on `address`.
+    #[must_use]
+    pub fn open(listener: TcpListener, address: SocketAddr, secret: Secret, movers: &Arc<Movers>) -> Self {
+        info!(%address, "movers of other hosts attach");
+        let secret = Arc::new(Mutex::new(secret));
+        let task = tokio::spawn(accept(listener, Arc::clone(&secret), Arc::downgrade(movers)));
+        Self { secret, task }
+    }
+
+    /// From now on this is what movers have to know.
+    pub fn set_secret(&self, secret: Secret) {
+        *self.secret.lock().expect("no holder panics") = secret;
+    }
+
+    /// Returns when the address is free for others.
+    pub async fn close(mut self) {
+        self.task.abort();
+        // Aborted, as it should be.
+        let _ = (&mut self.task).await;
+    }
+}
+
+async fn accept(listener: TcpListener, secret: Arc<Mutex<Secret>>, movers: Weak<Movers>) {
+    let half_open = Arc::new(Semaphore::new(HALF_OPEN));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a mover cannot be let in");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (Ok(place), Some(movers)) = (Arc::clone(&half_open).try_acquire_owned(), movers.upgrade()) else { continue };
+        let secret = secret.lock().expect("no holder panics").clone();
+        spawn_blocking(move || {
+            let exchanged = stream.into_std().and_then(|stream| exchange(stream, secret));
+            drop(place);
+            let attached = exchanged.and_then(|(name, stream, seals)| attach(&movers, name, peer, stream, seals));
+            if let Err(error) = attached {
+                warn!(%peer, %error, "no mover attaches");
             }
         });
-        Ok(Self { address, task })
     }
 }
 

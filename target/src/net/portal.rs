@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, debug, error, info_span, warn};
 
@@ -57,15 +58,16 @@ impl Portal {
 #[derive(Debug)]
 pub(super) struct OpenPortal {
     pub portal: Portal,
-    _accepting: DropGuard,
+    stop: DropGuard,
+    accepting: JoinHandle<()>,
 }
 
 impl Server {
     /// Accepts connections from `listener`, which listens on `address`, until [`Server::close_portal`] or the server's end.
-    pub fn listen(self: &Arc<Self>, listener: TcpListener, address: SocketAddr, portal: Portal) {
+    pub fn listen(self: &Arc<Self>, listener: impl Into<Arc<TcpListener>>, address: SocketAddr, portal: Portal) {
         let stop = self.shutdown.child_token();
-        tokio::spawn(Arc::clone(self).accept(listener, address, stop.clone()));
-        self.portals().insert(address, OpenPortal { portal, _accepting: stop.drop_guard() });
+        let accepting = tokio::spawn(Arc::clone(self).accept(listener.into(), address, stop.clone()));
+        self.portals().insert(address, OpenPortal { portal, stop: stop.drop_guard(), accepting });
     }
 
     /// Says something else of a portal to those who connect from now on.
@@ -75,9 +77,14 @@ impl Server {
         }
     }
 
-    /// Accepts no more connections on an address. Those that came through it go on.
-    pub fn close_portal(&self, address: SocketAddr) -> Option<Portal> {
-        self.portals().remove(&address).map(|open| open.portal)
+    /// Accepts no more connections on an address, which is free for others then. Those that came through it go on.
+    pub async fn close_portal(&self, address: SocketAddr) -> Option<Portal> {
+        let OpenPortal { portal, stop, accepting } = self.portals().remove(&address)?;
+        drop(stop);
+        if let Err(error) = accepting.await {
+            error!(%address, %error, "a portal did not end as it should");
+        }
+        Some(portal)
     }
 
     /// Addresses that are listened on.
@@ -102,7 +109,7 @@ impl Server {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, address: SocketAddr, stop: CancellationToken) {
+    async fn accept(self: Arc<Self>, listener: Arc<TcpListener>, address: SocketAddr, stop: CancellationToken) {
         loop {
             let pause = self.half_open.pause();
             if !pause.is_zero() {
