@@ -265,6 +265,13 @@ fn the_copies_of_boot_sector_and_first_records_serve() {
         assert!(map.notes.iter().any(|note| note.text.contains("$MFTMirr")));
     }
 
+    // The boot sector names a cluster of $MFT that no disk has.
+    let mut disk = Sparse::fixture();
+    (start + 48..start + 56).for_each(|at| disk.change(at, |_| 0xFE));
+    let map = disk.map();
+    assert_eq!(map.used, good.used, "{:?}", map.notes);
+    assert_eq!(map.files().count(), good.files().count());
+
     let mirror = places("/$MFTMirr", "$DATA")[0].start;
     let mut disk = Sparse::fixture();
     disk.zero(mft..mft + 1024);

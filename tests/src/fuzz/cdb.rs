@@ -5,7 +5,7 @@
 //! command a byte of [`Options`], a CDB of 16 bytes, two bytes of length, Data-Out.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,24 +21,25 @@ use target::lun::tape::Tape;
 use target::mover::Movers;
 use target::nexus::{Alone, LunMap, Nexus, NexusCounters};
 use target::snapshot::SnapshotService;
+use target::store::BlockStore;
 use target::store::memory::MemoryStore;
+use target::store::raw::RawStore;
 use target::task::{Attribute, Execution, Response, Task};
 use target::volume::Volume;
 use target::xcopy::CopyManager;
-use tokio::runtime::Runtime;
+use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{Input, Scratch};
 
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
-
 /// Small, so that a command that goes over all of it is quick.
 const DISK: u64 = 1 << 20;
 /// As small as that for the sake of WRITE FILEMARKS, which takes up to 16 million at once.
-const TAPE: u64 = 128 << 10;
-/// Longer than anything here has a reason to take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TAPE: u64 = 16 << 10;
+/// A command that waits for longer is aborted: POPULATE TOKEN would wait for seconds without a write.
+const WAIT: Duration = Duration::from_millis(10);
+/// Longer than anything here has a reason to take, once it is aborted.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// More would only make an input slow.
 const COMMANDS_MAX: usize = 64;
 
@@ -46,6 +47,8 @@ const COMMANDS_MAX: usize = 64;
 pub fn fuzz(data: &[u8]) {
     let mut input = Input(data);
     let scratch = Scratch::new();
+    // One for each input: what goes on in the background ends with it.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let luns = devices(input.byte(), scratch.path());
     let hosts = [1, 2].map(|id| nexus(id, &luns));
     let mut count = 0;
@@ -55,6 +58,7 @@ pub fn fuzz(data: &[u8]) {
         let number = options.lun(luns.all().len());
         let device = luns.number(number).expect("they are numbered from 0");
         let (row, cdb, data_out) = command(&mut input, options, &device);
+        let abort = CancellationToken::new();
         let task = Task {
             nexus: Arc::clone(&hosts[usize::from(options.second_host())]),
             lun: LunAddress::from_number(number),
@@ -63,14 +67,15 @@ pub fn fuzz(data: &[u8]) {
             cdb: Cdb::new(&cdb).expect("16 bytes fit"),
             data_out: options.cut(data_out),
             data_in_limit: options.data_in_limit(),
-            in_place: false,
-            abort: CancellationToken::new(),
+            in_place: true,
+            abort: abort.clone(),
         };
-        check(row.map_or("no command", |row| row.name), &finish(device.start(task)));
+        check(row.map_or("no command", |row| row.name), &runtime.block_on(async { finish(device.start(task), &abort).await }));
     }
     for (_, device) in luns.all() {
         hosts.iter().for_each(|host| device.common().nexus_lost(host.id));
     }
+    runtime.shutdown_background();
 }
 
 /// How one command is sent.
@@ -182,14 +187,18 @@ fn few(field: &mut [u8]) -> usize {
     usize::from(*last)
 }
 
-fn finish(execution: Execution) -> Response {
-    RUNTIME.block_on(async {
-        match execution {
-            Execution::Done(response) => response,
-            Execution::Blocking(run) | Execution::Alone(run) => run(),
-            Execution::Async(future) => tokio::time::timeout(PATIENCE, future).await.expect("a command ends"),
-        }
-    })
+async fn finish(execution: Execution, abort: &CancellationToken) -> Response {
+    match execution {
+        Execution::Done(response) => response,
+        Execution::Blocking(run) | Execution::Alone(run) => run(),
+        Execution::Async(mut future) => match tokio::time::timeout(WAIT, &mut future).await {
+            Ok(response) => response,
+            Err(_) => {
+                abort.cancel();
+                tokio::time::timeout(PATIENCE, future).await.expect("an aborted command ends")
+            }
+        },
+    }
 }
 
 fn check(name: &str, response: &Response) {
@@ -197,10 +206,12 @@ fn check(name: &str, response: &Response) {
     assert!(data_in <= TRANSFER_MAX, "{name}: {data_in} bytes of Data-In");
     assert_eq!(response.status == Status::CheckCondition, response.sense.is_some(), "{name}: {response:?}");
     assert!(response.sense_bytes().len() <= 252, "{name}");
+    // What is left where it lies is there to be sent.
+    std::hint::black_box(response.data_in.iter().flat_map(|part| part.iter().step_by(512)).fold(0, |sum, byte| sum ^ byte));
 }
 
 /// Bit 0: blocks of 4096 bytes; bit 1: a library in the place of the tape; bit 2: a removable disk; bit 3: a write-protected one;
-/// bit 4: a thick one; bit 5: state is kept in files.
+/// bit 4: a thick one; bit 5: state is kept in files; bit 6: the disk is a file, whose blocks are read in place.
 fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
     let snapshots = Arc::new(SnapshotService::with_copy_stores(|size| Ok(Arc::new(MemoryStore::new(size)))));
     let copies = CopyManager::new(Movers::new(Some(PathBuf::from("/nonexistent/offhost-mover"))), snapshots);
@@ -216,7 +227,12 @@ fn devices(options: u8, folder: &Path) -> Arc<LunMap> {
         threshold_percent: (options & 16 == 0).then_some(50),
         ..BlockLength(if options & 1 == 0 { 512 } else { 4096 }).into()
     };
-    let volume = Volume::new(Arc::new(MemoryStore::new(DISK)));
+    let store: Arc<dyn BlockStore> = if options & 64 == 0 {
+        Arc::new(MemoryStore::new(DISK))
+    } else {
+        Arc::new(RawStore::unnamed(folder, DISK).expect("a file in memory"))
+    };
+    let volume = Volume::new(store);
     let disk = Disk::open(common("disk", DeviceType::Disk), volume, disk).expect("a disk in memory");
     let luns = LunMap::default();
     luns.add(0, Device::Disk(disk));

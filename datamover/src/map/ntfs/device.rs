@@ -26,6 +26,12 @@ impl Device<'_> {
         self.range.start + lcn * self.geometry.cluster
     }
 
+    /// As [`Device::position`], where a cluster is only said to be the volume's; `None` for one that is not.
+    #[must_use]
+    pub fn position_of(&self, lcn: u64) -> Option<u64> {
+        (lcn < self.geometry.clusters).then(|| self.position(lcn))
+    }
+
     /// Bytes of a run on the LUN; `None` for a hole.
     #[must_use]
     pub fn bytes_of(&self, run: Run) -> Option<ByteRange> {

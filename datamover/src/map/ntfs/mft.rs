@@ -39,7 +39,7 @@ impl Mft {
         let zero = if usable(&first) {
             first
         } else {
-            notes.damage(0, Some(device.position(geometry.mft_lcn)), "record 0 is bad: used its copy in $MFTMirr");
+            notes.damage(0, device.position_of(geometry.mft_lcn), "record 0 is bad: used its copy in $MFTMirr");
             mirror.first().cloned().filter(usable).flatten()
         };
         let zero = zero.ok_or(Failure::Broken("file record 0 is bad, and so is its copy in $MFTMirr"))?;
@@ -54,7 +54,7 @@ impl Mft {
             *own = Some(zero);
         }
         if let Some(reason) = mft.incomplete {
-            notes.damage(0, Some(device.position(geometry.mft_lcn)), reason);
+            notes.damage(0, device.position_of(geometry.mft_lcn), reason);
         }
         Ok(mft)
     }
