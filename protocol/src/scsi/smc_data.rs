@@ -24,6 +24,7 @@ const IDENTIFIER_HEAD: usize = 4;
 const PVOLTAG: u8 = 0x80;
 const AVOLTAG: u8 = 0x40;
 const SVALID: u8 = 0x80;
+const ED: u8 = 0x08;
 
 /// MEDIUM TYPE of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,10 +65,12 @@ pub struct Element {
     pub by_operator: bool,
     /// ACCESS: the medium transport element reaches it.
     pub accessible: bool,
-    /// INENAB and EXENAB. Import/export elements only.
+    /// INENAB and EXENAB: what the element is for, also while it cannot be reached. Import/export elements only.
     pub import_enabled: bool,
     /// See [`Element::import_enabled`].
     pub export_enabled: bool,
+    /// ED: the element is there in the configuration only.
+    pub disabled: bool,
     /// EXCEPT with ADDITIONAL SENSE CODE and QUALIFIER.
     pub exception: Option<(u8, u8)>,
     /// MEDIUM TYPE.
@@ -92,6 +95,7 @@ impl Element {
             accessible: true,
             import_enabled: matches!(kind, ElementType::ImportExport),
             export_enabled: matches!(kind, ElementType::ImportExport),
+            disabled: false,
             exception: None,
             medium_type: MediumType::Unspecified,
             source: None,
@@ -121,7 +125,8 @@ impl Element {
         let (asc, ascq) = self.exception.unwrap_or_default();
         into.extend(self.address.to_be_bytes());
         into.extend([self.flags(), 0, asc, ascq, 0, 0, 0]);
-        into.push(if self.source.is_some() { SVALID } else { 0 } | self.medium_type as u8);
+        let (source, disabled) = (if self.source.is_some() { SVALID } else { 0 }, if self.disabled { ED } else { 0 });
+        into.push(source | disabled | self.medium_type as u8);
         into.extend(self.source.unwrap_or_default().to_be_bytes());
         if form.volume_tags {
             into.extend(volume_tag(self.volume_tag.as_deref()));
@@ -297,6 +302,7 @@ fn parse_element(kind: ElementType, tags: u8, descriptor: &[u8]) -> Element {
         accessible: kind == ElementType::MediumTransport || bit(ACCESS),
         import_enabled: import_export && bit(INENAB),
         export_enabled: import_export && bit(EXENAB),
+        disabled: descriptor[9] & ED != 0,
         exception: bit(EXCEPT).then_some((descriptor[4], descriptor[5])),
         medium_type: MediumType::from_code(descriptor[9] & 0x07),
         source: (descriptor[9] & SVALID != 0).then(|| u16::from_be_bytes([descriptor[10], descriptor[11]])),
@@ -481,7 +487,7 @@ mod tests {
             bytes: b"OFFHOST SN1".to_vec(),
         });
         let mut damaged = Element::empty(0x1000, ElementType::Storage);
-        (damaged.full, damaged.exception) = (true, Some((0x30, 0x00)));
+        (damaged.full, damaged.disabled, damaged.exception) = (true, true, Some((0x30, 0x00)));
         vec![arm, mail, drive, damaged, Element::empty(0x1001, ElementType::Storage)]
     }
 
@@ -494,7 +500,7 @@ mod tests {
              01 00 0010 00 000010  0001 00 00 0000 000000 00 0000 00000000
              03 00 0010 00 000010  0010 3b 00 0000 000000 01 0000 00000000
              04 00 0010 00 000010  0100 01 00 0000 000000 84 1001 00000000
-             02 00 0010 00 000020  1000 0d 00 3000 000000 00 0000 00000000
+             02 00 0010 00 000020  1000 0d 00 3000 000000 08 0000 00000000
                                    1001 08 00 0000 000000 00 0000 00000000");
         assert_eq!(plain, golden);
     }

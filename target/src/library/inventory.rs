@@ -128,6 +128,8 @@ pub struct Held {
     pub folder: String,
     /// Its label.
     pub barcode: String,
+    /// What is written to it stays.
+    pub worm: bool,
     /// The storage or import/export element it was in before it came here. SMC-3, SVALID.
     pub source: Option<Place>,
     /// An operator put it here. SMC-3, IMPEXP.
@@ -293,7 +295,7 @@ mod tests {
     use super::*;
 
     fn cartridge(name: &str) -> Held {
-        Held { folder: name.into(), barcode: name.into(), source: None, by_operator: true }
+        Held { folder: name.into(), barcode: name.into(), worm: false, source: None, by_operator: true }
     }
 
     fn small() -> Inventory {

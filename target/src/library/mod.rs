@@ -416,10 +416,10 @@ fn look(folder: &Path, inventory: &mut Inventory, range: impl Fn(Place) -> bool)
     let known: Vec<(Place, Held)> = inventory.held().map(|(place, held)| (place, held.clone())).collect();
     for (place, held) in known {
         match labels.remove(&held.folder) {
-            Some(barcode) if barcode == held.barcode => {}
-            Some(barcode) => {
+            Some((barcode, worm)) if (&barcode, worm) == (&held.barcode, held.worm) => {}
+            Some((barcode, worm)) => {
                 inventory.take(place);
-                inventory.put(place, Held { barcode, ..held }).expect("the place was just emptied");
+                inventory.put(place, Held { barcode, worm, ..held }).expect("the place was just emptied");
             }
             None if range(place) => {
                 warn!(cartridge = held.folder, %place, "the cartridge is gone from the library's folder");
@@ -428,35 +428,35 @@ fn look(folder: &Path, inventory: &mut Inventory, range: impl Fn(Place) -> bool)
             None => {}
         }
     }
-    for (name, barcode) in labels {
+    for (name, (barcode, worm)) in labels {
         let Some(slot) = inventory.free(|place| matches!(place, Place::Slot(_)) && range(place)) else {
             warn!(cartridge = name, "no slot is free for this cartridge: it is in the folder and not in the library");
             continue;
         };
         info!(cartridge = name, place = %slot, "a cartridge that had no place");
-        let held = Held { folder: name, barcode, source: None, by_operator: false };
+        let held = Held { folder: name, barcode, worm, source: None, by_operator: false };
         inventory.put(slot, held).expect("the slot is free");
     }
     Ok(())
 }
 
-/// Folder names and barcodes of the cartridges in a folder. One whose label cannot be read goes by its folder's name: it is there, and
+/// Folder names of the cartridges in a folder, with what the labels say: barcode, and whether it is WORM. One whose label cannot be read goes by its folder's name: it is there, and
 /// a drive will say what is wrong with it.
-fn labels(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+fn labels(folder: &Path) -> io::Result<BTreeMap<String, (String, bool)>> {
     let mut labels = BTreeMap::new();
     for path in shelf::list(folder)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             warn!(path = %path.display(), "passed over: the name is no text");
             continue;
         };
-        let barcode = match Metadata::load(&path) {
-            Ok(metadata) => metadata.barcode,
+        let label = match Metadata::load(&path) {
+            Ok(metadata) => (metadata.barcode, metadata.worm),
             Err(error) => {
                 warn!(path = %path.display(), %error, "the label cannot be read");
-                name.to_owned()
+                (name.to_owned(), false)
             }
         };
-        labels.insert(name.to_owned(), barcode);
+        labels.insert(name.to_owned(), label);
     }
     Ok(labels)
 }

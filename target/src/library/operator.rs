@@ -82,7 +82,7 @@ impl Library {
         if !Cartridge::is_one(cartridge) {
             return Err(ImportError::NoCartridge(cartridge.to_owned()));
         }
-        let barcode = Metadata::load(cartridge).map_err(file(cartridge))?.barcode;
+        let Metadata { barcode, worm, .. } = Metadata::load(cartridge).map_err(file(cartridge))?;
         let resolved = fs::canonicalize(cartridge).map_err(file(cartridge))?;
         let name = resolved.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| ImportError::NoCartridge(cartridge.to_owned()))?.to_owned();
@@ -96,7 +96,7 @@ impl Library {
             rename(&resolved, &inside).map_err(file(&resolved))?;
         }
         let before = inventory.clone();
-        let held = Held { folder: name, barcode, source: None, by_operator: true };
+        let held = Held { folder: name, barcode, worm, source: None, by_operator: true };
         info!(cartridge = held.folder, %place, "imported");
         inventory.put(place, held).expect("the place is free");
         if let Err(source) = record::store(self.folder(), &inventory) {

@@ -35,6 +35,8 @@ struct Entry {
     place: Place,
     folder: String,
     barcode: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    worm: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Place>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -43,8 +45,8 @@ struct Entry {
 
 impl Entry {
     fn new(place: Place, held: Held) -> Self {
-        let Held { folder, barcode, source, by_operator } = held;
-        Self { place, folder, barcode, source, by_operator }
+        let Held { folder, barcode, worm, source, by_operator } = held;
+        Self { place, folder, barcode, worm, source, by_operator }
     }
 }
 
@@ -65,8 +67,8 @@ pub fn load(folder: &Path) -> io::Result<Option<Inventory>> {
     let layout = Layout { drives: record.drives, slots: record.slots, mail: record.mail };
     layout.check().map_err(invalid)?;
     let mut inventory = Inventory::new(layout);
-    for Entry { place, folder, barcode, source, by_operator } in record.cartridges {
-        let held = Held { folder, barcode, source, by_operator };
+    for Entry { place, folder, barcode, worm, source, by_operator } in record.cartridges {
+        let held = Held { folder, barcode, worm, source, by_operator };
         if inventory.held().any(|(_, other)| other.folder == held.folder) {
             return Err(invalid(format!("cartridge {} is in two places", held.folder)));
         }
@@ -106,7 +108,8 @@ mod tests {
 
     fn one() -> Inventory {
         let mut inventory = Inventory::new(Layout { drives: 1, slots: 2, mail: 1 });
-        let held = Held { folder: "A".into(), barcode: "OFH001L8".into(), source: Some(Place::Slot(1)), by_operator: false };
+        let (folder, barcode) = ("A".into(), "OFH001L8".into());
+        let held = Held { folder, barcode, worm: true, source: Some(Place::Slot(1)), by_operator: false };
         inventory.put(Place::Drive(0), held).unwrap();
         inventory
     }

@@ -105,14 +105,13 @@ fn element(changer: &Changer, inventory: &Inventory, place: Place) -> Element {
     }
     match place {
         Place::Slot(_) => {}
-        Place::Mail(_) => {
-            let open = changer.is_open();
-            element.accessible = !open;
-            (element.import_enabled, element.export_enabled) = (!open, !open);
-        }
+        Place::Mail(_) => element.accessible = !changer.is_open(),
         Place::Drive(number) => match changer.library.drive(number) {
             Some(drive) => drive_element(&mut element, &drive),
-            None => (element.accessible, element.exception) = (false, Some(DATA_TRANSFER_DEVICE_REMOVED)),
+            None => {
+                (element.accessible, element.disabled) = (false, true);
+                element.exception = Some(DATA_TRANSFER_DEVICE_REMOVED);
+            }
         },
     }
     element
@@ -121,7 +120,7 @@ fn element(changer: &Changer, inventory: &Inventory, place: Place) -> Element {
 fn fill(element: &mut Element, held: &Held) {
     element.full = true;
     element.by_operator = held.by_operator;
-    element.medium_type = MediumType::Data;
+    element.medium_type = if held.worm { MediumType::Worm } else { MediumType::Data };
     element.source = held.source.map(elements::address);
     element.volume_tag = Some(held.barcode.clone());
 }

@@ -98,6 +98,19 @@ fn element_status_tells_what_is_where() {
 }
 
 #[test]
+fn a_drive_that_is_not_served_is_a_disabled_element() {
+    let mut bench = bench();
+    bench.good("a5 00 0000 1001 0100 0000 00 00");
+    bench.drives.clear();
+    bench.hosts.iter().for_each(|host| drop(host.luns.remove(1)));
+    assert_eq!(
+        bench.good("b8 14 0000 0001 01 00ffff 00 00")[16..28],
+        hex("0100 05 00 3b1a 000000 89 1001")[..],
+        "EXCEPT and FULL, no ACCESS; DATA TRANSFER DEVICE REMOVED; SVALID, ED"
+    );
+}
+
+#[test]
 fn what_cannot_be_moved_is_refused_with_the_field() {
     let bench = bench();
     let invalid = |byte| Sense::INVALID_ELEMENT_ADDRESS.at(FieldPointer::cdb(byte));
@@ -141,7 +154,7 @@ fn the_door_keeps_media_in_and_moves_out() {
     assert!(matches!(bench.changer.export("OFH001L8", None), Err(ExportError::Prevented)));
     bench.good("1e 00 00 00 00 00");
     bench.good("1b 00 0010 00 00");
-    assert_eq!(bench.good("b8 03 0000 0001 00 00ffff 00 00")[18], 0x01, "FULL, but neither ACCESS nor INENAB nor EXENAB");
+    assert_eq!(bench.good("b8 03 0000 0001 00 00ffff 00 00")[18], 0x31, "FULL, INENAB, EXENAB, and no ACCESS");
     bench.refused("a5 00 0001 0010 1000 0000 00 00", Sense::MEDIUM_MAGAZINE_NOT_ACCESSIBLE.at(FieldPointer::cdb(4)));
     bench.good("1b 00 0010 01 00");
     assert_eq!(bench.from(1, "00 00 00 00 00 00").sense, Some(Sense::IMPORT_OR_EXPORT_ELEMENT_ACCESSED));
@@ -153,12 +166,14 @@ fn the_door_keeps_media_in_and_moves_out() {
 #[test]
 fn what_an_operator_does_is_told_to_every_host() {
     let bench = bench();
-    bench.changer.import_new("NEW001L8", &NewMedium::of_capacity(1 << 20)).unwrap();
+    bench.changer.import_new("NEW001L8", &NewMedium { worm: true, ..NewMedium::of_capacity(1 << 20) }).unwrap();
     for host in 0..2 {
         assert_eq!(bench.from(host, "00 00 00 00 00 00").sense, Some(Sense::IMPORT_OR_EXPORT_ELEMENT_ACCESSED));
         assert_eq!(bench.from(host, "00 00 00 00 00 00").status, Status::Good);
     }
-    assert_eq!(bench.good("b8 03 0000 0001 00 00ffff 00 00")[18], 0x3B, "INENAB, EXENAB, ACCESS, IMPEXP, FULL");
+    let element = bench.good("b8 03 0000 0001 00 00ffff 00 00");
+    assert_eq!(element[18], 0x3B, "INENAB, EXENAB, ACCESS, IMPEXP, FULL");
+    assert_eq!(element[25], 0x04, "no source; a WORM medium");
     bench.changer.export("NEW001L8", None).unwrap();
     assert_eq!(bench.from(1, "00 00 00 00 00 00").sense, Some(Sense::IMPORT_OR_EXPORT_ELEMENT_ACCESSED));
 }
