@@ -180,8 +180,8 @@ impl Connection {
             if self.collect_at.is_none() && !self.running.is_empty() {
                 self.collect_at = Some(Instant::now() + self.collect_pause);
             }
-            let stale = self.wires.iter().filter_map(Wire::stale_at).map(Instant::from_std);
-            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).chain(stale).min();
+            let wires = self.wires.iter().flat_map(|wire| [wire.stale_at(), wire.sheds_at()]).flatten().map(Instant::from_std);
+            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).chain(wires).min();
             self.turn = self.turn.wrapping_add(1);
             if let Some(deadline) = deadline
                 && armed.is_none_or(|armed| deadline < armed)
@@ -259,13 +259,21 @@ impl Connection {
     /// nothing is.
     fn share_memory(&mut self) {
         self.share.set(self.holds());
+        let short = self.share.is_short_of(0);
+        self.session.set_narrow(short);
+        if short {
+            self.wires.iter_mut().for_each(Wire::shed);
+        }
         let budget = self.session.asked_for() + self.share.part_of_what_is_left();
         self.session.set_write_budget(budget.min(self.write_budget));
     }
 
-    /// Bytes that the session holds for commands.
+    /// Bytes that the session holds for commands. What Data-Out has come lies in the receive buffers, and what is asked for will: it
+    /// counts once.
     pub(super) fn holds(&self) -> u64 {
-        self.data_in_running + self.session.asked_for() + (self.session.kept() + self.session.backlog()) as u64
+        let buffers = self.wires.iter().map(Wire::buffers).sum();
+        let data_out = (self.session.asked_for() + self.session.unasked()).max(buffers);
+        self.data_in_running + data_out + (self.session.kept() + self.session.backlog()) as u64
     }
 
     /// How long to look by hand for something to do, before the runtime does: for more of a stream only while no other session could
@@ -352,6 +360,9 @@ impl Connection {
         }
         let mut at = 0;
         while let Some(wire) = self.wires.get_mut(at) {
+            if wire.sheds_at().is_some_and(|at| at <= now.into_std()) {
+                wire.shed();
+            }
             if wire.stale_at().is_some_and(|at| at <= now.into_std())
                 && let Err(error) = wire.copy_stale(&mut self.session)
             {

@@ -1,10 +1,12 @@
 //! The memory of all sessions together: what each holds of its initiator's data, and what happens when it is too much.
 //!
-//! Counted is what a session holds for commands: Data-Out that it has asked for, Data-In that running commands may come to, replies
-//! that the socket has not taken, and what may have to be sent again. While all of it is above the limit, every session goes on with
-//! one command that reads and one that writes at a time: no data is asked for and none is read for the others, which wait. So every
-//! session comes forward with what it holds itself, nobody waits for another, and nothing is dropped. What is held beyond the limit is
-//! at most one such pair of commands for each session, and what comes unasked ([`super::most_held_by_session`] has the sum).
+//! Counted is what a session holds for commands: receive buffers with the Data-Out in them, Data-Out that it has asked for, Data-In
+//! that running commands may come to, replies that the socket has not taken, and what may have to be sent again. While all of it is
+//! above the limit, every session goes on with one command that reads and one that writes at a time: no data is asked for and none is
+//! read for the others, which wait; no receive buffer is kept to be used again; and the CmdSN window moves on by one command, since
+//! each may bring data that nobody asked for. So every session comes forward with what it holds itself, nobody waits for another, and
+//! nothing is dropped. What is held beyond the limit is at most one such pair of commands for each session, and what comes unasked
+//! with the commands that the window had let in before ([`super::most_held_by_session`] has the sum).
 //!
 //! Does not count buffers of sockets and of file systems, nor copies: movers are processes of their own.
 

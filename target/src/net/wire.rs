@@ -27,6 +27,9 @@ const READ_ROOM: usize = 128 * 1024;
 const LONG_READ_ROOM: usize = 1024 * 1024;
 /// Former input buffers kept to be used again.
 const USED_BUFFERS: usize = 32;
+/// Bytes of receive buffers above which they are not kept for long when nothing more comes, and how long they are.
+const MANY_BUFFERS: usize = 2 * LONG_READ_ROOM;
+const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Reads of one wake-up, before others have their turn.
 const READS_PER_WAKE_UP: usize = 4;
 /// Time of one: a flood of small PDUs is not taken in as long as one of data.
@@ -61,9 +64,12 @@ pub(super) struct Wire {
     /// As the session calls it.
     pub id: ConnectionId,
     socket: Socket,
-    input: BytesMut,
+    input: Buffer,
     /// Former input buffers, the last one at the end; commands may still refer to them.
-    used: VecDeque<BytesMut>,
+    used: VecDeque<Buffer>,
+    /// Bytes of all these.
+    buffers: usize,
+    read_at: Instant,
     /// Bytes are taken in.
     reading: bool,
     /// Bytes that the socket waits for before it wakes the task.
@@ -77,13 +83,30 @@ pub(super) struct Wire {
     _permit: OwnedSemaphorePermit,
 }
 
+/// A receive buffer.
+#[derive(Debug, Default)]
+struct Buffer {
+    /// What has not been handed on, and the room behind it.
+    bytes: BytesMut,
+    /// Bytes of the whole, with what commands refer to.
+    size: usize,
+}
+
+impl Buffer {
+    fn of(size: usize) -> Self {
+        Self { bytes: BytesMut::with_capacity(size), size }
+    }
+}
+
 impl Wire {
     pub fn new(id: ConnectionId, stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
         Self {
             id,
             socket: Socket::new(stream),
-            input: BytesMut::new(),
+            input: Buffer::default(),
             used: VecDeque::new(),
+            buffers: 0,
+            read_at: Instant::now(),
             reading: true,
             waits_for: 1,
             backlog: 0,
@@ -193,19 +216,20 @@ impl Wire {
     /// Reads what there is, within bounds, and hands it to the session. False when there may be more.
     pub fn read(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let dry = self.read_some(session)?;
-        self.wait_for(session.missing(self.id, &self.input));
+        self.wait_for(session.missing(self.id, &self.input.bytes));
         Ok(dry)
     }
 
     fn read_some(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let begun = Instant::now();
+        self.read_at = begun;
         for _ in 0..READS_PER_WAKE_UP {
-            let missing = session.missing(self.id, &self.input);
+            let missing = session.missing(self.id, &self.input.bytes);
             self.make_room(missing);
             // Not far into the next PDU: it may have to move to another buffer.
             let most = missing.max(READ_ROOM);
-            let room = self.input.capacity() - self.input.len();
-            let dry = match self.socket.read(&mut (&mut self.input).limit(most)) {
+            let room = self.input.bytes.capacity() - self.input.bytes.len();
+            let dry = match self.socket.read(&mut (&mut self.input.bytes).limit(most)) {
                 Ok(0) => return Err(End::Closed),
                 Ok(read) => read < most.min(room),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
@@ -236,35 +260,53 @@ impl Wire {
 
     /// Hands the session what has been read.
     pub fn take_in(&mut self, session: &mut Session<TargetRole>) -> Result<(), End> {
-        session.handle_input(self.id, Instant::now(), &mut self.input).map_err(End::Protocol)
+        session.handle_input(self.id, Instant::now(), &mut self.input.bytes).map_err(End::Protocol)
     }
 
     /// Room for the rest of a PDU that has begun, or for many small ones. Not topped up for every read: what is left over is copied
     /// when the buffer changes. A buffer that no command refers to any more comes again, with its pages.
     fn make_room(&mut self, missing: usize) {
-        if self.input.capacity() - self.input.len() >= missing.max(READ_ROOM / 2) {
+        let input = &mut self.input.bytes;
+        if input.capacity() - input.len() >= missing.max(READ_ROOM / 2) {
             return;
         }
-        let room = if missing > READ_ROOM { (self.input.len() + missing).max(LONG_READ_ROOM) } else { 2 * READ_ROOM };
-        let again = self.used.iter_mut().position(|used| used.try_reclaim(room));
-        let mut next = match again.and_then(|at| self.used.remove(at)) {
-            Some(used) => used,
-            None => BytesMut::with_capacity(room),
-        };
-        next.extend_from_slice(&self.input);
-        self.input.clear();
+        let room = if missing > READ_ROOM { (input.len() + missing).max(LONG_READ_ROOM) } else { 2 * READ_ROOM };
+        let again = self.used.iter_mut().position(|used| used.bytes.try_reclaim(room));
+        let mut next = again.and_then(|at| self.used.remove(at)).unwrap_or_else(|| {
+            self.buffers += room;
+            Buffer::of(room)
+        });
+        next.bytes.extend_from_slice(input);
+        input.clear();
         self.used.push_back(std::mem::replace(&mut self.input, next));
         if self.used.len() > USED_BUFFERS {
-            self.used.pop_front();
+            self.buffers -= self.used.pop_front().map_or(0, |oldest| oldest.size);
         }
+    }
+
+    /// Bytes of its receive buffers, filled or not.
+    pub fn buffers(&self) -> u64 {
+        self.buffers as u64
+    }
+
+    /// When [`Wire::shed`] is to be called, unless more comes.
+    pub fn sheds_at(&self) -> Option<Instant> {
+        (self.buffers > MANY_BUFFERS && !self.used.is_empty()).then(|| self.read_at + KEPT_FOR)
+    }
+
+    /// Memory is short, or no use in sight: keeps no buffer to be used again.
+    pub fn shed(&mut self) {
+        self.used.clear();
+        self.buffers = self.input.size;
     }
 
     /// Nothing came for a while: what reading fast needs is not kept.
     pub fn rest(&mut self) {
         self.used = VecDeque::new();
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
+        if self.input.bytes.is_empty() {
+            self.input = Buffer::default();
         }
+        self.buffers = self.input.size;
     }
 }
 

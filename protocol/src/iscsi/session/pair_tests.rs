@@ -258,6 +258,39 @@ fn the_window_holds_commands_back_until_there_is_room() {
     assert!(tags.iter().all(|tag| pair.completions.contains_key(tag)));
 }
 
+#[test]
+fn a_narrow_window_moves_on_for_one_command_at_a_time() {
+    let mut pair = Pair::new(wishes(), wishes());
+    pair.hold = true;
+    pair.target.set_narrow(true);
+    let tags: Vec<u32> = (0..20).map(|_| pair.write(5000)).collect();
+    pair.drive().unwrap();
+    assert_eq!(pair.held.len(), 8, "what was let in before may come");
+    assert_eq!(pair.target.unasked() + pair.target.asked_for(), 8 * 5000);
+    for command in std::mem::take(&mut pair.held) {
+        pair.execute(&command);
+        pair.drive().unwrap();
+    }
+    while let Some(command) = pair.held.pop() {
+        assert_eq!(pair.held.len(), 0);
+        pair.execute(&command);
+        pair.drive().unwrap();
+        if pair.completions.len() == 15 {
+            pair.target.set_narrow(false);
+        }
+        if pair.completions.len() > 15 {
+            break;
+        }
+    }
+    assert_eq!(pair.held.len(), 4, "one answer later all is let in");
+    for command in std::mem::take(&mut pair.held) {
+        pair.execute(&command);
+    }
+    pair.drive().unwrap();
+    assert!(tags.iter().all(|tag| pair.completions[tag].status == 0));
+    assert_eq!(pair.target.unasked(), 0);
+}
+
 /// Replies that the initiator does not take close the window; when they are taken and nothing else is due, a NOP-In opens it.
 #[test]
 fn a_window_closed_by_replies_that_are_not_taken_opens_again_when_they_are() {

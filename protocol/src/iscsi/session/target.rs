@@ -179,6 +179,10 @@ pub struct Target {
     /// Writes that wait for budget before their first R2T, oldest first.
     waiting: VecDeque<u32>,
     reserved: u64,
+    /// Bytes of Data-Out that came without being asked for, of all tasks.
+    unasked: u64,
+    /// See [`Session::set_narrow`].
+    narrow: bool,
     next_transfer_tag: u32,
     next_connection: u16,
     /// A second connection has joined, now or before.
@@ -221,6 +225,8 @@ struct Task {
     immediate: bool,
     /// Of the write budget, in bytes.
     reserved: u64,
+    /// Bytes of Data-Out that came without being asked for.
+    unasked: u64,
     /// Of the R-Data SNACK that came before the answer; zero for none.
     snack_tag: u32,
     state: TaskState,
@@ -349,6 +355,19 @@ impl Session<Target> {
     #[must_use]
     pub const fn asked_for(&self) -> u64 {
         self.role.reserved
+    }
+
+    /// Bytes of Data-Out that came without being asked for, of commands that have not been answered, and of requests before their
+    /// turn.
+    #[must_use]
+    pub const fn unasked(&self) -> u64 {
+        self.role.unasked + self.role.commands.early_bytes() as u64
+    }
+
+    /// While it is narrow, the window moves on for one command at a time: what comes unasked is bounded by nothing else. It never
+    /// shrinks: as much as it has let in before may still come.
+    pub fn set_narrow(&mut self, narrow: bool) {
+        self.role.narrow = narrow;
     }
 
     /// Changes [`TargetConfig::write_budget`] from now on. Writes that wait go on where it became larger.
@@ -483,6 +502,8 @@ impl Target {
             logouts: Vec::new(),
             waiting: VecDeque::new(),
             reserved: 0,
+            unasked: 0,
+            narrow: false,
             next_transfer_tag: 0,
             next_connection: first.0.wrapping_add(1),
             joined: false,
@@ -546,10 +567,13 @@ impl Target {
     /// ExpCmdSN and MaxCmdSN as they are now. The window never shrinks; it does not move on while replies queue up.
     fn window(&mut self, links: &Links<Self>) -> (U32, U32) {
         // An answer that may have to be repeated takes a place as well.
-        let open = self.tasks.len() - self.immediate_tasks + links.all.iter().map(|link| link.lane.kept.len()).sum::<usize>();
+        let running = self.tasks.len() - self.immediate_tasks;
+        let open = running + links.all.iter().map(|link| link.lane.kept.len()).sum::<usize>();
         let crowded = links.all.iter().any(|link| link.transmit.len() > self.config.reply_backlog)
             || self.recovery.bytes > self.config.reply_backlog;
         let room = if crowded { 0 } else { self.config.queue_depth.saturating_sub(open as u32) };
+        // An answer that was not acknowledged takes no place here: it may take the next command to acknowledge it.
+        let room = if self.narrow { room.min(u32::from(running == 0)) } else { room };
         self.commands.open(room);
         (U32::new(self.commands.expected), U32::new(self.commands.max))
     }

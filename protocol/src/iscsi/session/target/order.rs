@@ -58,6 +58,11 @@ impl CommandOrder {
         }
     }
 
+    /// Bytes of data segments that wait for their turn.
+    pub const fn early_bytes(&self) -> usize {
+        self.early_bytes
+    }
+
     /// True when the initiator may send nothing more, as far as it knows.
     pub fn is_closed(&self) -> bool {
         serial_less(self.max, self.expected)

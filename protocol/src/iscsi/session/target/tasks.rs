@@ -41,6 +41,7 @@ impl Target {
             write: header.flags & bhs::WRITE != 0,
             immediate,
             reserved: 0,
+            unasked: 0,
             snack_tag: 0,
             state: TaskState::Running,
         };
@@ -48,6 +49,7 @@ impl Target {
         self.ordered += usize::from(task.attribute == Attribute::Ordered);
         self.immediate_tasks += usize::from(immediate);
         let gathering = self.begin(&mut task, &pdu, header.flags);
+        self.unasked += task.unasked;
         self.tasks.insert(tag, task);
         match gathering {
             Ok(gathering) => self.tasks.get_mut(&tag).expect("just put there").state = TaskState::Gathering(gathering),
@@ -76,7 +78,9 @@ impl Target {
         }
         // A target that sends nothing unsolicited still sees F=0 from some initiators on commands without data.
         let is_final = flags & FINAL != 0 || !task.write;
-        Gathering::new(expected, pdu.data.clone(), is_final, &self.parameters).map_err(condition)
+        let gathering = Gathering::new(expected, pdu.data.clone(), is_final, &self.parameters).map_err(condition)?;
+        task.unasked = pdu.data.len() as u64;
+        Ok(gathering)
     }
 
     /// Tells a complete command, or asks for what it lacks.
@@ -185,7 +189,9 @@ impl Target {
     pub(super) fn data_out(&mut self, links: &mut Links<Self>, on: ConnectionId, header: &bhs::DataOut, data: Bytes) {
         let tag = header.initiator_task_tag.get();
         // Data of a task that was aborted or refused is still on its way: it is let pass.
-        let Some(Task { state: TaskState::Gathering(gathering), connection, .. }) = self.tasks.get_mut(&tag) else { return };
+        let Some(Task { state: TaskState::Gathering(gathering), connection, unasked, .. }) = self.tasks.get_mut(&tag) else {
+            return;
+        };
         if *connection != on {
             // RFC 7143 (4.2.2.2): all PDUs of a task go over the connection of its command.
             return self.reject(links, on, RejectReason::ProtocolError, &Header::DataOut(*header).to_bytes());
@@ -193,6 +199,8 @@ impl Target {
         let transfer_tag = header.target_transfer_tag.get();
         let (data_sn, offset, is_final) = (header.data_sn.get(), header.buffer_offset.get(), header.flags & FINAL != 0);
         let taken = if transfer_tag == NO_TAG {
+            *unasked += data.len() as u64;
+            self.unasked += data.len() as u64;
             gathering.unsolicited(data_sn, offset, data, is_final)
         } else {
             gathering.solicited(transfer_tag, data_sn, offset, data, is_final)
@@ -215,6 +223,7 @@ impl Target {
         let task = self.tasks.remove(&tag)?;
         self.immediate_tasks -= usize::from(task.immediate);
         self.reserved -= task.reserved;
+        self.unasked -= task.unasked;
         self.held -= usize::from(matches!(task.state, TaskState::Held(_)));
         let told = matches!(task.state, TaskState::Running);
         self.ordered -= usize::from(task.attribute == Attribute::Ordered && !told);
