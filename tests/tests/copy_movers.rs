@@ -8,7 +8,11 @@ use offhost_tests::copies::disk_to_disk;
 use offhost_tests::pattern;
 use offhost_tests::programs::Target;
 use protocol::control::MoverSettings;
-use protocol::units::Lba;
+use protocol::units::{BlockLength, Lba};
+use protocol::xcopy::operation::OperationStatus;
+use protocol::xcopy::rod::{RangeDescriptor, RodType};
+use protocol::xcopy::token::parse_token_descriptors;
+use protocol::xcopy::{PopulateToken, WriteUsingToken};
 use sim::client::{Client, Options};
 
 const MIB: u64 = 1 << 20;
@@ -85,6 +89,31 @@ async fn four_throttled_movers_are_three_times_as_fast_as_one() {
     rig.copy().await;
     rig.check();
     assert_eq!(rig.shares().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_stands_for_is_written_by_several_movers() {
+    const ID: u32 = 7;
+    let rig = Rig::new().await;
+    rig.set(4, Some(48 * MIB));
+    let ranges = vec![RangeDescriptor { lba: Lba(0), blocks: (SIZE / 512) as u32 }];
+    let (from, to) = (rig.client.lun(FROM), rig.client.lun(TO));
+    // It waits for nothing.
+    let (kind, immediate) = (Some(RodType::ChangeVulnerable), false);
+    let list = PopulateToken { immediate, kind, inactivity_timeout: 0, ranges: ranges.clone() }.emit();
+    from.token_command(0x10, ID, list.into()).await.unwrap().good("POPULATE TOKEN").unwrap();
+    let told = from.receive_copy_lid4_reply(0x07, ID, 4096).await.unwrap().good("RECEIVE ROD TOKEN INFORMATION").unwrap();
+    let tokens = parse_token_descriptors(OperationStatus::parse(&told.data).unwrap().1).unwrap();
+    // What is written from now on is no part of it.
+    let first = from.read(Lba(0), 8, BlockLength::B512).await.unwrap();
+    from.write(Lba(0), vec![0xEE; 4096].into(), BlockLength::B512).await.unwrap();
+    let token = Box::new(*tokens[0].1.as_bytes());
+    let list = WriteUsingToken { immediate, deletes_token: true, offset: 0, token, ranges }.emit();
+    to.token_command(0x11, ID, list.into()).await.unwrap().good("WRITE USING TOKEN").unwrap();
+    from.write(Lba(0), first, BlockLength::B512).await.unwrap();
+    rig.check();
+    let shares = rig.shares();
+    assert!(shares.len() == 4 && shares.iter().all(|(_, bytes)| *bytes >= SIZE / 16), "{shares:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

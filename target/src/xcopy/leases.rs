@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::scsi::Status;
+use protocol::scsi::{Sense, Status};
 use protocol::units::ByteRange;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use tracing::info;
 use super::plan::{Plan, PlannedEnd};
 use super::tokens::{Moment, Rod, no_view};
 use crate::lun::common::{LeaseEnd, LogicalUnit};
-use crate::lun::disk::Disk;
+use crate::lun::disk::{Copying, Disk};
 use crate::nexus::Nexus;
 use crate::snapshot::{SnapshotService, Source};
 use crate::task::Response;
@@ -78,6 +78,7 @@ impl Lease {
 #[derive(Debug)]
 pub struct Leased {
     lease: Arc<Lease>,
+    _copying: Copying,
 }
 
 impl Drop for Leased {
@@ -132,7 +133,7 @@ impl Leases {
         cancelled: &CancellationToken,
     ) -> Result<(), Response> {
         let wanted = wanted(plan);
-        let leased: Vec<Leased> = wanted.iter().map(|wanted| self.enter(nexus, wanted)).collect();
+        let leased = wanted.iter().map(|wanted| self.enter(nexus, wanted)).collect::<Result<Vec<_>, _>>()?;
         take(&wanted, &leased, plan.background, snapshots, cancelled).await?;
         for (wanted, leased) in wanted.iter().zip(&leased) {
             let taken = leased.lease.taken.get().expect("each was taken");
@@ -142,7 +143,8 @@ impl Leases {
         Ok(())
     }
 
-    fn enter(self: &Arc<Self>, nexus: &Nexus, wanted: &Wanted) -> Leased {
+    fn enter(self: &Arc<Self>, nexus: &Nexus, wanted: &Wanted) -> Result<Leased, Sense> {
+        let copying = wanted.disk.begin_copy()?;
         let key = (nexus.id, std::ptr::from_ref(wanted.disk.common()).addr());
         let mut leases = self.leases();
         let lease = leases.entry(key).or_insert_with(|| {
@@ -160,7 +162,7 @@ impl Leases {
         let mut usage = lease.usage();
         usage.copies += 1;
         usage.tapes.extend(&wanted.tapes);
-        Leased { lease: Arc::clone(lease) }
+        Ok(Leased { lease: Arc::clone(lease), _copying: copying })
     }
 
     fn end_when_idle(self: &Arc<Self>, lease: &Arc<Lease>) {
@@ -257,7 +259,7 @@ async fn take(
     let Some(moment) = moment else { return Ok(()) };
     let deadline = Instant::now() + moment.timeout;
     let mut turns = Vec::new();
-    for Leased { lease } in leased {
+    for Leased { lease, .. } in leased {
         // Another copy of the nexus may be waiting for the same moment.
         let turn = tokio::select! {
             biased;

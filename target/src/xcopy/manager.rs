@@ -487,6 +487,11 @@ impl CopyService for CopyManager {
         })
     }
 
+    fn cancel_views(&self, disk: usize) {
+        self.means.tokens.cancel(disk);
+        self.means.leases.end(LeaseEnd::Disk { disk });
+    }
+
     fn lease_ends(&self, why: LeaseEnd) {
         self.means.leases.end(why);
     }

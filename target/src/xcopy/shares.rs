@@ -6,8 +6,8 @@
 //!                      └── the mover has died ─┘   once its process has ended: another redoes the piece
 //! ```
 //!
-//! Only where every segment moves whole blocks from disk to disk without residue, no disk is both read and written, and no block is
-//! written twice: then the pieces come to the same in any order, and a piece may be done again. All else goes to one mover. Segments
+//! Only where every segment moves whole blocks from a disk, or from what it was at one moment, to a disk without residue, no disk is both
+//! read as it is and written, and no block is written twice: then the pieces come to the same in any order, and a piece may be done again. All else goes to one mover. Segments
 //! behind one that fails may have been copied in part when the status is told.
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing": the result is that of the segments in their order.
@@ -79,6 +79,8 @@ fn whole_segment(plan: &Plan, step: &Step) -> Option<Piece> {
     let len = process.or(*output)?;
     let block = |end: EndIndex| match plan.ends.get(usize::from(end.0)) {
         Some(PlannedEnd::Source(disk) | PlannedEnd::Destination(disk)) => Some(u64::from(disk.block_length().0)),
+        Some(PlannedEnd::Rod(rod)) => Some(rod.block_length().bytes()),
+        Some(PlannedEnd::Zeros(_)) => Some(1),
         _ => None,
     };
     let whole = len.is_multiple_of(block(from)?) && len.is_multiple_of(block(to)?) && output.is_none_or(|output| output == len);

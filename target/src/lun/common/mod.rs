@@ -249,7 +249,7 @@ pub enum LeaseEnd {
         /// Which.
         nexus: u64,
     },
-    /// A disk was reset, is to be sanitized, is no longer served, or is to be read as it is.
+    /// A disk was reset or is to be read as it is.
     Disk {
         /// Which.
         disk: usize,
@@ -267,6 +267,12 @@ pub trait CopyService: Send + Sync + fmt::Debug {
     /// Ends the copy operations that run in the background and were sent to `device`: of some nexuses, or of all as a LOGICAL UNIT
     /// RESET does, which also forgets what is known of those that have ended. Done when nothing of them moves any more.
     fn abort_background(&self, device: &Device, nexuses: Option<&[u64]>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// What was kept of the disk of a [`Device::address`] is to be had no more: its tokens are cancelled, leases of its views end.
+    /// Copies that read it by now keep it.
+    fn cancel_views(&self, disk: usize) {
+        let _ = disk;
+    }
 
     /// Something happened that ends leases of views.
     fn lease_ends(&self, why: LeaseEnd) {

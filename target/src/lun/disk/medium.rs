@@ -50,6 +50,8 @@ fn eject(disk: &Disk) -> Reply {
     let _alone = disk.writers.write().expect("no writer panics");
     disk.volume.sync().map_err(|error| fault::on_write(&error))?;
     disk.ejected.store(true, Ordering::Release);
+    // They show a medium that is out of reach. SBC-4, "ROD token device type specific data".
+    disk.cancel_views();
     Ok(Response::good())
 }
 

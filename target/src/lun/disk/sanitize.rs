@@ -2,7 +2,9 @@
 //!
 //! What is erased or overwritten is every block of the store; what a file system, a snapshot of it or a solid state drive below keeps
 //! of former contents is out of reach, and so CRYPTO ERASE is not served. Once begun it goes on through aborts, resets and the loss
-//! of the nexus. None begins beside a copy that reads or writes the disk, and no such copy beside it. A target that ends meanwhile, by `kill -9` too, comes back in failure mode: nobody reads half-sanitized blocks.
+//! of the nexus. None begins beside a copy that reads or writes the disk, and no such copy beside it; tokens of the disk are cancelled
+//! and leases of its views end, since both keep what is to be gone. A snapshot that somebody asked for keeps it too: while there is one,
+//! nothing begins. A target that ends meanwhile, by `kill -9` too, comes back in failure mode: nobody reads half-sanitized blocks.
 //! Follows SBC-4, "Sanitize operations" and "SANITIZE command".
 
 use std::io;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::scsi::sbc::{self, OverwriteList, SanitizeCdb};
-use protocol::scsi::{CommandSpec, FieldPointer, Sense, Status};
+use protocol::scsi::{CommandSpec, FieldPointer, Sense, Status, spc};
 use protocol::units::ByteRange;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -47,7 +49,7 @@ pub(super) struct Sanitizing {
     kept: Option<Kept>,
 }
 
-/// A copy that reads or writes a disk, until this is dropped.
+/// A copy that reads or writes a disk, or reads what it was, until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Copying {
@@ -66,10 +68,26 @@ impl Disk {
     /// # Errors
     /// Why it may not: the medium is ejected, or a sanitize operation runs or has failed.
     pub fn begin_copy(self: &Arc<Self>) -> Result<Copying, Sense> {
+        self.absence().map_or(Ok(()), Err)?;
+        self.begin_copy_of_view()
+    }
+
+    /// The same for a copy that reads a view of the disk.
+    ///
+    /// # Errors
+    /// A sanitize operation runs or has failed.
+    pub fn begin_copy_of_view(self: &Arc<Self>) -> Result<Copying, Sense> {
         let mut copies = self.sanitizing.copies();
-        self.refuses_copies().map_or(Ok(()), Err)?;
+        self.sanitizing.refuses(&spc::EXTENDED_COPY).map_or(Ok(()), Err)?;
         *copies += 1;
         Ok(Copying { disk: Arc::clone(self) })
+    }
+
+    /// What was kept of the disk for copies is to be had no more.
+    pub(super) fn cancel_views(&self) {
+        if let Some(copy) = &self.common.copy {
+            copy.cancel_views(std::ptr::from_ref(&self.common).addr());
+        }
     }
 }
 
@@ -225,20 +243,23 @@ fn without_list(task: &Task) -> Result<(), Sense> {
 
 fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -> Execution {
     let cdb: SanitizeCdb = task.cdb.read();
+    // A hold lasts for a moment, and a copy ends by itself or is aborted: the initiator asks again.
+    let busy = || Execution::Done(Response::status(Status::Busy));
+    let Some(admission) = disk.volume.try_admit() else { return busy() };
+    if *disk.sanitizing.copies() > 0 {
+        return busy();
+    }
+    // From here on no moment comes: the admission is a write that does not end.
+    disk.cancel_views();
     // A snapshot keeps what is to be gone.
     if !disk.volume.trackers().none_live() {
         return Execution::Done(answer(spec, Err(Sense::COMMAND_SEQUENCE_ERROR)));
     }
-    let Some(admission) = disk.volume.try_admit() else {
-        // A hold lasts for a moment; the initiator asks again.
-        return Execution::Done(Response::status(Status::Busy));
-    };
     let (immediate, record) = (cdb.immediate(), Record { unrestricted: cdb.unrestricted_exit() });
     let disk = Arc::clone(disk);
     let begin = move || -> Result<watch::Receiver<Option<bool>>, Response> {
         let failed = |error: io::Error| answer(spec, Err(fault::on_write(&error)));
         if !disk.sanitizing.enter() {
-            // A copy ends by itself, or is aborted; the initiator asks again.
             return Err(Response::status(Status::Busy));
         }
         disk.sanitizing.begin(record).map_err(failed)?;

@@ -33,7 +33,7 @@ use protocol::xcopy::{self, CscdDescriptor};
 use tracing::{debug, info};
 
 use crate::lun::common::LogicalUnit;
-use crate::lun::disk::Disk;
+use crate::lun::disk::{Copying, Disk};
 use crate::snapshot::View;
 use crate::store::{BlockStore, LocalEnd};
 use crate::sys;
@@ -125,6 +125,7 @@ struct Entry {
     token: RodToken,
     standing: Result<Arc<Rod>, Gone>,
     maker: u64,
+    disk: Weak<Disk>,
     /// [`crate::lun::Device::address`] of the disk.
     device: usize,
     /// When its lifetime ends.
@@ -175,6 +176,7 @@ pub struct InUse {
     rod: Arc<Rod>,
     tokens: Arc<Tokens>,
     identifier: u64,
+    _copying: Copying,
 }
 
 impl InUse {
@@ -209,7 +211,7 @@ impl Tokens {
     pub fn make(
         self: &Arc<Self>,
         maker: u64,
-        disk: &Disk,
+        disk: &Arc<Disk>,
         kind: RodType,
         rod: Arc<Rod>,
         terms: Terms,
@@ -222,7 +224,7 @@ impl Tokens {
     fn enter(
         &self,
         maker: u64,
-        disk: &Disk,
+        disk: &Arc<Disk>,
         (kind, rod): (RodType, Arc<Rod>),
         terms: Terms,
         now: Instant,
@@ -252,6 +254,7 @@ impl Tokens {
             token: token.clone(),
             standing: Ok(rod),
             maker,
+            disk: Arc::downgrade(disk),
             device: std::ptr::from_ref(common).addr(),
             ends: now + lifetime,
             told_until: now + 2 * lifetime,
@@ -313,8 +316,10 @@ impl Tokens {
         entry.look(now);
         match &entry.standing {
             Ok(rod) => {
+                let disk = entry.disk.upgrade().ok_or(Gone::Revoked.sense())?;
+                let copying = disk.begin_copy_of_view()?;
                 entry.users += 1;
-                Ok(InUse { rod: Arc::clone(rod), tokens: Arc::clone(self), identifier })
+                Ok(InUse { rod: Arc::clone(rod), tokens: Arc::clone(self), identifier, _copying: copying })
             }
             Err(gone) => Err(gone.sense()),
         }
@@ -331,7 +336,16 @@ impl Tokens {
 
     /// The logical unit is no longer served: its tokens are good no more.
     pub fn revoke(&self, device: usize) {
-        self.entries().values_mut().filter(|entry| entry.device == device).for_each(|entry| entry.let_go(Gone::Revoked));
+        self.let_go(device, Gone::Revoked);
+    }
+
+    /// What the logical unit held is to be had no more. SPC-4, "ROD token lifetime": "… in response to operating conditions".
+    pub fn cancel(&self, device: usize) {
+        self.let_go(device, Gone::Cancelled);
+    }
+
+    fn let_go(&self, device: usize, why: Gone) {
+        self.entries().values_mut().filter(|entry| entry.device == device).for_each(|entry| entry.let_go(why));
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {

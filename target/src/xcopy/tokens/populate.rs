@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{Rod, Tokens};
-use crate::lun::disk::Disk;
+use crate::lun::disk::{Copying, Disk};
 use crate::snapshot::{Prepared, SnapshotError, SnapshotService, Source};
 use crate::task::Response;
 use crate::xcopy::plan::{Plan, PlannedEnd};
@@ -141,7 +141,7 @@ pub struct Populated {
     /// Those of which tokens are to be made at the end.
     pub returned: Vec<Returned>,
     /// To be kept for as long as they are copied from: a mover has their files, not their views.
-    pub kept: Vec<Arc<Rod>>,
+    pub kept: Vec<(Arc<Rod>, Copying)>,
 }
 
 /// A ROD of which a token is to be made.
@@ -173,7 +173,7 @@ impl Populated {
         for (index, populating) in rods.into_iter().enumerate() {
             let Some((rod, prepared)) = prepare(snapshots, &populating.disk, &populating.ranges).await? else { continue };
             let rod = Arc::new(rod);
-            kept.push(Arc::clone(&rod));
+            kept.push((Arc::clone(&rod), populating.disk.begin_copy()?));
             for end in &mut plan.ends {
                 if matches!(end, PlannedEnd::Populated(other) if *other == index) {
                     *end = PlannedEnd::Rod(Arc::clone(&rod));

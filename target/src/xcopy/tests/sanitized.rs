@@ -1,0 +1,105 @@
+//! What a disk held is to be had no more: what becomes of its tokens when it is sanitized or ejected, by commands alone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::scsi::{Sense, SenseKey, Status};
+use protocol::units::{BlockLength, Lba};
+use protocol::xcopy::operation::OperationStatus;
+use protocol::xcopy::rod::{RangeDescriptor, RodToken, RodType};
+use protocol::xcopy::token::parse_token_descriptors;
+use protocol::xcopy::{PopulateToken, WriteUsingToken};
+
+use super::{TARGET, manager};
+use crate::lun::Device;
+use crate::lun::common::{Common, CopyService, Identity};
+use crate::lun::disk::{Disk, DiskOptions};
+use crate::lun::testing::{MemoryStore, nexus, task};
+use crate::nexus::Nexus;
+use crate::task::{Execution, Response};
+use crate::volume::Volume;
+
+const RANGE: RangeDescriptor = RangeDescriptor { lba: Lba(0), blocks: 8 };
+
+/// A removable disk with a copy manager.
+struct World {
+    disk: Arc<Disk>,
+    nexus: Arc<Nexus>,
+}
+
+impl World {
+    fn new() -> Self {
+        let common = Common::new(Identity::new(TARGET, "sanitized", "TEST"), Some(manager() as Arc<dyn CopyService>));
+        let options = DiskOptions { removable: true, ..BlockLength::B512.into() };
+        let disk = Disk::new(common, Volume::new(Arc::new(MemoryStore::new(1 << 20))), options);
+        let nexus = nexus(1, &[Device::Disk(Arc::clone(&disk))]);
+        Self { disk, nexus }
+    }
+
+    async fn run(&self, cdb: &str, data: Vec<u8>) -> Response {
+        match self.disk.start(task(&self.nexus, cdb, data)) {
+            Execution::Done(response) => response,
+            Execution::Blocking(run) | Execution::Alone(run) => run(),
+            Execution::Async(work) => work.await,
+        }
+    }
+
+    async fn good(&self, cdb: &str, data: Vec<u8>) -> Vec<u8> {
+        let response = self.run(cdb, data).await;
+        assert_eq!(response.status, Status::Good, "{cdb}: {:?}", response.sense);
+        response.data_in.concat()
+    }
+
+    /// Of a point in time copy that waits for nothing.
+    async fn token(&self) -> RodToken {
+        let (kind, ranges) = (Some(RodType::ChangeVulnerable), vec![RANGE]);
+        let list = PopulateToken { immediate: false, kind, inactivity_timeout: 0, ranges }.emit();
+        self.good(&format!("83 10 00000000 00000007 {:08x} 0000", list.len()), list).await;
+        let data = self.good("84 07 00000007 00000000 00001000 0000", Vec::new()).await;
+        let (_, descriptors) = OperationStatus::parse(&data).unwrap();
+        parse_token_descriptors(descriptors).unwrap().remove(0).1
+    }
+
+    /// What WRITE USING TOKEN says to a token.
+    async fn refusal(&self, token: &RodToken) -> Sense {
+        let token = Box::new(*token.as_bytes());
+        let list = WriteUsingToken { immediate: false, deletes_token: false, offset: 0, token, ranges: vec![RANGE] }.emit();
+        let refused = self.run(&format!("83 11 00000000 00000008 {:08x} 0000", list.len()), list).await;
+        refused.sense.expect("sense data")
+    }
+}
+
+#[tokio::test]
+async fn a_disk_with_tokens_is_sanitized_and_they_are_cancelled() {
+    let world = World::new();
+    world.good("2a 00 00000000 00 0001 00", vec![0x5A; 512]).await;
+    let token = world.token().await;
+    let copying = world.disk.begin_copy_of_view().unwrap();
+    assert_eq!(world.run("48 82 0000000000 0000 00", Vec::new()).await.status, Status::Busy, "it is copied from");
+    assert!(!world.disk.volume().trackers().none_live(), "and it keeps its token");
+    drop(copying);
+    world.good("48 82 0000000000 0000 00", Vec::new()).await;
+    assert!(world.disk.volume().trackers().none_live(), "nothing is kept of it");
+    let limit = Instant::now() + Duration::from_secs(30);
+    let refused = loop {
+        let refused = world.refusal(&token).await;
+        if refused.key != SenseKey::NotReady {
+            break refused;
+        }
+        assert!(Instant::now() < limit, "the sanitize operation does not end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(refused.code, Sense::INVALID_TOKEN_OPERATION_TOKEN_CANCELLED.code);
+    let all = world.good("84 08 0000000000000000 00001000 0000", Vec::new()).await;
+    assert_eq!(all.len(), 8, "REPORT ALL ROD TOKENS has none");
+}
+
+#[tokio::test]
+async fn tokens_of_a_medium_are_cancelled_when_it_is_ejected() {
+    let world = World::new();
+    let token = world.token().await;
+    world.good("1b 00 00 00 02 00", Vec::new()).await;
+    assert!(world.disk.volume().trackers().none_live());
+    world.good("1b 00 00 00 03 00", Vec::new()).await;
+    assert_eq!(world.refusal(&token).await.code, Sense::INVALID_TOKEN_OPERATION_TOKEN_CANCELLED.code);
+}
