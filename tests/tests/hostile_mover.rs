@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use offhost_tests::control::status;
+use offhost_tests::control::{set_movers, status};
 use offhost_tests::copies::{RECORD, disk_to_disk, disk_to_tape, read_tape};
 use offhost_tests::pattern;
 use offhost_tests::programs::{Target, program};
@@ -20,6 +20,7 @@ use protocol::cartridge::index::SumState;
 use protocol::cartridge::report::{Appended, TapeReport};
 use protocol::cartridge::sums::RecordSum;
 use protocol::cartridge::{ObjectKind, TapePosition};
+use protocol::control::MoverSettings;
 use protocol::mover::{
     Answer, ByMethod, EndIndex, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover, VERSION, frame,
 };
@@ -106,6 +107,19 @@ fn misbehave(role: &str, job: JobId, socket: &mut UnixStream) {
         "flood" => {
             for read in 0..200_000 {
                 say(socket, &FromMover::Progress { job, segment: 0, read, written: ByMethod::default() });
+            }
+        }
+        "gives up" => {
+            let mut job = job;
+            loop {
+                say(socket, &FromMover::Done { job, outcome: Outcome::Cancelled });
+                job = loop {
+                    match hear(socket) {
+                        Some(ToMover::Job { job, .. }) => break job.id,
+                        Some(_) => {}
+                        None => return,
+                    }
+                };
             }
         }
         "random" => random(job, socket),
@@ -195,9 +209,12 @@ async fn no_mover_however_broken_harms_the_target() {
     let image = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
     let [from, to, other] = ["from.img", "to.img", "other.img"].map(image);
 
-    for role in ["noise", "long frame", "half a frame", "second hello", "greed", "tape lies", "strangers", "flood", "random"] {
+    let roles = ["noise", "long frame", "half a frame", "second hello", "greed", "tape lies", "strangers", "flood", "random"];
+    // To each alone, and a dispersed copy to two of those that end every job at once.
+    for (role, movers) in roles.into_iter().map(|role| (role, 1)).chain([("gives up", 1), ("gives up", 2)]) {
         std::fs::write(&role_file, role).unwrap();
         end_movers(&target).await;
+        set_movers(&target.control(), &MoverSettings { movers, ..MoverSettings::default() }).unwrap();
         for (lun, list) in [(TO, &disks), (TAPE, &tape)] {
             let ended = tokio::time::timeout(Duration::from_secs(40), client.lun(lun).extended_copy(list.clone())).await;
             let ended = ended.unwrap_or_else(|_| panic!("a copy with {role:?} never ends"));

@@ -133,7 +133,10 @@ pub async fn run(
     let deletes = std::mem::take(&mut plan.deletes);
     let (refused, planned) = (plan.refused.clone(), plan.notes.len() as u32);
     let mut ended = carry_out(plan, Arc::clone(&nexus), means, progress, cancelled).await;
-    deletes.into_iter().filter_map(|index| in_use.get(index)).for_each(InUse::delete);
+    // What is BUSY has not begun, and comes again with the same tokens.
+    if ended.response.status != Status::Busy {
+        deletes.into_iter().filter_map(|index| in_use.get(index)).for_each(InUse::delete);
+    }
     drop((in_use, leased));
     if let Some(sense) = refused.filter(|_| ended.response.status == Status::Good) {
         let begun = progress.segments.fetch_max(planned + 1, Ordering::Relaxed).max(planned + 1);
@@ -164,9 +167,11 @@ async fn carry_out(
         Err(response) => return response.into(),
     };
     let Populated { moments, returned, kept } = populated;
+    let refused = plan.refused.is_some();
     let ended = move_data(plan, moments, Arc::clone(&nexus), &means.movers, progress, cancelled).await;
     drop(kept);
-    if ended.response.status != Status::Good {
+    // Nobody is told of the tokens of a list that ends with an error.
+    if ended.response.status != Status::Good || refused {
         return ended;
     }
     match returned.into_iter().map(|rod| rod.token(nexus.id, &means.tokens)).collect::<Result<Vec<_>, _>>() {
@@ -430,6 +435,8 @@ impl Running {
         };
         let closed = self.close(outcome.is_some()).await;
         let segments = u64::from(self.progress.segments.load(Ordering::Relaxed));
+        let asked = cancelled.is_cancelled() || self.doubted;
+        let outcome = outcome.filter(|outcome| asked || !matches!(outcome, Outcome::Cancelled));
         let terminated = matches!(outcome, Some(Outcome::Cancelled)) && !self.doubted;
         let dropped = matches!(outcome, Some(Outcome::Copied { dropped: true }));
         let response = match outcome {
@@ -464,7 +471,8 @@ impl Running {
             }
             FromMover::Held { data, discarded, .. } => self.progress.hold(data, discarded),
             FromMover::Progress { segment, read, written, .. } => {
-                self.progress.segments.fetch_max(segment.saturating_add(1), Ordering::Relaxed);
+                let last = self.notes.len().saturating_sub(1) as u32;
+                self.progress.segments.fetch_max(segment.min(last) + 1, Ordering::Relaxed);
                 self.progress.written.store(written.total(), Ordering::Relaxed);
                 self.handle.count(read.saturating_sub(self.told.0), written.since(self.told.1).total());
                 self.told = (read, written);
@@ -539,9 +547,9 @@ impl Running {
         }
     }
 
-    /// The process has ended in the middle.
+    /// The process has ended in the middle, or given up though nobody told it to.
     fn abandoned(&self) -> Response {
-        warn!(job = self.id.0, segment = self.segment(), "the mover has ended in the middle of a copy");
+        warn!(job = self.id.0, segment = self.segment(), "the mover has left in the middle of a copy");
         abort(self.segment(), Sense::INTERNAL_TARGET_FAILURE).into()
     }
 

@@ -181,7 +181,11 @@ pub async fn run(
         shares.spawn(share(Arc::clone(&shared), mover));
     }
     shares.join_all().await;
-    let state = std::mem::take(&mut *shared.state());
+    let mut state = std::mem::take(&mut *shared.state());
+    if !shared.cancelled.is_cancelled() {
+        // All movers are gone, and no other can be had.
+        state.abandoned = state.waiting.iter().map(|piece| piece.segment).chain(state.abandoned).min();
+    }
     info!(shares = ?state.shares, written = ?state.written, fault = ?state.fault, "dispersed copy ended");
     let response = response(&state, synchronize(disks).await, &notes, refused);
     let terminated = state.fault.is_none() && state.abandoned.is_none() && !state.waiting.is_empty();
@@ -191,18 +195,20 @@ pub async fn run(
 fn response(state: &State, synced: io::Result<()>, notes: &[Notes], refused: Option<Sense>) -> Response {
     let note = |segment: u32| notes.get(segment as usize).copied().unwrap_or_default();
     match (&state.fault, state.abandoned, synced) {
-        (Some((fault, _)), ..) => of_fault(fault, &note(fault.segment)).into(),
-        (None, Some(segment), _) => abort(segment, Sense::INTERNAL_TARGET_FAILURE).into(),
+        (Some((fault, _)), abandoned, _) if abandoned.is_none_or(|abandoned| fault.segment <= abandoned) => {
+            of_fault(fault, &note(fault.segment)).into()
+        }
+        (_, Some(segment), _) => abort(segment, Sense::INTERNAL_TARGET_FAILURE).into(),
         _ if !state.waiting.is_empty() => {
             let segment = state.waiting.iter().map(|piece| piece.segment).min().unwrap_or(0);
             abort(segment, Sense::COMMANDS_CLEARED_BY_DEVICE_SERVER).into()
         }
-        (None, None, Err(error)) => {
+        (_, None, Err(error)) => {
             warn!(%error, "not synchronized after a copy");
             let segment = notes.len().saturating_sub(1) as u32;
             third_party(segment, &note(segment), CopyEnd::Destination, &Sense::WRITE_ERROR.into()).into()
         }
-        (None, None, Ok(())) => refused.map_or_else(Response::good, Response::from),
+        (_, None, Ok(())) => refused.map_or_else(Response::good, Response::from),
     }
 }
 
@@ -218,7 +224,9 @@ async fn share(shared: Arc<Shared>, mut mover: Arc<Mover>) {
         };
         match done {
             Done::Copied => {}
-            Done::Cancelled => shared.state().waiting.push_front(piece),
+            Done::Cancelled if shared.cancelled.is_cancelled() => shared.state().waiting.push_front(piece),
+            // Nobody told it to stop.
+            Done::Cancelled => shared.redo(piece),
             Done::Fault(fault) => shared.fault(fault, piece),
             Done::Died => {
                 shared.redo(piece);

@@ -19,20 +19,22 @@ pub const CASES: &[Case] = &[
     }),
 ];
 
+/// A list with another byte in one place.
+fn changed(list: &[u8], at: usize, byte: u8) -> Vec<u8> {
+    let mut list = list.to_vec();
+    list[at] = byte;
+    list
+}
+
 async fn populate(bench: &Bench) -> Outcome {
     let tokens = Tokens::new(bench).await?;
     let end = tokens.copy.disk.last() + 1;
     let good = populate_list(0, 0, 0, &[(0, 8)]);
     let field = INVALID_FIELD_IN_PARAMETER_LIST;
-    let changed = |at: usize, byte: u8| {
-        let mut list = good.clone();
-        list[at] = byte;
-        list
-    };
     for (what, list, code) in [
         ("a list of 15 bytes", good[..15].to_vec(), check::PARAMETER_LIST_LENGTH_ERROR),
-        ("POPULATE TOKEN DATA LENGTH 001Dh", changed(1, 0x1D), field),
-        ("range descriptors of 15 bytes", changed(15, 0x0F), field),
+        ("POPULATE TOKEN DATA LENGTH 001Dh", changed(&good, 1, 0x1D), field),
+        ("range descriptors of 15 bytes", changed(&good, 15, 0x0F), field),
         ("a block twice", populate_list(0, 0, 0, &[(0, 8), (20, 1), (7, 2)]), field),
         ("a range beyond the end", populate_list(0, 0, 0, &[(end - 1, 2)]), LBA_OUT_OF_RANGE),
         ("an LBA of all ones", populate_list(0, 0, 0, &[(u64::MAX, 1)]), LBA_OUT_OF_RANGE),
@@ -52,14 +54,9 @@ async fn write(bench: &Bench) -> Outcome {
     let token = tokens.populate(0x7210, 0, &[(0, 64)]).await?;
     let good = write_list(0, 0, &token, &[(2000, 8)]);
     let field = INVALID_FIELD_IN_PARAMETER_LIST;
-    let changed = |at: usize, byte: u8| {
-        let mut list = good.clone();
-        list[at] = byte;
-        list
-    };
     for (what, list, code) in [
-        ("WRITE USING TOKEN DATA LENGTH 0225h", changed(1, 0x25), field),
-        ("range descriptors of 15 bytes", changed(535, 0x0F), field),
+        ("WRITE USING TOKEN DATA LENGTH 0225h", changed(&good, 1, 0x25), field),
+        ("range descriptors of 15 bytes", changed(&good, 535, 0x0F), field),
         ("a block twice", write_list(0, 0, &token, &[(2000, 8), (2004, 1)]), field),
         ("a range beyond the end", write_list(0, 0, &token, &[(2000, 8), (end, 1)]), LBA_OUT_OF_RANGE),
     ] {

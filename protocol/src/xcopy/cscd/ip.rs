@@ -88,7 +88,8 @@ impl ServedUnit {
             _ => IpAddr::V6(ipv6(bytes)),
         };
         let port = tcp_port(bytes, 34, 36)?;
-        // Table "IP Copy Service CSCD descriptor format": nothing stands between the protocol number and CODE SET.
+        // Table "IP Copy Service CSCD descriptor format": nothing stands between the protocol number and CODE SET, from which on the
+        // fields are those of the identification descriptor (E4h). DESIGNATOR has room up to byte 63, and 20 bytes at most.
         let identifier = bytes[42..].get(..usize::from(bytes[41])).and_then(Identifier::new).ok_or(41_usize)?;
         let designator = Designator {
             code_set: bytes[38] & 0x0F,

@@ -82,7 +82,8 @@ impl Planner<'_> {
         let bytes = self.list.inline.get(rod.token_offset as usize..).and_then(<[u8]>::first_chunk);
         let bytes = bytes.ok_or_else(|| field(Sense::INVALID_FIELD_IN_PARAMETER_LIST))?;
         let token = RodToken::parse(bytes).map_err(TokenFault::sense).map_err(field)?;
-        // Zeros have no length of their own: they cannot be a block device.
+        // "The peripheral device type … shall be the peripheral device type specified by the ROD token", whose logical unit gives the
+        // block length as well. That of zeros names none: SBC-4 gives it the blocks of the disk that WRITE USING TOKEN writes.
         if token.is_zero() {
             return Err(field(Sense::INVALID_TOKEN_OPERATION_UNSUPPORTED_TOKEN_TYPE));
         }

@@ -10,7 +10,7 @@ use protocol::wire::hex;
 use protocol::xcopy::{CscdDescriptor, CscdId, CscdParameters, Designator, List, Segment, copy_in_actions, copy_out_actions};
 
 mod lost;
-mod sanitized;
+mod tokens_gone;
 
 use super::CopyManager;
 use super::plan::{Plan, plan};

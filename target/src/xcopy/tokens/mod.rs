@@ -42,6 +42,8 @@ use crate::sys;
 const LIMIT: usize = 128;
 /// Of them, those that one I_T nexus made: it cannot use up those of the others.
 const LIMIT_EACH: usize = 32;
+/// How long a token is left alone at most: who watches one that is good no more ends then.
+const LOOK: Duration = Duration::from_secs(60);
 /// Records of tokens that are good no more; then the oldest go.
 const RECORDS: usize = 1024;
 
@@ -283,13 +285,13 @@ impl Tokens {
         }
     }
 
-    /// When a token may have expired, seen from now; `None` for one that is good no more.
+    /// When a token is to be looked at again; `None` for one that is good no more.
     fn next_look(&self, identifier: u64) -> Option<Instant> {
         let (mut entries, now) = (self.entries(), Instant::now());
         let entry = entries.get_mut(&identifier)?;
         entry.look(now);
         let idle = entry.inactivity.map_or(entry.ends, |timeout| now + timeout);
-        entry.standing.is_ok().then(|| entry.expiry().min(idle))
+        entry.standing.is_ok().then(|| entry.expiry().min(idle).min(now + LOOK))
     }
 
     /// The ROD of a token that came to a logical unit of this target.

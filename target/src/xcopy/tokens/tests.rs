@@ -115,6 +115,16 @@ async fn an_idle_token_lets_its_view_go_though_nobody_asks() {
 }
 
 #[tokio::test]
+async fn who_watches_a_token_of_a_long_life_learns_within_a_minute_that_it_is_gone() {
+    let world = World::new();
+    let terms = Terms::of_cscd(&RodCscd { lifetime: MAX_TOKEN_LIFETIME, ..RodCscd::of_token(0) });
+    let token = world.token(terms, Instant::now()).await;
+    assert!(world.tokens.next_look(token.identifier()).is_some_and(|next| next <= Instant::now() + LOOK));
+    world.tokens.revoke(world.device());
+    assert_eq!(world.tokens.next_look(token.identifier()), None);
+}
+
+#[tokio::test]
 async fn only_the_very_token_at_its_own_target_is_good() {
     let world = World::new();
     let token = world.token(Terms::of_populate_token(0), Instant::now()).await;

@@ -1,19 +1,23 @@
-//! What a disk held is to be had no more: what becomes of its tokens when it is sanitized or ejected, by commands alone.
+//! What becomes of tokens, by commands alone: when their disk is sanitized or ejected, and when a copy that is to delete them ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use protocol::scsi::{Sense, SenseKey, Status};
 use protocol::units::{BlockLength, Lba};
 use protocol::xcopy::operation::OperationStatus;
 use protocol::xcopy::rod::{RangeDescriptor, RodToken, RodType};
 use protocol::xcopy::token::parse_token_descriptors;
-use protocol::xcopy::{PopulateToken, WriteUsingToken};
+use protocol::xcopy::{CscdDescriptor, List, PopulateToken, RodCscd, Segment, WriteUsingToken};
 
-use super::{TARGET, manager};
+use super::{TARGET, designator, identity, manager};
+use crate::cartridge::NewMedium;
 use crate::lun::Device;
 use crate::lun::common::{Common, CopyService, Identity};
 use crate::lun::disk::{Disk, DiskOptions};
+use crate::lun::tape::Tape;
 use crate::lun::testing::{MemoryStore, nexus, task};
 use crate::nexus::Nexus;
 use crate::task::{Execution, Response};
@@ -21,10 +25,12 @@ use crate::volume::Volume;
 
 const RANGE: RangeDescriptor = RangeDescriptor { lba: Lba(0), blocks: 8 };
 
-/// A removable disk with a copy manager.
+/// A removable disk with a copy manager, which has no mover, and a tape.
 struct World {
     disk: Arc<Disk>,
+    tape: Arc<Tape>,
     nexus: Arc<Nexus>,
+    _folder: tempfile::TempDir,
 }
 
 impl World {
@@ -32,8 +38,10 @@ impl World {
         let common = Common::new(Identity::new(TARGET, "sanitized", "TEST"), Some(manager() as Arc<dyn CopyService>));
         let options = DiskOptions { removable: true, ..BlockLength::B512.into() };
         let disk = Disk::new(common, Volume::new(Arc::new(MemoryStore::new(1 << 20))), options);
-        let nexus = nexus(1, &[Device::Disk(Arc::clone(&disk))]);
-        Self { disk, nexus }
+        let folder = tempfile::tempdir().unwrap();
+        let tape = Tape::open(identity("tape"), folder.path(), NewMedium::of_capacity(1 << 24)).unwrap();
+        let nexus = nexus(1, &[Device::Disk(Arc::clone(&disk)), Device::Tape(Arc::clone(&tape))]);
+        Self { disk, tape, nexus, _folder: folder }
     }
 
     async fn run(&self, cdb: &str, data: Vec<u8>) -> Response {
@@ -102,4 +110,25 @@ async fn tokens_of_a_medium_are_cancelled_when_it_is_ejected() {
     assert!(world.disk.volume().trackers().none_live());
     world.good("1b 00 00 00 03 00", Vec::new()).await;
     assert_eq!(world.refusal(&token).await.code, Sense::INVALID_TOKEN_OPERATION_TOKEN_CANCELLED.code);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_busy_does_not_delete_the_token_with_which_it_comes_again() {
+    let world = World::new();
+    let token = world.token().await;
+    let mut list = List::new(0x33);
+    list.inline = Bytes::copy_from_slice(token.as_bytes());
+    let source = list.cscd(CscdDescriptor::rod(RodCscd { deletes_token: true, ..RodCscd::of_token(0) }));
+    let destination = list.cscd(CscdDescriptor::tape(designator(&Device::Tape(Arc::clone(&world.tape)))));
+    // The tape is opened first.
+    list.push(Segment::Locate { destination, object: 0 });
+    list.push(Segment::BlockToStream { source, destination, transfer_length: 512, blocks: 1, from: Lba(0) });
+    let list = list.emit();
+    let copy = async || world.run(&format!("83 00 0000000000000000 {:08x} 0000", list.len()), list.clone()).await;
+    let another = world.tape.begin_copy().unwrap();
+    assert_eq!(copy().await.status, Status::Busy);
+    another.finish().unwrap();
+    let failed = copy().await.sense.expect("no mover could read a disk in memory");
+    assert_eq!(failed.code, Sense::THIRD_PARTY_DEVICE_FAILURE.code, "and not that the token is bad");
+    assert_eq!(world.refusal(&token).await.code, Sense::INVALID_TOKEN_OPERATION_TOKEN_DELETED.code);
 }
