@@ -137,12 +137,13 @@ impl Fifo {
         *self = Self::default();
     }
 
-    /// Copies what lies in buffers of the pool, so that residue keeps none of them. Gives the bytes that were copied.
+    /// Copies what lies in buffers of the pool, so that residue keeps none of them, and forgets where else it lies: a later segment
+    /// may write there. Gives the bytes that were copied.
     pub fn unpin(&mut self) -> u64 {
         let mut copied = 0;
         for piece in self.pieces.iter_mut().filter(|piece| piece.pooled) {
             copied += piece.bytes.len() as u64;
-            *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), pooled: false, ..*piece };
+            *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), place: None, pooled: false };
         }
         copied
     }
@@ -186,6 +187,14 @@ mod tests {
         assert_eq!(from.front(1).collect::<Vec<_>>().concat(), b"f");
         assert_eq!(from.drop_front(9), 2);
         assert!(from.is_empty());
+    }
+
+    #[test]
+    fn residue_is_no_longer_known_to_lie_in_a_file() {
+        let mut fifo = Fifo::default();
+        fifo.push_placed(Bytes::from_static(b"abcd"), Some(Place { end: EndIndex(1), at: 100 }));
+        assert_eq!(fifo.unpin(), 4);
+        assert!(fifo.take_pieces(4).iter().all(|piece| piece.place.is_none()));
     }
 
     #[test]

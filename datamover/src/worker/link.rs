@@ -1,15 +1,17 @@
 //! What a job needs from the target while it runs.
 
+use std::fs::File;
+
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::{ByMethod, EndIndex, FaultKind, Question};
 
 /// Questions that wait for an answer, and reports that do not. In the process a socket, in tests a target in memory.
 pub trait Link: Send + Sync {
-    /// Blocks until the target has answered.
+    /// Blocks until the target has answered; [`Question::Append`] with the tape's image as it is from then on.
     ///
     /// # Errors
     /// [`FaultKind::Refused`]; also when the job was cancelled while it waited.
-    fn ask(&self, question: Question) -> Result<(), FaultKind>;
+    fn ask(&self, question: Question) -> Result<Option<File>, FaultKind>;
 
     /// The range granted last on this disk will not be touched again.
     fn give_back(&self, end: EndIndex);

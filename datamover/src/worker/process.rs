@@ -57,9 +57,16 @@ pub fn serve(socket: UnixStream, credentials: Credentials) -> io::Result<()> {
                 begin(job, files, control, &jobs, &sender)?;
             }
             // A job that has just ended is not missed.
-            ToMover::Answer { job, answer } => with(&jobs, job, |running| {
-                let _ = running.answers.send(answer);
-            }),
+            ToMover::Answer { job, answer } => {
+                let answer = match answer {
+                    Answer::Granted => Ok(None),
+                    Answer::Append => Ok(incoming.take(1)?.pop()),
+                    Answer::Refused { errno } => Err(FaultKind::Refused(errno)),
+                };
+                with(&jobs, job, |running| {
+                    let _ = running.answers.send(answer);
+                });
+            }
             ToMover::Throttle { job: None, bytes_per_second } => throttle.set(bytes_per_second, Instant::now()),
             ToMover::Throttle { job: Some(job), bytes_per_second } => with(&jobs, job, |running| {
                 running.control.throttle.set(bytes_per_second, Instant::now());
@@ -67,15 +74,18 @@ pub fn serve(socket: UnixStream, credentials: Credentials) -> io::Result<()> {
             ToMover::Cancel { job } => with(&jobs, job, |running| {
                 running.control.cancelled.store(true, Ordering::Relaxed);
                 // Wakes one that waits for an answer.
-                let _ = running.answers.send(Answer::Refused { errno: libc::ECANCELED });
+                let _ = running.answers.send(Err(FaultKind::Refused(libc::ECANCELED)));
             }),
         }
     }
     Ok(())
 }
 
+/// What a question came to, and the file beside it.
+type Answered = Result<Option<File>, FaultKind>;
+
 struct Running {
-    answers: Sender<Answer>,
+    answers: Sender<Answered>,
     control: Arc<Control>,
 }
 
@@ -134,7 +144,7 @@ impl Drop for EndWithMe {
 struct SocketLink {
     job: JobId,
     sender: Arc<Mutex<UnixStream>>,
-    answers: Mutex<Receiver<Answer>>,
+    answers: Mutex<Receiver<Answered>>,
 }
 
 impl SocketLink {
@@ -147,13 +157,9 @@ impl SocketLink {
 }
 
 impl Link for SocketLink {
-    fn ask(&self, question: Question) -> Result<(), FaultKind> {
+    fn ask(&self, question: Question) -> Answered {
         send(&self.sender, &FromMover::Ask { job: self.job, question }).map_err(|_| FaultKind::Refused(libc::EPIPE))?;
-        match self.answers.lock().expect("no holder panics").recv() {
-            Ok(Answer::Granted) => Ok(()),
-            Ok(Answer::Refused { errno }) => Err(FaultKind::Refused(errno)),
-            Err(_) => Err(FaultKind::Refused(libc::EPIPE)),
-        }
+        self.answers.lock().expect("no holder panics").recv().map_err(|_| FaultKind::Refused(libc::EPIPE))?
     }
 
     fn give_back(&self, end: EndIndex) {

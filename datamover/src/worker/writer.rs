@@ -284,7 +284,7 @@ impl<'a> Writer<'a> {
             }
             Op::Ask { segment } => {
                 self.flush()?;
-                self.link.ask(Question::Segment { segment }).map_err(destination)
+                self.link.ask(Question::Segment { segment }).map(drop).map_err(destination)
             }
             Op::Barrier(reached) => {
                 self.flush()?;
@@ -558,8 +558,8 @@ impl<'a> Writer<'a> {
         }
         if state.needs_leave() {
             let at = state.at();
-            self.link.ask(Question::Append { end, at }).map_err(destination)?;
-            state.leave_given();
+            let image = self.link.ask(Question::Append { end, at }).map_err(destination)?;
+            state.leave_given(image.ok_or(destination(FaultKind::BadJob))?).map_err(destination)?;
         }
         drop(state);
         Ok(tape)

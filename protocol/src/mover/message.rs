@@ -189,8 +189,11 @@ pub enum Question {
 /// What a job is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Go ahead. For an append this is also where the tape's data ends now.
+    /// Go ahead.
     Granted,
+    /// Append: the tape's data ends now where it stands. Its image is the one file that travels beside this message: one that was
+    /// overwritten from its beginning may be another than came beside the job.
+    Append,
     /// Not allowed, or not possible: an errno.
     Refused {
         /// As `std::io::Error::raw_os_error`.

@@ -1,12 +1,14 @@
 //! The image file of one partition: positioned reads and writes around the rules of [`protocol::cartridge`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use bytes::Bytes;
 use nix::errno::Errno;
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
 use nix::unistd::{Whence, lseek};
 use protocol::cartridge::ObjectKind;
@@ -14,7 +16,7 @@ use protocol::cartridge::append::Placement;
 use protocol::cartridge::frame::{self, END_OF_MEDIUM, FILEMARK, WORD, WRAPPED, Word};
 use protocol::cartridge::index::Entry;
 use protocol::cartridge::scan::{self, Image as _};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::ReadError;
 use crate::sys;
@@ -22,9 +24,15 @@ use crate::sys;
 /// An open, locked image.
 #[derive(Debug)]
 pub struct Image {
+    path: PathBuf,
     file: File,
     writable: bool,
 }
+
+/// A shorter image is truncated at once.
+const REPLACED_FROM: u64 = 64 << 20;
+/// Room in the file system for what is appended before the old image has given back its own.
+const ROOM_BESIDE: u64 = 256 << 20;
 
 /// Parts a single `pwritev` takes (IOV_MAX).
 const MAX_PARTS: usize = 1024;
@@ -41,7 +49,9 @@ impl Image {
             }
             file => (file?, writable),
         };
-        Ok(sys::try_lock(&file)?.then_some(Self { file, writable }))
+        // Who had it may have replaced it since it was opened here: then it is nobody's image any more.
+        let mine = sys::try_lock(&file)? && is_at(&file, path)?;
+        Ok(mine.then(|| Self { path: path.to_owned(), file, writable }))
     }
 
     pub const fn opened_for_writing(&self) -> bool {
@@ -142,6 +152,55 @@ impl Image {
         self.file.sync_data()
     }
 
+    /// Ends the image at its beginning.
+    ///
+    /// The room of a long one takes long to give back, so another file takes its place and it is freed beside what comes then. A crash
+    /// finds one of the two whole: the new one is on the medium before it takes the name, and the old one is touched only when
+    /// nothing can bring it back. Where that cannot be done it is truncated.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn clear(&mut self) -> io::Result<()> {
+        let successor = if self.is_worth_replacing()? { self.successor() } else { None };
+        let Some((path, successor)) = successor else { return self.cut(0) };
+        if let Err(error) = fs::rename(&path, &self.path) {
+            warn!(image = %self.path.display(), %error, "truncated, since it cannot be replaced");
+            let _ = fs::remove_file(&path);
+            return self.cut(0);
+        }
+        let old = std::mem::replace(&mut self.file, successor);
+        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        // Not merely closed: a mover may still have it open, and would keep the room. Failure to start leaves it to the last close.
+        let freed = thread::Builder::new().name("free-image".into()).spawn(move || old.set_len(0));
+        if let Err(error) = freed {
+            warn!(%error, "the room of an old image is given back later");
+        }
+        Ok(())
+    }
+
+    fn is_worth_replacing(&self) -> io::Result<bool> {
+        let system = fstatvfs(&self.file)?;
+        let room = system.blocks_available().saturating_mul(system.fragment_size());
+        Ok(self.size()? >= REPLACED_FROM && room >= ROOM_BESIDE)
+    }
+
+    /// An empty image beside this one, locked and synchronized; `None` where none can be made.
+    fn successor(&self) -> Option<(PathBuf, File)> {
+        let path = self.path.with_extension("tap.new");
+        let make = || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            file.set_permissions(self.file.metadata()?.permissions())?;
+            file.write_all_at(&END_OF_MEDIUM.to_le_bytes(), 0)?;
+            file.sync_all()?;
+            io::Result::Ok(sys::try_lock(&file)?.then_some(file))
+        };
+        let made = make().unwrap_or_else(|error| {
+            debug!(image = %self.path.display(), %error, "truncated, since no other can be made beside it");
+            None
+        });
+        made.map(|file| (path, file))
+    }
+
     /// Ends the image at `at`.
     pub fn cut(&self, at: u64) -> io::Result<()> {
         self.file.set_len(at)?;
@@ -190,7 +249,60 @@ impl Image {
     }
 }
 
+/// True when the path names this file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (opened, named) = (file.metadata()?, fs::metadata(path)?);
+    Ok((opened.dev(), opened.ino()) == (named.dev(), named.ino()))
+}
+
 /// Byte of the image at which an object's own word stands, behind its gap.
 const fn first_word(entry: &Entry) -> u64 {
     entry.at.offset + entry.gap as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn image_of(folder: &Path, size: u64) -> (PathBuf, Image) {
+        let path = folder.join("p0.tap");
+        File::create(&path).unwrap().set_len(size).unwrap();
+        let image = Image::open(&path, true).unwrap().unwrap();
+        (path, image)
+    }
+
+    #[test]
+    fn a_long_image_is_replaced_and_gives_back_its_room_though_a_mover_has_it_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut image) = image_of(folder.path(), REPLACED_FROM);
+        let of_mover = image.share().unwrap();
+        image.clear().unwrap();
+        assert!(is_at(&image.file, &path).unwrap() && !is_at(&of_mover, &path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), END_OF_MEDIUM.to_le_bytes());
+        assert!(Image::open(&path, true).unwrap().is_none(), "the new one is locked as the old one was");
+        let until = Instant::now() + Duration::from_secs(60);
+        while of_mover.metadata().unwrap().len() > 0 {
+            assert!(Instant::now() < until, "the old one keeps its room");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["p0.tap"]);
+    }
+
+    #[test]
+    fn a_short_image_is_truncated_and_one_that_cannot_be_replaced_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut image) = image_of(folder.path(), REPLACED_FROM - 1);
+        image.clear().unwrap();
+        assert!(is_at(&image.share().unwrap(), &path).unwrap());
+        image.file.set_len(REPLACED_FROM).unwrap();
+        // Nobody can make a file where a folder is.
+        fs::create_dir(path.with_extension("tap.new")).unwrap();
+        let before = image.file.metadata().unwrap().ino();
+        image.clear().unwrap();
+        assert_eq!(image.file.metadata().unwrap().ino(), before);
+        assert_eq!(fs::read(&path).unwrap(), END_OF_MEDIUM.to_le_bytes());
+    }
 }

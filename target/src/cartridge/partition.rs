@@ -227,7 +227,7 @@ impl Partition {
     ///
     /// The index goes first and under a new generation, so that a crash in between cannot give an old sum to new data. Then the
     /// image is truncated, and the end word written: a file that ends where a word would be reads as ended, so no moment in
-    /// between shows half a word.
+    /// between shows half a word. One that is cut at its beginning may be replaced by another file: see [`Image::clear`].
     ///
     /// # Errors
     /// When it is protected, or the file system fails.
@@ -241,7 +241,7 @@ impl Partition {
         self.sync()?;
         self.index
             .cut(at.object)
-            .and_then(|()| self.image.cut(at.offset))
+            .and_then(|()| if at.offset == 0 { self.image.clear() } else { self.image.cut(at.offset) })
             .and_then(|()| self.image.sync())
             .map_err(|error| self.in_doubt(error))?;
         self.appender = Appender::new(at, self.limits());

@@ -338,7 +338,12 @@ impl JobHandle {
 
     /// Says something to the job. A mover that is gone is heard of as an event.
     pub fn tell(&self, message: &ToMover) {
-        if let Err(error) = self.mover.send(message, &[]) {
+        self.tell_with(message, &[]);
+    }
+
+    /// As [`JobHandle::tell`], with files beside the message.
+    pub fn tell_with(&self, message: &ToMover, files: &[OwnedFd]) {
+        if let Err(error) = self.mover.send(message, files) {
             debug!(job = self.id.0, %error, "the mover is gone");
             self.mover.disconnect();
         }

@@ -451,14 +451,15 @@ impl Running {
         self.progress.operations.fetch_add(1, Ordering::Relaxed);
         match message {
             FromMover::Ask { question, .. } => {
-                let answer = match self.decide(question, cancelled).await {
-                    Ok(()) => Answer::Granted,
+                let (answer, image) = match self.decide(question, cancelled).await {
+                    Ok(None) => (Answer::Granted, None),
+                    Ok(image) => (Answer::Append, image),
                     Err(error) => {
                         debug!(job = self.id.0, ?question, %error, "refused");
-                        Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) }
+                        (Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) }, None)
                     }
                 };
-                self.handle.tell(&ToMover::Answer { job: self.id, answer });
+                self.handle.tell_with(&ToMover::Answer { job: self.id, answer }, image.as_slice());
             }
             FromMover::GiveBack { end, .. } => self.grants.give_back(end),
             FromMover::Tape { end, report, .. } => {
@@ -481,9 +482,10 @@ impl Running {
         }
     }
 
-    async fn decide(&mut self, question: Question, cancelled: &CancellationToken) -> io::Result<()> {
+    /// What a mover may do; for an append the image is given.
+    async fn decide(&mut self, question: Question, cancelled: &CancellationToken) -> io::Result<Option<OwnedFd>> {
         match question {
-            Question::Grant { end, range } => self.grants.ask(&self.disks, end, range, cancelled).await,
+            Question::Grant { end, range } => self.grants.ask(&self.disks, end, range, cancelled).await.map(|()| None),
             Question::Segment { segment } => {
                 if let Some((moment, prepared)) = self.moments.remove(&segment) {
                     moment.take(prepared, cancelled).await.map_err(|refusal| {
@@ -499,17 +501,18 @@ impl Running {
                 done.map_err(io::Error::other)?.map_err(|sense| {
                     self.refusal = Some(sense);
                     io::Error::from_raw_os_error(libc::EACCES)
-                })
+                })?;
+                Ok(None)
             }
-            Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await,
+            Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await.map(Some),
         }
     }
 
-    async fn with_tape(
+    async fn with_tape<R: Send + 'static>(
         &self,
         end: EndIndex,
-        run: impl FnOnce(&mut TapeCopy) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+        run: impl FnOnce(&mut TapeCopy) -> io::Result<R> + Send + 'static,
+    ) -> io::Result<R> {
         let tape = self.tapes.get(&end).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
         spawn_blocking(move || run(&mut tape.lock().expect("no holder panics"))).await.map_err(io::Error::other)?
     }

@@ -76,11 +76,7 @@ impl Tape {
         limits: Limits,
         writable: bool,
     ) -> io::Result<Self> {
-        let whole = ByteRange { start: 0, len: i64::MAX as u64 };
-        let blocks = match limits.layout {
-            Layout::Plain => None,
-            Layout::Aligned => Some(Raw::new(file.try_clone()?, whole, 512)?),
-        };
+        let blocks = blocks_of(&file, limits.layout)?;
         Ok(Self { file, sums, at, end_of_data, limits, writable, appender: None, synced: true, data_at: None, blocks })
     }
 
@@ -114,13 +110,19 @@ impl Tape {
         self.writable
     }
 
-    /// The target has cut the tape here, and lets it be written.
-    pub fn leave_given(&mut self) {
+    /// The target has cut the tape here, and lets it be written: in this file, which may be another than before.
+    ///
+    /// # Errors
+    /// What the file gives.
+    pub fn leave_given(&mut self, image: File) -> Result<(), FaultKind> {
+        self.blocks = blocks_of(&image, self.limits.layout).map_err(|error| write_fault(&error))?;
+        self.file = image;
         if let Some(sums) = &mut self.sums {
             sums.end_at(self.at.object);
         }
         self.end_of_data = self.at;
         self.appender = Some(Appender::new(self.at, self.limits));
+        Ok(())
     }
 
     /// Reads the record that follows, which must have just the length of `into`.
@@ -494,4 +496,12 @@ const fn unplaced(error: &AppendError, residual: i64) -> FaultKind {
 
 fn image(file: &File) -> impl scan::Image<Error = io::Error> + '_ {
     |at: u64, into: &mut [u8]| file.read_at(into, at)
+}
+
+fn blocks_of(image: &File, layout: Layout) -> io::Result<Option<Raw>> {
+    let whole = ByteRange { start: 0, len: i64::MAX as u64 };
+    match layout {
+        Layout::Plain => Ok(None),
+        Layout::Aligned => Raw::new(image.try_clone()?, whole, 512).map(Some),
+    }
 }

@@ -69,7 +69,7 @@ impl Troublesome<'_> {
 }
 
 impl Link for Troublesome<'_> {
-    fn ask(&self, question: Question) -> Result<(), FaultKind> {
+    fn ask(&self, question: Question) -> Result<Option<File>, FaultKind> {
         self.word();
         let number = self.questions.fetch_add(1, Ordering::Relaxed);
         if matches!(self.trouble, Trouble::Refused(at) if at == number) {

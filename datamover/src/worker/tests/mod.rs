@@ -57,7 +57,7 @@ struct Seen {
 }
 
 impl Link for Seen {
-    fn ask(&self, question: Question) -> Result<(), FaultKind> {
+    fn ask(&self, question: Question) -> Result<Option<File>, FaultKind> {
         match question {
             Question::Grant { end, range } => {
                 assert!(range.len > 0 && range.len <= MAX_GRANT, "{range:?}");
@@ -70,10 +70,11 @@ impl Link for Seen {
                 file.set_len(at.offset).unwrap();
                 file.write_all_at(&[0xFF; 4], at.offset).unwrap();
                 self.order.lock().unwrap().push("append");
+                return Ok(Some(file.try_clone().unwrap()));
             }
             Question::Segment { .. } => self.order.lock().unwrap().push("segment"),
         }
-        Ok(())
+        Ok(None)
     }
 
     fn give_back(&self, _end: EndIndex) {

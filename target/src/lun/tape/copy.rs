@@ -71,12 +71,13 @@ impl TapeCopy {
         })
     }
 
-    /// The mover stands at `at` and will append: what lies behind is cut, so that `at` is the committed end.
+    /// The mover stands at `at` and will append: what lies behind is cut, so that `at` is the committed end. Gives the image to append
+    /// to, which may be another file than before.
     ///
     /// # Errors
     /// `InvalidInput` for a place where no object begins; `ReadOnlyFilesystem` for a protected cartridge, WORM data that would be
     /// overwritten, and data that would have to be encrypted; else the file system's own.
-    pub fn append(&mut self, at: TapePosition) -> io::Result<()> {
+    pub fn append(&mut self, at: TapePosition) -> io::Result<OwnedFd> {
         let settings = *self.tape.settings();
         let encrypts = self.tape.encryption().encrypts();
         self.tape.with_drive(|drive| {
@@ -90,10 +91,11 @@ impl TapeCopy {
             }
             drive.set_position(at);
             drive.permit_software(&settings).map_err(|_| io::ErrorKind::ReadOnlyFilesystem)?;
-            drive.medium_for_append(settings.append_only).map(drop).map_err(|sense| match sense.key {
+            let medium = drive.medium_for_append(settings.append_only).map_err(|sense| match sense.key {
                 SenseKey::DataProtect => io::ErrorKind::ReadOnlyFilesystem.into(),
                 _ => io_error(sense),
-            })
+            })?;
+            medium.share_image().map(OwnedFd::from)
         })
     }
 
