@@ -1,7 +1,8 @@
-//! Faults in copies to tape with real processes, from a seed: the mover killed, the task aborted, the session lost, a second copy to
-//! the same drive. After each the status is what it should be, the tape's position is known and its records are a beginning of what
-//! was to be written, and a rerun succeeds.
+//! Faults in copies to tape with real processes, from a seed, on cartridges of both layouts: the mover killed, the task aborted, the
+//! session lost, a second copy to the same drive, the target killed. After each the status is what it should be, the tape's position
+//! is known and its records are a beginning of what was to be written, and a rerun succeeds.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,15 +22,26 @@ const TAPE: u16 = 1;
 const RECORDS: u64 = 256;
 /// A copy takes half a second, so that whatever happens meets it in the middle.
 const BYTES_PER_SECOND: u64 = RECORDS * RECORD as u64 * 2;
-const SEEDS: u64 = 24;
+/// Kinds of trouble.
+const KINDS: u64 = 5;
+/// The one that leaves a drive that was just loaded.
+const TARGET_KILLED: u64 = 4;
 
 struct Rig {
     target: Target,
     client: Client,
     list: Bytes,
+    tape_flag: &'static str,
 }
 
 impl Rig {
+    async fn start(folder: &Path, tape_flag: &'static str) -> Self {
+        let target = Target::start(folder, &["--disk", "disk.img", "--tape", tape_flag]).unwrap();
+        let client = Self::session(&target, "iqn.2026-01.test:faults").await;
+        let list = disk_to_tape(&client, DISK, TAPE, RECORDS).await.unwrap();
+        Self { target, client, list, tape_flag }
+    }
+
     async fn session(target: &Target, name: &str) -> Client {
         let client = Client::connect(&target.url(DISK).parse().unwrap(), Options::named(name)).await.unwrap();
         client.lun(DISK).test_unit_ready().await.unwrap();
@@ -47,12 +59,16 @@ impl Rig {
         set_movers(&self.target.control(), &settings).unwrap();
     }
 
-    /// How many records are whole, all of them right, and the tape stands behind the last of them.
-    async fn check(&self, seed: u64) -> u64 {
+    /// How many records are whole, all of them right, and the tape stands behind the last of them, or where it was loaded.
+    async fn check(&self, seed: u64, loaded: bool) -> u64 {
         let at = self.tape().read_position().await.unwrap().object;
         let each = |index, data| assert_eq!(data, pattern::bytes(11, index, RECORD as usize), "seed {seed}: record {index}");
         let whole = read_tape(&self.client, TAPE, each).await.unwrap();
-        assert_eq!(at, whole, "seed {seed}: the tape stands where its data ends");
+        assert_eq!(
+            at,
+            if loaded { 0 } else { whole },
+            "seed {seed}: the tape stands where its data ends, or where it was loaded"
+        );
         whole
     }
 
@@ -68,38 +84,60 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_a_copy_its_tape_is_known_and_a_rerun_succeeds() {
+    troubles("shelf", 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_on_a_cartridge_of_the_aligned_layout() {
+    troubles("shelf,layout=aligned", 15).await;
+}
+
+async fn troubles(tape_flag: &'static str, seeds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let disk: Vec<u8> = (0..RECORDS).flat_map(|index| pattern::bytes(11, index, RECORD as usize)).collect();
     std::fs::write(folder.path().join("disk.img"), disk).unwrap();
-    let target = Target::start(folder.path(), &["--disk", "disk.img", "--tape", "shelf"]).unwrap();
-    let client = Rig::session(&target, "iqn.2026-01.test:faults").await;
-    let list = disk_to_tape(&client, DISK, TAPE, RECORDS).await.unwrap();
-    let rig = Rig { target, client, list };
+    let mut rig = Rig::start(folder.path(), tape_flag).await;
     let mut in_the_middle = 0;
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let mut random = SmallRng::seed_from_u64(seed);
         let wait = Duration::from_millis(random.random_range(0..450));
         rig.slow(true);
         rig.tape().rewind().await.unwrap();
-        match seed % 4 {
+        let kind = seed % KINDS;
+        match kind {
             0 => kill(&rig, wait, seed).await,
             1 => abort(&rig, wait, seed).await,
             2 => lose_session(&rig, wait).await,
-            _ => second_copy(&rig, wait, seed).await,
+            3 => second_copy(&rig, wait, seed).await,
+            _ => rig = kill_target(rig, wait).await,
         }
-        let whole = rig.check(seed).await;
-        in_the_middle += u32::from(whole > 0 && whole < RECORDS);
-        if seed % 4 >= 2 {
+        let whole = rig.check(seed, kind == TARGET_KILLED).await;
+        in_the_middle += u64::from(whole > 0 && whole < RECORDS);
+        if kind == 2 || kind == 3 {
             assert_eq!(whole, RECORDS, "seed {seed}: the copy goes on, whoever listens");
         }
         rig.slow(false);
         rig.tape().rewind().await.unwrap();
         rig.tape().extended_copy(rig.list.clone()).await.unwrap_or_else(|error| panic!("seed {seed}: a rerun: {error}"));
-        assert_eq!(rig.check(seed).await, RECORDS);
+        assert_eq!(rig.check(seed, false).await, RECORDS);
     }
-    assert!(in_the_middle >= SEEDS as u32 / 8, "only {in_the_middle} copies were met in the middle");
+    assert!(in_the_middle >= seeds / 8, "only {in_the_middle} copies were met in the middle");
     let size = rig.client.lun(DISK).read_capacity().await.unwrap();
     assert_eq!(size.block_length, BlockLength::B512, "and the target still answers");
+}
+
+/// The one that is started in its place waits until the mover is gone.
+async fn kill_target(rig: Rig, wait: Duration) -> Rig {
+    let Rig { mut target, client, list, tape_flag } = rig;
+    let tape = client.lun(TAPE);
+    let copying = tokio::spawn(async move { tape.extended_copy(list).await });
+    tokio::time::sleep(wait).await;
+    target.kill();
+    // Done, or its session is gone: either says so.
+    let _ = copying.await.unwrap();
+    let folder = target.folder.clone();
+    drop(target);
+    Rig::start(&folder, tape_flag).await
 }
 
 async fn kill(rig: &Rig, wait: Duration, seed: u64) {

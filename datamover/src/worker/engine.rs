@@ -9,6 +9,7 @@
 mod tapes;
 mod unread;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -25,7 +26,7 @@ use super::fifo::Fifo;
 use super::gather::{self, Extent, Gathered};
 use super::held::Held;
 use super::job::Shared;
-use super::writer::Op;
+use super::writer::{Op, Record};
 
 /// Why a segment is not carried on with.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ pub struct Engine<'a> {
     following: &'a [Step],
     /// What was read for them already.
     gathered: Gathered,
+    /// Some of the destination data was.
+    read_together: bool,
     /// There when a segment holds what it processes.
     held: Option<Held>,
     /// The segment that is carried out writes a disk.
@@ -131,6 +134,7 @@ impl<'a> Engine<'a> {
             destination,
             following: &[],
             gathered,
+            read_together: false,
             held,
             writes_disk: false,
             copied: 0,
@@ -308,7 +312,9 @@ impl<'a> Engine<'a> {
                 if !matches!(self.end(end)?, OpenEnd::Tape(_) | OpenEnd::RemoteTape(_)) {
                     return Err(destination_fault(FaultKind::Null));
                 }
-                Op::Records { end, records: records(data, transfer) }
+                // Reading many small extents takes longer than writing them: then the writer takes the sums.
+                let summed = !std::mem::take(&mut self.read_together);
+                Op::Records { end, records: records(data, transfer, summed) }
             }
             Destination::Discard => unreachable!("discarded data never becomes destination data"),
         };
@@ -448,7 +454,7 @@ impl<'a> Engine<'a> {
         }
         self.wait_for_writes_to(from, ByteRange { start: at, len })?;
         match self.read_ahead(Extent { end, at, len })? {
-            Some(bytes) => self.source.push(bytes),
+            Some((bytes, range)) => self.source.push_part(bytes, range),
             None => {
                 let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
                 fill(from, at, &mut buffer[..len as usize], self.cancelled())?;
@@ -460,7 +466,7 @@ impl<'a> Engine<'a> {
     }
 
     /// A small extent, read together with those of the segments that follow; `None` where they are not worth it.
-    fn read_ahead(&mut self, wanted: Extent) -> Run<Option<Bytes>> {
+    fn read_ahead(&mut self, wanted: Extent) -> Run<Option<(Bytes, Range<usize>)>> {
         if !wanted.is_small() {
             return Ok(None);
         }
@@ -475,18 +481,17 @@ impl<'a> Engine<'a> {
                 return Ok(None);
             }
             let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
-            let mut filled = 0;
-            for run in gather::runs(&extents) {
-                let into = &mut buffer[filled..filled + run.len as usize];
-                // Whose fault it is shows when its segment reads it.
-                if fill(self.end(run.end)?, run.at, into, self.cancelled()).is_err() {
-                    break;
-                }
-                filled += run.len as usize;
-            }
+            // Whose fault it is shows when its segment reads it.
+            let (ends, cancelled) = (self.ends, self.cancelled());
+            let read = |extent: &Extent, into: &mut [u8]| {
+                ends.get(usize::from(extent.end.0)).is_some_and(|end| fill(end, extent.at, into, cancelled).is_ok())
+            };
+            let filled = gather::read(&extents, &mut buffer, read);
             self.gathered.fill(&extents, buffer.freeze(filled));
         }
-        Ok(self.gathered.take(wanted))
+        let taken = self.gathered.take(wanted);
+        self.read_together |= taken.is_some();
+        Ok(taken)
     }
 
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
@@ -583,13 +588,13 @@ fn fill(from: &OpenEnd, at: u64, into: &mut [u8], cancelled: &AtomicBool) -> Run
     }
 }
 
-/// The records of one transfer, each with its sums. The sums are taken here, beside the writer.
-fn records(data: Vec<Bytes>, transfer: Transfer) -> Vec<(Vec<Bytes>, RecordSum)> {
+/// The records of one transfer. Unless the writer is to do so, the sums are taken here, beside it.
+fn records(data: Vec<Bytes>, transfer: Transfer, summed: bool) -> Vec<Record> {
     let mut fifo = Fifo::from(data);
     (0..transfer.records)
         .map(|_| {
             let parts = fifo.take(u64::from(transfer.record));
-            let sum = RecordSum::of_parts(parts.iter().map(|part| &part[..]));
+            let sum = summed.then(|| RecordSum::of_parts(parts.iter().map(|part| &part[..])));
             (parts, sum)
         })
         .collect()

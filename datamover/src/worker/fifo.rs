@@ -1,6 +1,7 @@
 //! Source data and destination data: bytes in order, as pieces of buffers that are moved and never copied.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use protocol::mover::EndIndex;
@@ -15,8 +16,9 @@ pub struct Fifo {
 /// Bytes that lie one behind the other.
 #[derive(Debug, Clone)]
 pub struct Piece {
-    /// The bytes.
-    pub bytes: Bytes,
+    /// What they are a part of: neighbours in one buffer become one piece again.
+    whole: Bytes,
+    range: Range<usize>,
     /// Where they lie in a file too.
     pub place: Option<Place>,
     /// Lies in a buffer of the pool.
@@ -33,10 +35,36 @@ pub struct Place {
 }
 
 impl Piece {
+    fn new(whole: Bytes, place: Option<Place>, pooled: bool) -> Self {
+        Self { range: 0..whole.len(), whole, place, pooled }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        if self.range.len() == self.whole.len() { self.whole } else { self.whole.slice(self.range) }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.whole[self.range.clone()]
+    }
+
+    const fn len(&self) -> u64 {
+        (self.range.end - self.range.start) as u64
+    }
+
     fn split_to(&mut self, count: usize) -> Self {
-        let (bytes, place) = (self.bytes.split_to(count), self.place);
+        let middle = self.range.start + count;
+        let front = Self { range: self.range.start..middle, ..self.clone() };
+        self.range.start = middle;
         self.place = self.place.map(|place| Place { at: place.at + count as u64, ..place });
-        Self { bytes, place, pooled: self.pooled }
+        front
+    }
+
+    /// Whether `next` lies right behind it in the same buffer, and nothing is known of either but its bytes.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let same = self.whole.as_ptr_range() == next.whole.as_ptr_range() && self.pooled == next.pooled;
+        same && self.range.end == next.range.start && self.place.is_none() && next.place.is_none()
     }
 }
 
@@ -68,12 +96,17 @@ impl Fifo {
 
     /// As [`Fifo::push_pooled`] for bytes that lie in a file too.
     pub fn push_placed(&mut self, bytes: Bytes, place: Option<Place>) {
-        self.push_piece(Piece { bytes, place, pooled: true });
+        self.push_piece(Piece::new(bytes, place, true));
     }
 
     /// Appends bytes that lie elsewhere, or that may keep their buffer because it is full of what comes next.
     pub fn push(&mut self, bytes: Bytes) {
-        self.push_piece(Piece { bytes, place: None, pooled: false });
+        self.push_piece(Piece::new(bytes, None, false));
+    }
+
+    /// As [`Fifo::push`] for a part of a buffer.
+    pub fn push_part(&mut self, whole: Bytes, range: Range<usize>) {
+        self.push_piece(Piece { whole, range, place: None, pooled: false });
     }
 
     /// Appends zeros.
@@ -96,7 +129,7 @@ impl Fifo {
     /// Takes exactly `count` bytes from the front, which are there.
     #[must_use]
     pub fn take(&mut self, count: u64) -> Vec<Bytes> {
-        self.take_pieces(count).into_iter().map(|piece| piece.bytes).collect()
+        self.take_pieces(count).into_iter().map(Piece::into_bytes).collect()
     }
 
     /// As [`Fifo::take`], with where they lie.
@@ -126,9 +159,9 @@ impl Fifo {
     /// The first `count` bytes, or all, piece by piece.
     pub fn front(&self, count: u64) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().scan(count, |left, piece| {
-            let len = (piece.bytes.len() as u64).min(*left);
+            let len = piece.len().min(*left);
             *left -= len;
-            (len > 0).then(|| &piece.bytes[..len as usize])
+            (len > 0).then(|| &piece.as_slice()[..len as usize])
         })
     }
 
@@ -142,16 +175,20 @@ impl Fifo {
     pub fn unpin(&mut self) -> u64 {
         let mut copied = 0;
         for piece in self.pieces.iter_mut().filter(|piece| piece.pooled) {
-            copied += piece.bytes.len() as u64;
-            *piece = Piece { bytes: Bytes::copy_from_slice(&piece.bytes), place: None, pooled: false };
+            copied += piece.len();
+            *piece = Piece::new(Bytes::copy_from_slice(piece.as_slice()), None, false);
         }
         copied
     }
 
     fn push_piece(&mut self, piece: Piece) {
-        if !piece.bytes.is_empty() {
-            self.len += piece.bytes.len() as u64;
-            self.pieces.push_back(piece);
+        if piece.range.is_empty() {
+            return;
+        }
+        self.len += piece.len();
+        match self.pieces.back_mut().filter(|last| last.goes_on_with(&piece)) {
+            Some(last) => last.range.end = piece.range.end,
+            None => self.pieces.push_back(piece),
         }
     }
 
@@ -159,8 +196,8 @@ impl Fifo {
         self.len -= count;
         while count > 0 {
             let front = self.pieces.front_mut().expect("`len` counts the pieces");
-            if front.bytes.len() as u64 <= count {
-                count -= front.bytes.len() as u64;
+            if front.len() <= count {
+                count -= front.len();
                 take(self.pieces.pop_front().expect("there is a front"));
             } else {
                 take(front.split_to(count as usize));
@@ -187,6 +224,17 @@ mod tests {
         assert_eq!(from.front(1).collect::<Vec<_>>().concat(), b"f");
         assert_eq!(from.drop_front(9), 2);
         assert!(from.is_empty());
+    }
+
+    #[test]
+    fn neighbours_in_one_buffer_are_one_piece_and_others_are_not() {
+        let (whole, other) = (Bytes::copy_from_slice(b"abcdef"), Bytes::copy_from_slice(b"abcdef"));
+        let (mut from, mut to) = (Fifo::default(), Fifo::default());
+        for (buffer, range) in [(&whole, 0..2), (&whole, 2..3), (&whole, 4..5), (&other, 5..6), (&whole, 5..6)] {
+            from.push_part(buffer.clone(), range);
+            from.move_to(9, &mut to);
+        }
+        assert_eq!(to.take(6), [&b"abc"[..], b"e", b"f", b"f"]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Engine<'_> {
                     in_a_row = 0;
                     let data = self.read_one_record(source, length)?;
                     let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
-                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
+                    self.send(Op::Records { end: to, records: vec![(data, Some(sum))] })?;
                 }
             }
         }
@@ -79,7 +79,7 @@ impl Engine<'_> {
                     let length: u64 = data.iter().map(|part| part.len() as u64).sum();
                     self.shared.read.fetch_add(length, Ordering::Relaxed);
                     let sum = RecordSum::of_parts(data.iter().map(|part| &part[..]));
-                    self.send(Op::Records { end: to, records: vec![(data, sum)] })?;
+                    self.send(Op::Records { end: to, records: vec![(data, Some(sum))] })?;
                     // The record lies in no buffer of the pool: only one of them waits at a time.
                     self.settle_writes()?;
                 }

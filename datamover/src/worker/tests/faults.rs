@@ -7,13 +7,16 @@
 use std::sync::atomic::AtomicU32;
 
 use proptest::prelude::*;
+use protocol::cartridge::layout;
 use protocol::cartridge::scan::Ending;
 use protocol::mover::{Destination, Fault, Source};
 use protocol::scsi::sense::CopyEnd;
 
 use super::*;
 
+/// A record of each layout: on an aligned cartridge one that is aligned, and behind whose end a gap comes.
 const RECORD: u32 = 1536;
+const ALIGNED_RECORD: u32 = layout::ALIGNED_LEAST + 1024;
 const BLOCK: u64 = 512;
 
 /// What goes wrong, and when.
@@ -103,7 +106,7 @@ impl Link for Troublesome<'_> {
 fn committed(rig: &Rig, end: EndIndex) -> Vec<bool> {
     let tapes = rig.seen.tapes.lock().unwrap();
     let (_, file) = tapes.iter().find(|(tape, _)| *tape == end).unwrap();
-    let mut walk = Walk::plain(|at: u64, into: &mut [u8]| file.read_at(into, at), TapePosition::BEGINNING);
+    let mut walk = Walk::of(rig.layout, |at: u64, into: &mut [u8]| file.read_at(into, at), TapePosition::BEGINNING);
     let objects = walk.by_ref().map(|object| object.unwrap().kind == ObjectKind::Record).collect();
     // The publishing word may be half written, which reads as an end; no record is ever torn.
     assert_eq!(walk.ending(), Some(Ending::End));
@@ -127,91 +130,156 @@ fn to_tape(disk: EndIndex, tape: EndIndex, at: u64, bytes: u64, record: u32) -> 
     })
 }
 
+/// A copy to tape in trouble, and another that completes it.
+fn to_tape_and_again(shape: Vec<(u64, bool)>, trouble: Trouble, layout: Layout, record: u32) -> Result<(), TestCaseError> {
+    let bytes = shape.iter().map(|(records, _)| records * u64::from(record)).sum::<u64>();
+    let content = noise(bytes as usize, 11);
+    let (mut steps, mut expected, mut segment_of, mut at) = (Vec::new(), Objects::new(), Vec::new(), 0);
+    let (disk, tape) = (EndIndex(0), EndIndex(1));
+    for (records, mark) in shape {
+        let len = records * u64::from(record);
+        segment_of.extend(vec![steps.len() as u32; records as usize]);
+        steps.push(to_tape(disk, tape, at, len, record));
+        expected.extend(content[at as usize..(at + len) as usize].chunks(record as usize).map(|record| Some(record.to_vec())));
+        at += len;
+        if mark {
+            segment_of.push(steps.len() as u32);
+            steps.push(Action::WriteFilemarks { end: tape, count: 1, immediate: false });
+            expected.push(None);
+        }
+    }
+    let mut rig = Rig { in_memory: true, layout, ..Rig::default() };
+    rig.disk(&content);
+    let room = if let Trouble::FullTape(objects) = trouble { objects } else { 1 << 20 };
+    let end = |objects: &[Option<Vec<u8>>]| {
+        objects.iter().fold(TapePosition::BEGINNING, |at, object| behind(layout, at, object.as_deref()))
+    };
+    let capacity = end(&expected[..expected.len().min(room as usize)]).offset + 4;
+    rig.tape_of(&vec![], 0, if matches!(trouble, Trouble::FullTape(_)) { capacity } else { 1 << 30 }, 1 << 30);
+    if let Trouble::ShortSource(len) = trouble {
+        rig.files[0].set_len(len.min(bytes)).unwrap();
+    }
+    let control = control();
+    let (questions, words) = Default::default();
+    let link = Troublesome {
+        rig: &rig,
+        tape: Some(tape),
+        trouble,
+        control: Arc::clone(&control),
+        questions,
+        words,
+        expected: &expected,
+    };
+    let numbered = |actions: Vec<Action>| {
+        (0..).zip(actions).map(|(segment, action)| Step { segment, cat: false, action }).collect::<Vec<_>>()
+    };
+    let outcome = run(rig.job(numbered(steps), &[]), &rig.files, &link, control);
+
+    let there = rig.objects(tape);
+    prop_assert!(expected.starts_with(&there));
+    if !rig.seen.reports.lock().unwrap().is_empty() {
+        prop_assert_eq!(rig.position(tape), there.len() as u64);
+    }
+    let next_segment = segment_of.get(there.len()).copied();
+    match (trouble, &outcome) {
+        (_, Outcome::Copied { dropped: false }) => prop_assert_eq!(there.len(), expected.len()),
+        (Trouble::Cancelled(_), Outcome::Cancelled) => {}
+        (
+            Trouble::Refused(_),
+            Outcome::Fault(Fault {
+                segment,
+                side: Some(CopyEnd::Destination),
+                kind: FaultKind::Refused(libc::ENOLINK),
+                written: 0,
+                ..
+            }),
+        ) => {
+            prop_assert_eq!((Some(*segment), there.len()), (next_segment, 0));
+        }
+        (
+            Trouble::ShortSource(len),
+            Outcome::Fault(Fault { segment, side: Some(CopyEnd::Source), kind: FaultKind::OutOfRange, .. }),
+        ) => {
+            let whole = expected.iter().flatten().count() as u64;
+            prop_assert!(len < whole * u64::from(record));
+            // Reads of a segment go ahead of its records: the fault is the segment's in which the file ends.
+            let ends_in = (len / u64::from(record)) as usize;
+            let records = segment_of.iter().zip(&expected).filter(|(_, object)| object.is_some()).map(|(segment, _)| *segment);
+            prop_assert_eq!(Some(*segment), records.clone().nth(ends_in));
+        }
+        (
+            Trouble::FullTape(room),
+            Outcome::Fault(Fault {
+                segment,
+                side: Some(CopyEnd::Destination),
+                kind: FaultKind::EndOfPartition { .. },
+                written,
+                ..
+            }),
+        ) => {
+            prop_assert_eq!((there.len() as u64, Some(*segment)), (room, next_segment));
+            let of_segment = segment_of.iter().zip(&there).filter(|(of, object)| *of == segment && object.is_some()).count();
+            prop_assert_eq!(*written, of_segment as u64 * u64::from(record));
+        }
+        (Trouble::Unwritable, Outcome::Fault(_)) => {}
+        (trouble, outcome) => prop_assert!(false, "{trouble:?} came to {outcome:?}"),
+    }
+
+    // What is missing, by a second job: on a tape that has room, from a disk that is whole.
+    rig.files[0].write_all_at(&content, 0).unwrap();
+    rig.ends.truncate(1);
+    let image = rig.files[1].try_clone().unwrap();
+    let end_of_data = end(&there);
+    rig.end(End::Cartridge {
+        image: Descriptor(1),
+        index: None,
+        at: end_of_data,
+        end_of_data,
+        capacity: 1 << 30,
+        early_warning: 1 << 30,
+        layout,
+        writable: true,
+    });
+    let mut at = there.iter().flatten().count() as u64 * u64::from(record);
+    let missing = expected[there.len()..].iter().map(|object| match object {
+        Some(_) => {
+            at += u64::from(record);
+            to_tape(disk, tape, at - u64::from(record), record.into(), record)
+        }
+        None => Action::WriteFilemarks { end: tape, count: 1, immediate: false },
+    });
+    let again = numbered(missing.collect());
+    prop_assert_eq!(rig.run(again, &[]), Outcome::Copied { dropped: false });
+    prop_assert!(rig.objects(tape) == expected);
+    drop(image);
+    Ok(())
+}
+
+/// Where the tape stands behind an object that stands at `at`.
+fn behind(layout: Layout, at: TapePosition, object: Option<&[u8]>) -> TapePosition {
+    let Some(data) = object else { return at.after(ObjectKind::Filemark, 0) };
+    let length = data.len() as u32;
+    let gap = u64::from(layout.gap(at.offset, length));
+    TapePosition { offset: at.offset + gap, ..at }.after(ObjectKind::Record, length)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_copy_to_an_aligned_tape_fails_as_it_should_and_is_completed_by_another(shape in shape(), trouble in trouble()) {
+        let longer = u64::from(ALIGNED_RECORD / RECORD);
+        let trouble = if let Trouble::ShortSource(len) = trouble { Trouble::ShortSource(len * longer) } else { trouble };
+        to_tape_and_again(shape, trouble, Layout::Aligned, ALIGNED_RECORD)?;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_copy_to_tape_fails_as_it_should_and_is_completed_by_another(shape in shape(), trouble in trouble()) {
-        let bytes = shape.iter().map(|(records, _)| records * u64::from(RECORD)).sum::<u64>();
-        let content = noise(bytes as usize, 11);
-        let (mut steps, mut expected, mut segment_of, mut at) = (Vec::new(), Objects::new(), Vec::new(), 0);
-        let (disk, tape) = (EndIndex(0), EndIndex(1));
-        for (records, mark) in shape {
-            let len = records * u64::from(RECORD);
-            segment_of.extend(vec![steps.len() as u32; records as usize]);
-            steps.push(to_tape(disk, tape, at, len, RECORD));
-            expected.extend(content[at as usize..(at + len) as usize].chunks(RECORD as usize).map(|record| Some(record.to_vec())));
-            at += len;
-            if mark {
-                segment_of.push(steps.len() as u32);
-                steps.push(Action::WriteFilemarks { end: tape, count: 1, immediate: false });
-                expected.push(None);
-            }
-        }
-        let mut rig = Rig { in_memory: true, ..Rig::default() };
-        rig.disk(&content);
-        let room = if let Trouble::FullTape(objects) = trouble { objects } else { 1 << 20 };
-        let sizes = expected.iter().map(|object| object.as_ref().map_or(4, |data| data.len() as u64 + 8));
-        let capacity = sizes.take(room as usize).sum::<u64>() + 4;
-        rig.tape_of(&vec![], 0, if matches!(trouble, Trouble::FullTape(_)) { capacity } else { 1 << 30 }, 1 << 30);
-        if let Trouble::ShortSource(len) = trouble {
-            rig.files[0].set_len(len.min(bytes)).unwrap();
-        }
-        let control = control();
-        let (questions, words) = Default::default();
-        let link = Troublesome { rig: &rig, tape: Some(tape), trouble, control: Arc::clone(&control), questions, words, expected: &expected };
-        let numbered = |actions: Vec<Action>| (0..).zip(actions).map(|(segment, action)| Step { segment, cat: false, action }).collect::<Vec<_>>();
-        let outcome = run(rig.job(numbered(steps), &[]), &rig.files, &link, control);
-
-        let there = rig.objects(tape);
-        prop_assert!(expected.starts_with(&there));
-        if !rig.seen.reports.lock().unwrap().is_empty() {
-            prop_assert_eq!(rig.position(tape), there.len() as u64);
-        }
-        let next_segment = segment_of.get(there.len()).copied();
-        match (trouble, &outcome) {
-            (_, Outcome::Copied { dropped: false }) => prop_assert_eq!(there.len(), expected.len()),
-            (Trouble::Cancelled(_), Outcome::Cancelled) => {}
-            (Trouble::Refused(_), Outcome::Fault(Fault { segment, side: Some(CopyEnd::Destination), kind: FaultKind::Refused(libc::ENOLINK), written: 0, .. })) => {
-                prop_assert_eq!((Some(*segment), there.len()), (next_segment, 0));
-            }
-            (Trouble::ShortSource(len), Outcome::Fault(Fault { segment, side: Some(CopyEnd::Source), kind: FaultKind::OutOfRange, .. })) => {
-                let whole = expected.iter().flatten().count() as u64;
-                prop_assert!(len < whole * u64::from(RECORD));
-                // Reads of a segment go ahead of its records: the fault is the segment's in which the file ends.
-                let ends_in = (len / u64::from(RECORD)) as usize;
-                let records = segment_of.iter().zip(&expected).filter(|(_, object)| object.is_some()).map(|(segment, _)| *segment);
-                prop_assert_eq!(Some(*segment), records.clone().nth(ends_in));
-            }
-            (Trouble::FullTape(room), Outcome::Fault(Fault { segment, side: Some(CopyEnd::Destination), kind: FaultKind::EndOfPartition { .. }, written, .. })) => {
-                prop_assert_eq!((there.len() as u64, Some(*segment)), (room, next_segment));
-                let of_segment = segment_of.iter().zip(&there).filter(|(of, object)| *of == segment && object.is_some()).count();
-                prop_assert_eq!(*written, of_segment as u64 * u64::from(RECORD));
-            }
-            (Trouble::Unwritable, Outcome::Fault(_)) => {}
-            (trouble, outcome) => prop_assert!(false, "{trouble:?} came to {outcome:?}"),
-        }
-
-        // What is missing, by a second job: on a tape that has room, from a disk that is whole.
-        rig.files[0].write_all_at(&content, 0).unwrap();
-        rig.ends.truncate(1);
-        let image = rig.files[1].try_clone().unwrap();
-        let end_of_data = there.iter().fold(TapePosition::BEGINNING, |at, object| {
-            at.after(if object.is_some() { ObjectKind::Record } else { ObjectKind::Filemark }, object.as_ref().map_or(0, |data| data.len() as u32))
-        });
-        rig.end(End::Cartridge { image: Descriptor(1), index: None, at: end_of_data, end_of_data, capacity: 1 << 30, early_warning: 1 << 30, layout: Layout::Plain, writable: true });
-        let mut at = there.iter().flatten().count() as u64 * u64::from(RECORD);
-        let missing = expected[there.len()..].iter().map(|object| match object {
-            Some(_) => {
-                at += u64::from(RECORD);
-                to_tape(disk, tape, at - u64::from(RECORD), RECORD.into(), RECORD)
-            }
-            None => Action::WriteFilemarks { end: tape, count: 1, immediate: false },
-        });
-        let again = numbered(missing.collect());
-        prop_assert_eq!(rig.run(again, &[]), Outcome::Copied { dropped: false });
-        prop_assert!(rig.objects(tape) == expected);
-        drop(image);
+        to_tape_and_again(shape, trouble, Layout::Plain, RECORD)?;
     }
 
     #[test]

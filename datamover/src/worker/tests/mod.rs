@@ -54,6 +54,8 @@ struct Seen {
     held: Mutex<Option<(Vec<u8>, bool)>>,
     /// Files of the tapes, to be cut when they are appended to.
     tapes: Mutex<Vec<(EndIndex, File)>>,
+    /// What is given with the leave to append, where it is not the tape's own.
+    image: Option<File>,
 }
 
 impl Link for Seen {
@@ -70,7 +72,7 @@ impl Link for Seen {
                 file.set_len(at.offset).unwrap();
                 file.write_all_at(&[0xFF; 4], at.offset).unwrap();
                 self.order.lock().unwrap().push("append");
-                return Ok(Some(file.try_clone().unwrap()));
+                return Ok(Some(self.image.as_ref().unwrap_or(file).try_clone().unwrap()));
             }
             Question::Segment { .. } => self.order.lock().unwrap().push("segment"),
         }

@@ -260,7 +260,8 @@ fn many_filemarks_are_all_there_before_the_tape_is_moved() {
 fn filemarks_that_cannot_be_written_are_the_fault_of_their_own_segment() {
     let mut rig = Rig::default();
     let tape = rig.tape(&vec![], 0);
-    rig.files[0] = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&rig.files[0]))).unwrap();
+    let read_only = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&rig.files[0]))).unwrap();
+    rig.seen.image = Some(read_only);
     let marks = |immediate| Action::WriteFilemarks { end: tape, count: 1, immediate };
     let mut steps = vec![Step { segment: 0, cat: false, action: marks(true) }];
     steps.extend((1..100).map(|segment| Step { segment, cat: false, action: Action::Nothing }));
