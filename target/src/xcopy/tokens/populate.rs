@@ -18,6 +18,9 @@ use crate::snapshot::{Prepared, SnapshotError, SnapshotService, Source};
 use crate::task::Response;
 use crate::xcopy::plan::{Plan, PlannedEnd};
 
+/// RODs that one list may populate: each is a view, with two files that are open and a cost for every write to its disk.
+pub(super) const RODS_EACH: usize = 16;
+
 /// What a token lives by. Zero seconds without a use are no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -167,10 +170,13 @@ impl Populated {
     /// Prepares the RODs that segments of `plan` populate, and makes them its ends.
     ///
     /// # Errors
-    /// INSUFFICIENT RESOURCES TO CREATE ROD.
+    /// INSUFFICIENT RESOURCES TO CREATE ROD, also for more than [`RODS_EACH`]; what the disk refuses copies with.
     pub async fn prepare(plan: &mut Plan, rods: Vec<Populating>, snapshots: &SnapshotService) -> Result<Self, Response> {
         let (mut moments, mut returned, mut kept) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (index, populating) in rods.into_iter().enumerate() {
+            if kept.len() == RODS_EACH {
+                return Err(Sense::INSUFFICIENT_RESOURCES_TO_CREATE_ROD.into());
+            }
             let Some((rod, prepared)) = prepare(snapshots, &populating.disk, &populating.ranges).await? else { continue };
             let rod = Arc::new(rod);
             kept.push((Arc::clone(&rod), populating.disk.begin_copy()?));

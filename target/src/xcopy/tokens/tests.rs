@@ -8,10 +8,11 @@ use protocol::xcopy::rod::{MAX_TOKEN_LIFETIME, RangeDescriptor, RodCscd};
 use protocol::xcopy::{PopulateToken, WriteUsingToken};
 use tokio_util::sync::CancellationToken;
 
-use super::populate::prepare;
+use super::populate::{RODS_EACH, prepare};
 use super::*;
 use crate::lun::testing::{MemoryStore, disk_on};
 use crate::snapshot::SnapshotService;
+use crate::xcopy::plan::Plan;
 use crate::xcopy::results::Progress;
 
 const TARGET: &str = "iqn.2026-01.org.offhost:test";
@@ -93,7 +94,7 @@ async fn the_view_goes_with_the_token_and_its_last_user() {
     drop(in_use);
     assert_eq!(world.disk.volume().trackers().count(), 0);
     let token = world.token(Terms::of_populate_token(0), Instant::now()).await;
-    assert_eq!(world.tokens.of(world.device()), [token.clone()]);
+    assert_eq!(world.tokens.of(world.device()), std::slice::from_ref(&token));
     world.tokens.revoke(world.device());
     assert_eq!(world.why(&token, Instant::now()), Some((0x23, 0x06)));
     assert_eq!((world.disk.volume().trackers().count(), world.tokens.of(world.device()).len()), (0, 0));
@@ -145,6 +146,28 @@ async fn a_token_whose_data_cannot_be_kept_is_cancelled() {
     let token = world.token(Terms::of_populate_token(0), Instant::now()).await;
     world.tokens.entries().values().for_each(|entry| entry.standing.as_ref().unwrap().view.end());
     assert_eq!(world.why(&token, Instant::now()), Some((0x23, 0x08)));
+}
+
+#[tokio::test]
+async fn a_list_populates_a_bounded_number_of_rods() {
+    let world = World::new();
+    let rods = |count: usize, blocks: u32| {
+        let ranges = vec![RangeDescriptor { lba: Lba(0), blocks }];
+        let rod = || Populating {
+            disk: Arc::clone(&world.disk),
+            kind: RodType::Default,
+            ranges: ranges.clone(),
+            returns: None,
+            last_segment: 0,
+            used: false,
+        };
+        std::iter::repeat_with(rod).take(count).collect::<Vec<_>>()
+    };
+    let prepare = async |rods| Populated::prepare(&mut Plan::default(), rods, &world.snapshots).await;
+    assert_eq!(prepare(rods(RODS_EACH, 8)).await.unwrap().kept.len(), RODS_EACH);
+    assert!(prepare(rods(RODS_EACH + 1, 0)).await.is_ok(), "those of nothing take nothing");
+    let refused = prepare(rods(RODS_EACH + 1, 8)).await.err().unwrap();
+    assert_eq!(refused.sense, Some(Sense::INSUFFICIENT_RESOURCES_TO_CREATE_ROD));
 }
 
 #[tokio::test]
