@@ -58,6 +58,27 @@ impl Far {
     }
 }
 
+impl Far {
+    /// The process that is attached, or tries to be: another one after each loss. `None` between two of them.
+    #[must_use]
+    pub fn process(&self) -> Option<i32> {
+        // `ip netns exec` becomes the program that it starts.
+        let keeper = self.0.id().to_string();
+        std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+            let process = entry.file_name().to_str()?.parse().ok()?;
+            // "pid (name) state ppid …"
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            (stat.rsplit_once(')')?.1.split_whitespace().nth(1)? == keeper).then_some(process)
+        })
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join("mover.log")).unwrap_or_default()
+    }
+}
+
 impl Drop for Far {
     fn drop(&mut self) {
         let _ = self.0.kill();

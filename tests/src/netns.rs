@@ -58,6 +58,14 @@ impl Namespace {
     pub fn cut(&self) -> Result<()> {
         run("ip", ["link", "set", &self.link, "down"]).map(drop)
     }
+
+    /// Undoes [`Namespace::cut`].
+    ///
+    /// # Errors
+    /// When the system does not do it.
+    pub fn mend(&self) -> Result<()> {
+        run("ip", ["link", "set", &self.link, "up"]).map(drop)
+    }
 }
 
 impl Drop for Namespace {

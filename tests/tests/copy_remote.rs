@@ -262,6 +262,20 @@ async fn only_what_the_configuration_allows_is_reached() {
     }
     assert_eq!(std::fs::read(there.join("a.img")).unwrap(), pattern::bytes(5, 0, 1 << 20));
 
+    // Persistent reservations there are those of the session's nexus, which ends with the copy: none is made in this one's name.
+    let parameters = CscdParameters::Tape { pad: false, fixed: false, block_length: 0 };
+    for segment in [
+        Segment::RegisterKey { destination: CscdId(0), key: 0, action_key: 7 },
+        Segment::RegisterAndMove { destination: CscdId(0), parameters: vec![0; 24] },
+    ] {
+        let mut list = List::new(9);
+        list.cscd(remote(&other.portal, 2, parameters));
+        list.push(segment);
+        let reply = client.lun(DISK).extended_copy_reply(list.emit().into()).await.unwrap();
+        // INVALID OPERATION FOR COPY SOURCE OR DESTINATION, at the DESTINATION CSCD ID of the segment behind the header and one CSCD.
+        assert_eq!(aborted("a registration", &reply), ((0x26, 0x0C), Some(FieldPointer::parameter(54)), None));
+    }
+
     // The table goes, and with it the way there; the session that asks stays.
     configure(folder, "");
     target.signal(nix::sys::signal::Signal::SIGHUP).unwrap();
@@ -415,63 +429,120 @@ async fn moving(target: &Target) -> u32 {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_mover_and_an_abort_end_a_remote_copy_and_the_next_one_is_whole() {
-    const SIZE: u64 = 16 * MIB;
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let there = folder.join("there");
-    std::fs::create_dir(&there).unwrap();
-    let image = pattern::bytes(9, 0, SIZE as usize);
-    std::fs::write(folder.join("disk.img"), &image).unwrap();
-    let other = Target::start(&there, &["--disk", "a.img:16MiB"]).unwrap();
-    configure(folder, &table(&other.portal, &other.name, 0, ""));
-    let target = Target::configured(folder, "offhost.toml").unwrap();
-    let client = log_in(&target, INITIATOR).await;
-    let disk = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
-    let mut list = List::lid4(7);
-    let (here, far) = (list.cscd(disk), list.cscd(remote_disk(&other.portal, 0)));
-    list.push(Segment::BlockImage { source: here, destination: far, blocks: 0, from: Lba(0), to: Lba(0) });
-    let control = target.control();
-    let set = |bytes_per_second| {
-        let settings = MoverSettings { bytes_per_second, ..MoverSettings::default() };
-        offhost_tests::control::set_movers(&control, &settings).unwrap();
-    };
-    let run = || {
-        let (unit, list) = (client.lun(DISK), bytes::Bytes::from(list.emit()));
-        tokio::spawn(async move { unit.third_party_copy_out(0x01, list).await.unwrap() })
-    };
-    set(Some(4 * MIB));
-    let copying = run();
-    let mover = moving(&target).await;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(mover as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
-    let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
-    assert_eq!(aborted("a killed mover", &reply).0, (0x44, 0x00), "INTERNAL TARGET FAILURE");
+/// Two targets of ours, with a disk of 48 MiB each, one of which may be used from the other.
+struct Pair {
+    folder: tempfile::TempDir,
+    other: Target,
+    target: Target,
+    client: Client,
+    here: CscdDescriptor,
+}
 
-    set(Some(4 * MIB));
-    let copying = run();
-    moving(&target).await;
+impl Pair {
+    const SIZE: u64 = 48 * MIB;
+
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        std::fs::create_dir(&there).unwrap();
+        for (path, seed) in [(folder.path().join("disk.img"), 9), (there.join("a.img"), 10)] {
+            pattern::image(&path, seed, Self::SIZE / MIB).unwrap();
+        }
+        let other = Target::start(&there, &["--disk", "a.img"]).unwrap();
+        configure(folder.path(), &table(&other.portal, &other.name, 0, ""));
+        let file = folder.path().join("offhost.toml");
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("16MiB", "48MiB")).unwrap();
+        let target = Target::configured(folder.path(), "offhost.toml").unwrap();
+        let client = log_in(&target, INITIATOR).await;
+        let here = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
+        Self { folder, other, target, client, here }
+    }
+
+    fn here(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("disk.img")).unwrap()
+    }
+
+    fn there(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("there/a.img")).unwrap()
+    }
+
+    fn movers(&self, movers: u8, bytes_per_second: Option<u64>) {
+        let settings = MoverSettings { movers, bytes_per_second, ..MoverSettings::default() };
+        offhost_tests::control::set_movers(&self.target.control(), &settings).unwrap();
+    }
+
+    fn kill(&self, mover: u32) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(mover as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
+    /// The whole of one disk to the other, as list 7.
+    fn copy(&self, back: bool) -> tokio::task::JoinHandle<Reply> {
+        let mut list = List::lid4(7);
+        let ends = [self.here.clone(), remote_disk(&self.other.portal, 0)].map(|cscd| list.cscd(cscd));
+        let [source, destination] = if back { [ends[1], ends[0]] } else { ends };
+        list.push(Segment::BlockImage { source, destination, blocks: 0, from: Lba(0), to: Lba(0) });
+        let (unit, list) = (self.client.lun(DISK), bytes::Bytes::from(list.emit()));
+        tokio::spawn(async move { unit.third_party_copy_out(0x01, list).await.unwrap() })
+    }
+}
+
+async fn ends(copying: tokio::task::JoinHandle<Reply>) -> Reply {
+    tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_mover_had_not_copied_to_or_from_a_remote_disk_another_does() {
+    for (back, movers) in [(false, 1), (true, 2)] {
+        let pair = Pair::new().await;
+        pair.movers(movers, Some(4 * MIB));
+        let copying = pair.copy(back);
+        let mover = moving(&pair.target).await;
+        assert!(!copying.is_finished());
+        pair.kill(mover);
+        pair.movers(movers, None);
+        assert_eq!(ends(copying).await.status, Status::Good, "back: {back}: {}", pair.target.log());
+        assert!(pair.target.log().contains("a dead mover's piece is done again"));
+        assert!(pair.here() == pair.there(), "back: {back}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_ends_a_remote_copy_and_the_next_one_is_whole() {
+    let pair = Pair::new().await;
+    let (target, other, client) = (&pair.target, &pair.other, &pair.client);
+    pair.movers(2, Some(4 * MIB));
+    let copying = pair.copy(false);
+    moving(target).await;
     let answer = client.lun(DISK).copy_operation_abort(7).await.unwrap();
     assert_eq!(answer.status, Status::Good);
     // Nothing moves any more when the abort is answered.
-    let then = std::fs::read(there.join("a.img")).unwrap();
-    let reply = tokio::time::timeout(Duration::from_secs(20), copying).await.expect("it ends").unwrap();
+    let then = pair.there();
+    let reply = ends(copying).await;
     assert_eq!(aborted("an abort", &reply).0, (0x2F, 0x02), "COMMANDS CLEARED BY DEVICE SERVER");
-    assert!(std::fs::read(there.join("a.img")).unwrap() == then && then != image);
+    assert!(pair.there() == then && then != pair.here());
 
-    set(None);
-    assert_eq!(run().await.unwrap().status, Status::Good);
-    assert!(std::fs::read(there.join("a.img")).unwrap() == image);
+    // Each of several movers takes a share of it, in a session of its own.
+    pair.movers(4, Some(16 * MIB));
+    let moved = || {
+        offhost_tests::control::status(&target.control()).unwrap().movers.into_iter().map(|mover| (mover.pid, mover.bytes_moved))
+    };
+    let before: std::collections::BTreeMap<_, _> = moved().collect();
+    assert_eq!(ends(pair.copy(false)).await.status, Status::Good);
+    let busy = moved().filter(|(pid, bytes)| before.get(pid).is_none_or(|before| before < bytes)).count();
+    assert!(busy >= 2, "{busy} movers of 4: {}", target.log());
+    let image = pair.here();
+    assert!(pair.there() == image);
+    pair.movers(4, None);
 
     // One disk under two descriptors: what the second segment reads is what the first has written.
     let mut list = List::new(8);
-    let disk = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
-    let [here, one, same] = [disk, remote_disk(&other.portal, 0), remote_disk(&other.portal, 0)].map(|cscd| list.cscd(cscd));
+    let cscds = [pair.here.clone(), remote_disk(&other.portal, 0), remote_disk(&other.portal, 0)];
+    let [here, one, same] = cscds.map(|cscd| list.cscd(cscd));
     let copy = |source, destination, from, to| {
         let count_of = CountOf::SourceBlocks;
         Segment::BlockToBlock { source, destination, count_of, blocks: 4096, from: Lba(from), to: Lba(to) }
     };
     list.push(copy(here, one, 8192, 0)).push(copy(same, here, 0, 16384));
     client.lun(DISK).extended_copy(list.emit().into()).await.unwrap();
-    assert!(std::fs::read(folder.join("disk.img")).unwrap()[16384 * 512..][..2 << 20] == image[8192 * 512..][..2 << 20]);
+    assert!(pair.here()[16384 * 512..][..2 << 20] == image[8192 * 512..][..2 << 20]);
 }

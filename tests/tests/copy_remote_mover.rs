@@ -144,8 +144,7 @@ async fn a_mover_on_another_host_copies_what_only_it_and_the_network_carry() {
     let here: u64 =
         status(&setup.target.control()).unwrap().movers.iter().filter(|one| one.name.is_none()).map(|one| one.bytes_moved).sum();
     assert_eq!(here, 0, "the target's own mover has moved nothing");
-    // `ip netns exec` becomes the program that it starts.
-    let seccomp = std::fs::read_to_string(format!("/proc/{}/status", far.0.id())).unwrap();
+    let seccomp = std::fs::read_to_string(format!("/proc/{}/status", far.process().unwrap())).unwrap();
     assert!(seccomp.lines().any(|line| line == "Seccomp:\t2"), "it is caged: {seccomp}");
 
     // It is killed in the middle: the command ends exactly, and the next copy is the target's own mover's.
@@ -172,16 +171,84 @@ async fn a_mover_that_is_cut_off_ends_its_copy_once_it_must_have_noticed() {
         Ok(setup) => setup,
         Err(why) => skip!("{why}"),
     };
-    let mut far = setup.far().await;
+    let far = setup.far().await;
+    let process = far.process();
     setup.throttle(Some(MIB));
     let copying = setup.copying();
     until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
     setup.namespace.cut().unwrap();
-    let ended = wait(&mut far.0, Duration::from_secs(40)).unwrap();
-    assert!(!copying.is_finished(), "the mover has ended first: {ended}");
+    let noticed = Instant::now();
+    while far.process() == process {
+        assert!(noticed.elapsed() < Duration::from_secs(40) && !copying.is_finished(), "the mover ends first");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
     assert_eq!(reply.sense.unwrap().key, SenseKey::CopyAborted);
     setup.client.unit().test_unit_ready().await.unwrap();
+
+    // The network is back, and so is the mover.
+    setup.namespace.mend().unwrap();
+    let back = Instant::now();
+    while setup.far_mover().is_none() {
+        assert!(back.elapsed() < Duration::from_secs(90), "{}", Far::log(setup.path()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    setup.throttle(None);
+    setup.client.unit().extended_copy(setup.list()).await.unwrap();
+    assert!(setup.is_copied());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mover_comes_again_when_the_target_does_and_stops_when_it_is_told_to() {
+    use nix::sys::signal::Signal;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    secret_file(folder, "secret", SECRET).unwrap();
+    std::fs::write(folder.join("remotes.toml"), "").unwrap();
+    configure(folder, "127.0.0.1:0", "");
+    let mut target = Target::configured(folder, "offhost.toml").unwrap();
+    let attach = attach_address(&target).unwrap();
+    let mut far = Far::start(None, folder, attach, "secret").unwrap();
+    until("attached", &target, || far_mover(&target).unwrap().is_some()).await;
+
+    // Killed, and stopped in order; each time it is somebody else who is attached then.
+    configure(folder, &attach.to_string(), "");
+    for orderly in [false, true] {
+        let process = far.process();
+        if orderly {
+            target.stop().unwrap();
+        } else {
+            target.kill();
+        }
+        target = Target::configured(folder, "offhost.toml").unwrap();
+        until("attached again", &target, || far_mover(&target).unwrap().is_some()).await;
+        assert!(far.process().is_some_and(|now| Some(now) != process), "{}", Far::log(folder));
+    }
+    assert!(Far::log(folder).contains("not attached: the mover tries again"), "{}", Far::log(folder));
+
+    // The process that is attached is killed alone: it is started again.
+    let process = far.process().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), Signal::SIGKILL).unwrap();
+    until("gone", &target, || far.process() != Some(process)).await;
+    until("attached once more", &target, || far_mover(&target).unwrap().is_some()).await;
+
+    let terminate = |far: &Far| nix::sys::signal::kill(nix::unistd::Pid::from_raw(far.0.id() as i32), Signal::SIGTERM).unwrap();
+    terminate(&far);
+    wait(&mut far.0, Duration::from_secs(10)).unwrap();
+    until("let go of", &target, || far_mover(&target).unwrap().is_none()).await;
+
+    // Also while it waits for a target that is not there.
+    target.stop().unwrap();
+    let mut far = Far::start(None, folder, attach, "secret").unwrap();
+    let log = || Far::log(folder).matches("tries again").count();
+    let (before, limit) = (log(), Instant::now() + Duration::from_secs(30));
+    while log() == before {
+        assert!(Instant::now() < limit, "{}", Far::log(folder));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    terminate(&far);
+    wait(&mut far.0, Duration::from_secs(10)).unwrap();
+    assert!(!Far::log(folder).contains(SECRET));
 }
 
 #[tokio::test(flavor = "multi_thread")]

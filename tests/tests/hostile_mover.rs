@@ -4,11 +4,13 @@
 //! The target starts a script as its mover: as long as a file lies beside it, that is this program again, in the role the file names,
 //! with the socket as standard input; else the real one.
 
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use bytes::Bytes;
 use offhost_tests::control::{set_movers, status};
 use offhost_tests::copies::{RECORD, disk_to_disk, disk_to_tape, read_tape};
 use offhost_tests::pattern;
@@ -21,10 +23,16 @@ use protocol::cartridge::report::{Appended, TapeReport};
 use protocol::cartridge::sums::RecordSum;
 use protocol::cartridge::{ObjectKind, TapePosition};
 use protocol::control::MoverSettings;
+use protocol::mover::ends::End;
 use protocol::mover::{
-    Answer, ByMethod, EndIndex, Fault, FaultKind, FromMover, JobId, Outcome, Question, ToMover, VERSION, frame,
+    Answer, ByMethod, CopyJob, EndIndex, Fault, FaultKind, FromMover, JobId, Outcome, Question, RemoteEnd, RemoteSense, ToMover,
+    VERSION, Way, frame,
 };
+use protocol::scsi::LunAddress;
+use protocol::scsi::sense::CopyEnd;
 use protocol::units::{ByteRange, Lba};
+use protocol::xcopy::cscd::IscsiUnit;
+use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
 use sim::client::{Client, Options};
 
 const ROLE: &str = "OFFHOST_TEST_HOSTILE_ROLE";
@@ -42,14 +50,19 @@ fn child_process() {
     let mut socket = datamover::sys::inherited_socket(0).expect("the target made standard input the socket");
     let _ = hear(&mut socket);
     say(&mut socket, &FromMover::Hello { version: VERSION, buffer_limit: 0, memory_limit: u64::MAX });
+    let mut files = Vec::new();
     let job = loop {
-        match hear(&mut socket) {
-            Some(ToMover::Job { job, .. }) => break job.id,
+        match hear_with(&mut socket, &mut files) {
+            Some(ToMover::Job { job, .. }) => break job,
             Some(_) => {}
             None => std::process::exit(0),
         }
     };
-    misbehave(&role, job, &mut socket);
+    if role == "remote lies" {
+        lie_of_remote_ends(&job, files, &mut socket);
+    } else {
+        misbehave(&role, job.id, &mut socket);
+    }
     std::process::exit(0);
 }
 
@@ -127,6 +140,36 @@ fn misbehave(role: &str, job: JobId, socket: &mut UnixStream) {
     }
 }
 
+/// With the open session of a remote end in its hands.
+fn lie_of_remote_ends(job: &CopyJob, files: Vec<OwnedFd>, socket: &mut UnixStream) {
+    let remote = job.ends.iter().zip(0..).find_map(|(end, index)| match end {
+        End::Remote(RemoteEnd { way: Way::Open { socket, .. }, .. }) => Some((index, usize::from(socket.0))),
+        _ => None,
+    });
+    let (index, file) = remote.expect("a remote end with an open session");
+    let end = EndIndex(index);
+    // The remote target gets noise, and then silence on a connection that stays open.
+    let mut session = std::fs::File::from(files.into_iter().nth(file).expect("its socket came too"));
+    let _ = session.write_all(&pattern::bytes(2, 2, 4096));
+    // It is none of the disks whose writes the target grants, and no tape of the target's.
+    for question in [
+        Question::Grant { end, range: ByteRange { start: 0, len: 512 } },
+        Question::Append { end, at: TapePosition::BEGINNING },
+        Question::Segment { segment: u32::MAX },
+    ] {
+        say(socket, &FromMover::Ask { job: job.id, question });
+        assert!(matches!(hear(socket), Some(ToMover::Answer { answer: Answer::Refused { .. }, .. })), "{question:?}");
+    }
+    say(socket, &FromMover::GiveBack { job: job.id, end });
+    let report = TapeReport { appended: Vec::new(), position: TapePosition { object: 1, file: 2, offset: 3 }, synced: true };
+    say(socket, &FromMover::Tape { job: job.id, end, report });
+    say(socket, &FromMover::Held { job: job.id, data: vec![1; 100_000], discarded: true });
+    // Status and sense data that no logical unit ever sends.
+    let kind = FaultKind::Remote { status: 0xFF, sense: RemoteSense::new(&[0xFF; 252]) };
+    let fault = Fault { segment: u32::MAX, side: Some(CopyEnd::Destination), kind, expected: 0, written: u64::MAX };
+    say(socket, &FromMover::Done { job: job.id, outcome: Outcome::Fault(fault) });
+}
+
 fn wild_fault() -> Fault {
     Fault { segment: u32::MAX, side: None, kind: FaultKind::Write(i32::MIN), expected: 0, written: u64::MAX }
 }
@@ -174,10 +217,24 @@ fn say(socket: &mut UnixStream, message: &FromMover) {
 }
 
 fn hear(socket: &mut UnixStream) -> Option<ToMover> {
+    hear_with(socket, &mut Vec::new())
+}
+
+fn hear_with(socket: &mut UnixStream, files: &mut Vec<OwnedFd>) -> Option<ToMover> {
+    let mut fill = |into: &mut [u8]| {
+        let mut done = 0;
+        while done < into.len() {
+            match datamover::sys::receive(socket, &mut into[done..], files).ok()? {
+                0 => return None,
+                read => done += read,
+            }
+        }
+        Some(())
+    };
     let mut prefix = [0; frame::PREFIX];
-    socket.read_exact(&mut prefix).ok()?;
+    fill(&mut prefix)?;
     let mut message = vec![0; frame::length(prefix).unwrap()];
-    socket.read_exact(&mut message).ok()?;
+    fill(&mut message)?;
     Some(frame::decode(&message).unwrap())
 }
 
@@ -198,36 +255,64 @@ async fn no_mover_however_broken_harms_the_target() {
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
 
-    let flags = ["--disk", "from.img", "--disk", "to.img", "--disk", "other.img", "--tape", "shelf", "--mover"];
-    let target = Target::start(folder.path(), &[&flags[..], &[script.to_str().unwrap()]].concat()).unwrap();
+    let there = folder.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    pattern::image(&there.join("far.img"), 4, SIZE >> 20).unwrap();
+    let far = Target::start(&there, &["--disk", "far.img"]).unwrap();
+    let luns = ["disk = \"from.img\"", "disk = \"to.img\"", "disk = \"other.img\"", "tape = \"shelf\""];
+    let text = format!(
+        "data = \"data\"\nmover = \"{}\"\n[[remote]]\nportal = \"{}\"\ntarget = \"{}\"\nlun = 0\ninitiators = [\"*\"]\n\
+         [[portal]]\nlisten = \"127.0.0.1:0\"\n[[target]]\nname = \"iqn.2026-01.test:hostile\"\n{}",
+        script.display(),
+        far.portal,
+        far.name,
+        luns.map(|lun| format!("[[target.lun]]\n{lun}\n")).concat()
+    );
+    std::fs::write(folder.path().join("offhost.toml"), text).unwrap();
+    let target = Target::configured(folder.path(), "offhost.toml").unwrap();
     let client = Client::connect(&target.url(FROM).parse().unwrap(), Options::named("iqn.2026-01.test:hostile")).await.unwrap();
     for lun in [FROM, TO, OTHER, TAPE] {
         client.lun(lun).test_unit_ready().await.unwrap();
     }
     let disks = disk_to_disk(&client, (FROM, Lba(0)), (TO, Lba(0)), SIZE).await.unwrap();
     let tape = disk_to_tape(&client, FROM, TAPE, SIZE / u64::from(RECORD)).await.unwrap();
+    let to_far = {
+        let mut list = List::new(1);
+        let source = list.cscd(CscdDescriptor::disk(client.lun(FROM).cscd_designator().await.unwrap(), 512));
+        let unit = IscsiUnit { portal: far.portal.parse().unwrap(), lun: LunAddress::from_number(0) };
+        let parameters = CscdParameters::Block { device_type: 0, pad: false, block_length: 512 };
+        let destination = list.cscd(CscdDescriptor::named(CscdName::Iscsi(unit), parameters));
+        list.push(Segment::BlockImage { source, destination, blocks: 0, from: Lba(0), to: Lba(0) });
+        Bytes::from(list.emit())
+    };
     let image = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
-    let [from, to, other] = ["from.img", "to.img", "other.img"].map(image);
+    let [from, to, other, at_far] = ["from.img", "to.img", "other.img", "there/far.img"].map(image);
 
-    let roles = ["noise", "long frame", "half a frame", "second hello", "greed", "tape lies", "strangers", "flood", "random"];
+    let of_local_ends =
+        ["noise", "long frame", "half a frame", "second hello", "greed", "tape lies", "strangers", "flood", "random"];
+    let of_remote_ends = ["noise", "half a frame", "greed", "strangers", "random", "remote lies"];
     // To each alone, and a dispersed copy to two of those that end every job at once.
-    for (role, movers) in roles.into_iter().map(|role| (role, 1)).chain([("gives up", 1), ("gives up", 2)]) {
+    let local = of_local_ends.into_iter().map(|role| (role, 1)).chain([("gives up", 1), ("gives up", 2)]);
+    let local = local.map(|(role, movers)| (role, movers, vec![(TO, &disks), (TAPE, &tape)]));
+    for (role, movers, copies) in local.chain(of_remote_ends.into_iter().map(|role| (role, 1, vec![(TO, &to_far)]))) {
         std::fs::write(&role_file, role).unwrap();
         end_movers(&target).await;
         set_movers(&target.control(), &MoverSettings { movers, ..MoverSettings::default() }).unwrap();
-        for (lun, list) in [(TO, &disks), (TAPE, &tape)] {
+        for (lun, list) in copies {
             let ended = tokio::time::timeout(Duration::from_secs(40), client.lun(lun).extended_copy(list.clone())).await;
             let ended = ended.unwrap_or_else(|_| panic!("a copy with {role:?} never ends"));
             assert!(ended.is_err(), "{role:?} copied nothing, and the copy is said to be done");
             client.lun(OTHER).test_unit_ready().await.unwrap();
         }
         assert!(image("from.img") == from && image("to.img") == to && image("other.img") == other, "{role:?}");
+        assert!(image("there/far.img") == at_far, "{role:?}");
     }
 
     std::fs::remove_file(&role_file).unwrap();
     end_movers(&target).await;
     client.lun(TO).extended_copy(disks).await.unwrap();
-    assert!(image("to.img") == from && image("other.img") == other);
+    client.lun(TO).extended_copy(to_far).await.unwrap();
+    assert!(image("to.img") == from && image("there/far.img") == from && image("other.img") == other);
     let drive = client.lun(TAPE);
     let _ = drive.test_unit_ready().await;
     drive.rewind().await.unwrap();

@@ -1,5 +1,6 @@
 //! `offhost-mover`: moves the blocks of copy jobs. Started by `offhost-target`; by hand only on another host.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -7,15 +8,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use offhost_datamover::sys;
-use offhost_datamover::worker::attach::{attach, read_secret};
+use offhost_datamover::worker::attach::{attach, connect, read_secret};
 use offhost_datamover::worker::cage::{Reach, confine};
 use offhost_datamover::worker::credentials::Credentials;
+use offhost_datamover::worker::kept::{self, NOT_REACHED, REFUSED};
 use offhost_datamover::worker::process;
-use tracing::error;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// Moves the blocks of copy jobs. Started by offhost-target, with which it ends; on another host it attaches to a target, and copies
-/// between logical units of other iSCSI targets.
+/// Moves the blocks of copy jobs. Started by offhost-target, with which it ends; on another host it attaches to a target, again and
+/// again until it is stopped, and copies between logical units of other iSCSI targets.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -34,6 +36,9 @@ struct Arguments {
     /// What the target shows this mover as
     #[arg(long, value_name = "NAME", default_value = "mover")]
     name: String,
+    /// The process that started this one to be attached once
+    #[arg(long, hide = true, requires = "attach")]
+    kept_by: Option<i32>,
 }
 
 fn main() -> ExitCode {
@@ -47,24 +52,47 @@ fn main() -> ExitCode {
             confine(&Reach::Nothing);
             process::serve(socket, Credentials::default())
         }),
-        None => serve_from_afar(arguments),
+        None if arguments.kept_by.is_some() => return serve_from_afar(arguments),
+        None => std::env::current_exe().and_then(|program| {
+            let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+            kept::keep(&program, &arguments)
+        }),
     };
+    ended(served, ExitCode::FAILURE)
+}
+
+fn ended(served: io::Result<()>, failed: ExitCode) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "the mover ends");
-            ExitCode::FAILURE
+            failed
         }
     }
 }
 
 /// Everything is read and connected before the cage closes.
-fn serve_from_afar(arguments: Arguments) -> io::Result<()> {
-    let Arguments { attach: Some(target), secret_file: Some(secret), remotes: Some(remotes), name, .. } = arguments else {
-        return Err(io::ErrorKind::InvalidInput.into());
+fn serve_from_afar(arguments: Arguments) -> ExitCode {
+    let Arguments {
+        attach: Some(target), secret_file: Some(secret), remotes: Some(remotes), name, kept_by: Some(keeper), ..
+    } = arguments
+    else {
+        return ExitCode::from(REFUSED);
     };
-    let (secret, credentials) = (read_secret(&secret)?, Credentials::read(&remotes)?);
-    let attached = attach(&target, secret, name)?;
+    let read = kept::be_kept_by(keeper).and_then(|()| Ok((read_secret(&secret)?, Credentials::read(&remotes)?)));
+    let (secret, credentials) = match read {
+        Ok(read) => read,
+        Err(error) => return ended(Err(error), ExitCode::from(REFUSED)),
+    };
+    let far = match connect(&target) {
+        Ok(far) => far,
+        Err(error) => return ended(Err(error), ExitCode::from(NOT_REACHED)),
+    };
+    let attached = match attach(far, secret, name) {
+        Ok(attached) => attached,
+        Err(error) => return ended(Err(error), ExitCode::from(REFUSED)),
+    };
+    info!(target, "attached");
     confine(&Reach::Portals(credentials.ports().collect()));
-    process::serve(attached.relay()?, credentials)
+    ended(attached.relay().and_then(|socket| process::serve(socket, credentials)), ExitCode::FAILURE)
 }

@@ -1,7 +1,8 @@
 //! A mover on another host: connects to its target, proves itself, has the target prove itself, and is a mover from then on.
 //!
 //! It gets no files: it works on remote ends, to which it logs in with credentials of its own ([`super::credentials`]). When the target
-//! is gone, or the network is silent for too long, the process ends with whatever it was doing. The exchange is
+//! is gone, or the network is silent for too long, the process ends with whatever it was doing, and only with it the connection: so the
+//! target knows that nothing of it moves any more. Who comes again is another process ([`super::kept`]). The exchange is
 //! [`protocol::mover::attach`]'s.
 
 use std::fs::File;
@@ -35,12 +36,11 @@ pub struct Attached {
     open: Seal,
 }
 
-/// Attaches to a target.
+/// Attaches to a target that was reached.
 ///
 /// # Errors
 /// What the network gives; `PermissionDenied` when either does not prove to know the secret.
-pub fn attach(target: &str, secret: Secret, name: String) -> io::Result<Attached> {
-    let far = connect(target)?;
+pub fn attach(far: TcpStream, secret: Secret, name: String) -> io::Result<Attached> {
     far.set_nodelay(true)?;
     far.set_read_timeout(Some(EXCHANGE))?;
     far.set_write_timeout(Some(SILENCE))?;
@@ -70,17 +70,23 @@ impl Attached {
         let (sends, receives) = ((far.try_clone()?, relayed.try_clone()?), (far, relayed));
         thread::Builder::new().name("to-target".into()).spawn(move || {
             let (far, near) = sends;
-            hang_up(&far, &near, sealed::seal_all(&near, &far, seal));
+            end(&near, sealed::seal_all(&near, &far, seal));
         })?;
         thread::Builder::new().name("from-target".into()).spawn(move || {
             let (far, near) = receives;
-            hang_up(&far, &near, sealed::open_all(&far, &near, open));
+            end(&near, sealed::open_all(&far, &near, open));
+            // Nothing that this process does may outlive the connection: that ends with it.
+            std::mem::forget(far);
         })?;
         Ok(ours)
     }
 }
 
-fn connect(target: &str) -> io::Result<TcpStream> {
+/// Connects to a target.
+///
+/// # Errors
+/// What the network gives for the last of its addresses.
+pub fn connect(target: &str) -> io::Result<TcpStream> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{target} has no address"));
     for address in target.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, EXCHANGE) {
@@ -91,9 +97,9 @@ fn connect(target: &str) -> io::Result<TcpStream> {
     Err(failed)
 }
 
-fn hang_up(far: &TcpStream, near: &UnixStream, ended: io::Result<()>) {
+/// The socket on which the process listens ends, and so does the process.
+fn end(near: &UnixStream, ended: io::Result<()>) {
     info!(?ended, "the connection to the target ends");
-    let _ = far.shutdown(Shutdown::Both);
     let _ = near.shutdown(Shutdown::Both);
 }
 

@@ -25,6 +25,7 @@ mod fifo;
 mod gather;
 mod held;
 mod job;
+pub mod kept;
 pub mod link;
 pub mod process;
 mod remote;

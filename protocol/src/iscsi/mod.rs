@@ -12,6 +12,7 @@
 pub mod bhs;
 pub mod chap;
 pub mod digest;
+pub mod drive;
 pub mod keys;
 pub mod login;
 pub mod pdu;

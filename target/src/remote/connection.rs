@@ -3,16 +3,19 @@
 //! Blocking, with bounded waits, for a thread that may block. No more than a few commands: blocks are a mover's to move.
 //! Follows RFC 7143, SPC-4 and SBC-4.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use protocol::iscsi::session::{Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Session, Submission};
-use protocol::iscsi::{Attribute, ConnectionId};
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use protocol::iscsi::drive::{Command, Driver, Wire};
+use protocol::iscsi::session::{Completion, Data, Handover, InitiatorConfig};
 use protocol::mover::RemoteUnit as Kind;
-use protocol::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
+use protocol::scsi::{LunAddress, Sense, SenseKey, Status};
 use protocol::xcopy::Designator;
 
 /// Time for the connection and the login together. Initiators wait 30 seconds for a command.
@@ -21,8 +24,6 @@ pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(8);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(8);
 /// A new nexus is told of power on, and perhaps of more, before anything else.
 const ATTENTIONS: usize = 8;
-/// The session's only connection.
-const CONNECTION: ConnectionId = ConnectionId(0);
 
 /// What a remote logical unit ended a command with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +36,7 @@ pub struct Refused {
 
 /// A session with a remote target.
 #[derive(Debug)]
-pub struct Connection {
-    socket: TcpStream,
-    session: Session<Initiator>,
-    input: BytesMut,
-}
+pub struct Connection(Driver<Socket>);
 
 impl Connection {
     /// Connects and logs in.
@@ -50,13 +47,17 @@ impl Connection {
         let deadline = Instant::now() + LOGIN_TIMEOUT;
         let socket = TcpStream::connect_timeout(&portal, LOGIN_TIMEOUT)?;
         socket.set_nodelay(true)?;
-        let session = Session::connect(CONNECTION, config, Instant::now());
-        let mut connection = Self { socket, session, input: BytesMut::new() };
-        loop {
-            if let Some(InitiatorEvent::LoggedIn(_)) = connection.next(deadline)? {
-                return Ok(connection);
-            }
-        }
+        // The driver waits with poll, and so does the mover that gets it.
+        socket.set_nonblocking(true)?;
+        Driver::log_in(Socket(socket), config, deadline).map(Self)
+    }
+
+    /// Logs out.
+    ///
+    /// # Errors
+    /// The target did not answer.
+    pub fn log_out(mut self) -> io::Result<()> {
+        self.0.log_out(COMMAND_TIMEOUT)
     }
 
     /// The designators of VPD page 83h that a CSCD descriptor can name.
@@ -139,65 +140,49 @@ impl Connection {
     }
 
     fn command(&mut self, lun: LunAddress, cdb: &[u8], room: u32) -> io::Result<Result<Bytes, Refused>> {
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        let cdb = Cdb::new(cdb).expect("a CDB of 6, 10 or 16 bytes");
         let data = if room > 0 { Data::In(room) } else { Data::None };
-        let submission = Submission { lun, cdb, attribute: Attribute::Simple, immediate: false, data };
-        let tag = self.session.submit(submission);
-        loop {
-            match self.next(deadline)? {
-                Some(InitiatorEvent::Completed { tag: ended, completion }) if ended == tag => return answer(completion),
-                Some(InitiatorEvent::Rejected { .. } | InitiatorEvent::LoggedOut { .. }) => {
-                    return Err(io::Error::other("the remote target rejects a command"));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The next thing that happens, or `None` when bytes came that tell nothing yet.
-    fn next(&mut self, deadline: Instant) -> io::Result<Option<InitiatorEvent>> {
-        if let Some(event) = self.session.poll_event() {
-            return Ok(Some(event));
-        }
-        self.send(deadline)?;
-        self.socket.set_read_timeout(Some(left(deadline)?))?;
-        let mut bytes = [0; 16 << 10];
-        match self.socket.read(&mut bytes) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => self.input.extend_from_slice(&bytes[..read]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        self.session.handle_input(CONNECTION, Instant::now(), &mut self.input).map_err(io::Error::other)?;
-        self.send(deadline)?;
-        Ok(self.session.poll_event())
-    }
-
-    fn send(&mut self, deadline: Instant) -> io::Result<()> {
-        let transmit = self.session.transmit(CONNECTION).map_err(io::Error::other)?;
-        while transmit.has_remaining() {
-            self.socket.set_write_timeout(Some(left(deadline)?))?;
-            let written = self.socket.write(transmit.chunk())?;
-            transmit.advance(written);
-        }
-        Ok(())
+        let ended = self.0.carry_out(lun, &[Command::new(cdb, data, COMMAND_TIMEOUT)], &|| false)?;
+        ended.into_iter().next().map_or_else(|| Err(io::ErrorKind::InvalidData.into()), answer)
     }
 
     /// The connection and what another process needs to go on with the session.
     ///
     /// # Errors
     /// When the remote target said something meanwhile that is not understood yet.
-    pub fn into_parts(mut self) -> io::Result<(OwnedFd, Handover)> {
-        while self.session.poll_event().is_some() {}
-        if !self.input.is_empty() {
-            return Err(io::Error::other("the remote target says more than it was asked"));
+    pub fn into_parts(self) -> io::Result<(OwnedFd, Handover)> {
+        let (Socket(socket), handover) = self.0.hand_over()?;
+        Ok((socket.into(), handover))
+    }
+}
+
+/// The connection, as the driver sees it.
+#[derive(Debug)]
+struct Socket(TcpStream);
+
+impl Wire for Socket {
+    type Stream = TcpStream;
+
+    fn stream(&mut self) -> &mut TcpStream {
+        &mut self.0
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&mut self, output: bool, limit: Duration) -> io::Result<bool> {
+        let interest = if output { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let mut polled = [PollFd::new(self.0.as_fd(), interest)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(limit)), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        // The mover waits with poll.
-        self.socket.set_nonblocking(true)?;
-        let handover = self.session.hand_over().map_err(|_| io::Error::other("something is under way in the session"))?;
-        Ok((self.socket.into(), handover))
+        Ok(polled[0].revents().is_some_and(|ready| ready.intersects(!PollFlags::POLLOUT)))
+    }
+
+    fn close(&mut self) {
+        // One that has ended already cannot be.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -214,9 +199,4 @@ fn answer(completion: Completion) -> io::Result<Result<Bytes, Refused>> {
         Some(Status::Good) => Ok(completion.data_in.concat().into()),
         _ => Err(Refused { status: completion.status, sense: completion.sense.to_vec() }),
     })
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }

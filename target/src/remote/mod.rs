@@ -10,6 +10,7 @@
 
 pub mod connection;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, RwLock};
@@ -17,7 +18,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use protocol::control::spec::RemoteSpec;
 use protocol::iscsi::chap::{Account, Algorithm, InitiatorPolicy, Nonce};
 use protocol::iscsi::session::{Handover, InitiatorConfig};
-use protocol::mover::{RemoteTarget, RemoteUnit as Kind};
+use protocol::mover::ends::End;
+use protocol::mover::{RemoteTarget, RemoteUnit as Kind, Way};
 use protocol::scsi::LunAddress;
 use protocol::xcopy::{CscdName, Designator};
 use tracing::{info, warn};
@@ -57,8 +59,27 @@ pub struct RemoteUnit {
     pub lun: LunAddress,
     /// Where it is.
     pub target: RemoteTarget,
-    /// Until a mover has it.
-    session: Mutex<Option<(OwnedFd, Handover)>>,
+    /// Names of the logical unit by which another way to it may be known.
+    names: Vec<Designator>,
+    end: Arc<RemoteEnd>,
+    /// ISID of the session with which it was looked at.
+    isid: Isid,
+    /// That session, until a mover has it.
+    session: Mutex<Option<OpenSession>>,
+}
+
+/// Initiator's part of a session's name.
+type Isid = [u8; 6];
+/// A session that is logged in and that nobody has.
+pub type OpenSession = (OwnedFd, Handover);
+
+/// The sessions that movers have with a remote logical unit one after the other, all of one ISID: to log in to the next one ends the
+/// one before, whoever had that. RFC 7143 (6.3.5), session reinstatement.
+#[derive(Debug)]
+pub struct Lane {
+    unit: Arc<RemoteUnit>,
+    isid: Isid,
+    open: Option<OpenSession>,
 }
 
 /// Why a CSCD descriptor names nothing that a copy can use.
@@ -127,20 +148,20 @@ impl RemoteEnd {
     }
 
     /// Logs in and looks; `None` when the logical unit does not have the designator.
-    fn open(&self, designator: Option<&Designator>) -> Result<Option<RemoteUnit>, Unusable> {
+    fn open(self: &Arc<Self>, designator: Option<&Designator>) -> Result<Option<RemoteUnit>, Unusable> {
         let spec = &self.spec;
         let lun = LunAddress::from_number(spec.lun);
-        let not_reachable = |error: std::io::Error| {
+        let not_reachable = |error: io::Error| {
             warn!(portal = %spec.portal, target = spec.target, lun = spec.lun, %error, "a remote end cannot be reached");
             Unusable::NotReachable
         };
-        let mut connection = Connection::log_in(spec.portal, self.config()).map_err(not_reachable)?;
-        if let Some(wanted) = designator {
-            let designators = connection.designators(lun).map_err(not_reachable)?;
-            if !designators.contains(wanted) {
-                return Ok(None);
-            }
+        let isid = new_isid();
+        let mut connection = self.log_in(isid).map_err(not_reachable)?;
+        let mut names = connection.designators(lun).map_err(not_reachable)?;
+        if designator.is_some_and(|wanted| !names.contains(wanted)) {
+            return Ok(None);
         }
+        names.retain(|name| name.association == LOGICAL_UNIT);
         let kind = match connection.look(lun).map_err(not_reachable)? {
             Ok(Some(kind)) => kind,
             Ok(None) => return Err(Unusable::WrongDeviceType),
@@ -149,19 +170,22 @@ impl RemoteEnd {
         let session = connection.into_parts().map_err(not_reachable)?;
         info!(portal = %spec.portal, target = spec.target, lun = spec.lun, ?kind, "a remote end takes part in a copy");
         let target = RemoteTarget { portal: spec.portal, name: spec.target.clone() };
-        Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, session: Mutex::new(Some(session)) }))
+        let (end, session) = (Arc::clone(self), Mutex::new(Some(session)));
+        Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, names, end, isid, session }))
     }
 
-    fn config(&self) -> InitiatorConfig {
+    fn log_in(&self, isid: Isid) -> io::Result<Connection> {
+        Connection::log_in(self.spec.portal, self.config(isid))
+    }
+
+    fn config(&self, isid: Isid) -> InitiatorConfig {
         let nonce = || Nonce { identifier: rand::random(), challenge: rand::random() };
         let policy =
             |account: &Account| InitiatorPolicy { account: account.clone(), algorithms: self.algorithms.clone(), nonce: nonce() };
-        // Of the random format (RFC 7143, 11.12.5): copies at the same time must not reinstate each other's sessions.
-        let [a, b, c, d, e] = rand::random();
         InitiatorConfig {
             initiator_name: self.spec.initiator_name.clone().unwrap_or_else(|| INITIATOR_NAME.to_owned()),
             target_name: Some(self.spec.target.clone()),
-            isid: [0x80, a, b, c, d, e],
+            isid,
             chap: self.account.as_ref().map(policy),
             login_timeout: connection::LOGIN_TIMEOUT,
             ..InitiatorConfig::default()
@@ -176,6 +200,22 @@ impl RemoteUnit {
         self.target == other.target && self.lun == other.lun
     }
 
+    /// Whether it may be the logical unit that has one of these names. Targets of one make may give one name twice.
+    pub fn may_be<'a>(&self, names: impl IntoIterator<Item = (u8, &'a [u8])>) -> bool {
+        names.into_iter().any(|(kind, name)| self.names().any(|own| own == (kind, name)))
+    }
+
+    /// DESIGNATOR TYPE and DESIGNATOR of what names the logical unit itself.
+    pub fn names(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        self.names.iter().map(|name| (name.designator_type, name.identifier.as_bytes()))
+    }
+
+    /// As a mover is told of it that comes to it in this way.
+    #[must_use]
+    pub fn end(&self, way: Way) -> End {
+        End::Remote(protocol::mover::RemoteEnd { way, lun: self.lun.0, unit: self.kind, writable: self.writable })
+    }
+
     /// Bytes a block, of a disk.
     #[must_use]
     pub const fn block_length(&self) -> Option<u32> {
@@ -187,7 +227,56 @@ impl RemoteUnit {
 
     /// The open session, once.
     #[must_use]
-    pub fn take_session(&self) -> Option<(OwnedFd, Handover)> {
+    pub fn take_session(&self) -> Option<OpenSession> {
         self.session.lock().expect("no holder panics").take()
     }
+
+    /// Makes sure that nothing of the session arrives there any more that was given away and whose holder is gone: what a process has
+    /// sent may still be on its way when it has ended. Blocks.
+    ///
+    /// # Errors
+    /// The target could not be asked.
+    pub fn end_session(&self) -> io::Result<()> {
+        self.end.log_in(self.isid)?.log_out()
+    }
+}
+
+impl Lane {
+    /// One more way to the logical unit. The first one begins with the session with which it was looked at.
+    #[must_use]
+    pub fn new(unit: &Arc<RemoteUnit>) -> Self {
+        let open = unit.take_session();
+        let isid = if open.is_some() { unit.isid } else { new_isid() };
+        Self { unit: Arc::clone(unit), isid, open }
+    }
+
+    /// The next session, to be given away. Blocks.
+    ///
+    /// # Errors
+    /// What the network and the target say.
+    pub fn session(&mut self) -> io::Result<OpenSession> {
+        match self.open.take() {
+            Some(open) => Ok(open),
+            None => self.unit.end.log_in(self.isid)?.into_parts(),
+        }
+    }
+
+    /// Makes sure that the session given away last has ended, as [`RemoteUnit::end_session`]; the next one is open then. Blocks.
+    ///
+    /// # Errors
+    /// As [`Lane::session`].
+    pub fn reinstate(&mut self) -> io::Result<()> {
+        self.open = None;
+        self.open = Some(self.session()?);
+        Ok(())
+    }
+}
+
+/// ASSOCIATION of a designator of the logical unit itself.
+const LOGICAL_UNIT: u8 = 0;
+
+/// Of the random format (RFC 7143, 11.12.5): copies at the same time must not reinstate each other's sessions.
+fn new_isid() -> Isid {
+    let [a, b, c, d, e] = rand::random();
+    [0x80, a, b, c, d, e]
 }

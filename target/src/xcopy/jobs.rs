@@ -197,6 +197,8 @@ async fn move_data(
     }
     let id = movers.job_id();
     let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
+    let remote = |end: &PlannedEnd| if let PlannedEnd::Remote(unit) = end { Some(Arc::clone(unit)) } else { None };
+    let remotes = plan.ends.iter().filter_map(remote).collect();
     let starting = Arc::clone(movers);
     match spawn_blocking(move || start(plan, id, &starting)).await {
         Ok(Ok((handle, disks, tapes))) => {
@@ -206,6 +208,7 @@ async fn move_data(
                 handle,
                 disks,
                 tapes,
+                remotes,
                 notes,
                 duties,
                 moments,
@@ -246,7 +249,7 @@ fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
 fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disks, Tapes), Response> {
     // A mover on another host reaches what no file of ours is needed for, and logs in by itself.
     let far = if has_only_remote_ends(&plan) { movers.attached() } else { None };
-    let opened = if far.is_some() { open_far(&plan) } else { open(&plan)? };
+    let opened = if far.is_some() { open_far(&plan) } else { open(&plan, given_away)? };
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
@@ -267,7 +270,7 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disk
     Ok((handle, opened.disks, opened.tapes))
 }
 
-fn has_only_remote_ends(plan: &Plan) -> bool {
+pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {
     let remote = |end: &PlannedEnd| matches!(end, PlannedEnd::Remote(_));
     plan.ends.iter().any(remote) && plan.ends.iter().all(|end| remote(end) || matches!(end, PlannedEnd::Null(_)))
 }
@@ -277,8 +280,7 @@ fn open_far(plan: &Plan) -> Opened {
     let end = |planned: &PlannedEnd| match planned {
         PlannedEnd::Remote(unit) => {
             drop(unit.take_session());
-            let way = Way::LogIn(unit.target.clone());
-            Some(End::Remote(RemoteEnd { way, lun: unit.lun.0, unit: unit.kind, writable: unit.writable }))
+            Some(unit.end(Way::LogIn(unit.target.clone())))
         }
         PlannedEnd::Null(end) => Some(end.clone()),
         PlannedEnd::Source(_) | PlannedEnd::Destination(_) | PlannedEnd::Tape(_) => None,
@@ -287,7 +289,8 @@ fn open_far(plan: &Plan) -> Opened {
     Opened { ends: plan.ends.iter().filter_map(end).collect(), ..Opened::default() }
 }
 
-pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
+/// Opens the ends; `remote` says how the remote ones are had.
+pub(super) fn open(plan: &Plan, remote: impl Fn(&RemoteUnit) -> Option<LocalEnd>) -> Result<Opened, Response> {
     let mut opened = Opened::default();
     for (index, planned) in plan.ends.iter().enumerate() {
         let index = EndIndex(index as u16);
@@ -326,11 +329,9 @@ pub(super) fn open(plan: &Plan) -> Result<Opened, Response> {
 }
 
 /// The session of a remote end, which a mover then has alone. `None` when one has it already.
-fn remote(unit: &RemoteUnit) -> Option<LocalEnd> {
+fn given_away(unit: &RemoteUnit) -> Option<LocalEnd> {
     let (socket, session) = unit.take_session()?;
-    let way = Way::Open { socket: Descriptor(0), session };
-    let end = End::Remote(RemoteEnd { way, lun: unit.lun.0, unit: unit.kind, writable: unit.writable });
-    Some(LocalEnd { end, files: vec![socket] })
+    Some(LocalEnd { end: unit.end(Way::Open { socket: Descriptor(0), session }), files: vec![socket] })
 }
 
 /// THIRD PARTY DEVICE FAILURE in the first segment that names the end, on the side on which it does.
@@ -386,6 +387,20 @@ impl Grants {
     }
 }
 
+/// Sessions that a process had that is gone.
+async fn end_sessions(units: Vec<Arc<RemoteUnit>>) {
+    let ended = spawn_blocking(move || {
+        for unit in units {
+            if let Err(error) = unit.end_session() {
+                warn!(portal = %unit.target.portal, target = unit.target.name, %error, "what a mover had there cannot be seen to have ended");
+            }
+        }
+    });
+    if let Err(error) = ended.await {
+        warn!(%error, "sessions with remote ends were not seen to");
+    }
+}
+
 /// Those without a write cache promise that what is written stays.
 pub(super) async fn synchronize(disks: Disks) -> io::Result<()> {
     let mut all = Ok(());
@@ -411,6 +426,7 @@ struct Running {
     handle: JobHandle,
     disks: Disks,
     tapes: Tapes,
+    remotes: Vec<Arc<RemoteUnit>>,
     notes: Vec<Notes>,
     duties: BTreeMap<u32, Vec<Duty>>,
     moments: Moments,
@@ -517,9 +533,13 @@ impl Running {
         spawn_blocking(move || run(&mut tape.lock().expect("no holder panics"))).await.map_err(io::Error::other)?
     }
 
-    /// Nothing moves any more: grants end, disks without a write cache are synchronized, drives go back, synchronized or recovered.
+    /// Nothing moves any more: grants end, disks without a write cache are synchronized, drives go back, synchronized or recovered. Of
+    /// a process that has ended that is made sure at remote ends first.
     async fn close(&mut self, orderly: bool) -> io::Result<()> {
         self.grants = Grants::default();
+        if !orderly {
+            end_sessions(std::mem::take(&mut self.remotes)).await;
+        }
         let disks = std::mem::take(&mut self.disks);
         let mut closed = if orderly { synchronize(disks).await } else { Ok(()) };
         for (_, tape) in std::mem::take(&mut self.tapes) {

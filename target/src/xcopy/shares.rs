@@ -3,39 +3,52 @@
 //! ```text
 //! plan ─▶ pieces, ascending ─▶ each mover takes the next, as a job of its own with grants of its own
 //!                      ▲                       │
-//!                      └── the mover has died ─┘   once its process has ended: another redoes the piece
+//!                      └── the mover has died ─┘   once its process has ended, and its session with a remote end:
+//!                                                  another redoes the piece
 //! ```
 //!
-//! Only where every segment moves whole blocks from a disk, or from what it was at one moment, to a disk without residue, no disk is both
-//! read as it is and written, and no block is written twice: then the pieces come to the same in any order, and a piece may be done again. All else goes to one mover. Segments
-//! behind one that fails may have been copied in part when the status is told.
+//! Only where every segment moves whole blocks from a disk, or from what it was at one moment, to a disk without residue, no disk is
+//! both read as it is and written, and no block is written twice: then the pieces come to the same in any order, and a piece may be
+//! done again. All else goes to one mover. Segments behind one that fails may have been copied in part when the status is told.
+//!
+//! Of a remote disk each share has sessions of its own, one for each piece. What a dead mover has sent may still be on its way to a
+//! remote disk: before its piece is done again its session is reinstated there, which ends it with all its commands ([`Lane`]).
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing": the result is that of the segments in their order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use protocol::mover::ends::{Descriptor, End};
 use protocol::mover::{
-    Action, Answer, ByMethod, CopyJob, Destination, EndIndex, Fault, FromMover, Move, Outcome, Question, Source, Step, ToMover,
+    Action, Answer, ByMethod, CopyJob, Destination, EndIndex, Fault, FaultKind, FromMover, Move, Outcome, Question, Source, Step,
+    ToMover, Way,
 };
+use protocol::scsi::designator::Association;
 use protocol::scsi::sense::{CopyEnd, Sense};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, open, synchronize, told_to_stop};
+use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, has_only_remote_ends, open, synchronize, told_to_stop};
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, of_fault, third_party};
+use crate::lun::Device;
 use crate::mover::{Event, JobHandle, Mover, Movers};
+use crate::remote::{Lane, OpenSession, RemoteUnit};
+use crate::store::LocalEnd;
 use crate::task::Response;
 
 /// Pieces are multiples of this, and at least as long: every block length divides it.
 const PIECE_UNIT: u64 = 1 << 20;
 /// No piece is longer: it is what one grant covers.
 const PIECE_MOST: u64 = protocol::mover::MAX_GRANT;
+/// With a remote disk no piece is shorter, unless the copy is: each has to log in.
+const REMOTE_PIECE_LEAST: u64 = 16 << 20;
 /// So many pieces for each mover, so that a slow one holds up the others for a part of its share only.
 const PIECES_EACH: u64 = 8;
 /// A piece whose mover has died so often is not tried again: it may be what kills them.
@@ -55,44 +68,77 @@ pub struct Piece {
     attempts: u8,
 }
 
-/// The pieces of a plan, when there are several movers and it can be divided among them.
+/// The pieces of a plan that can be divided, when there are several movers or a remote disk that outlives them.
 #[must_use]
 pub fn divide(plan: &Plan, movers: &Movers) -> Option<Vec<Piece>> {
     let count = u64::from(movers.settings().movers);
-    if count < 2 {
+    let remote = plan.ends.iter().any(|end| matches!(end, PlannedEnd::Remote(_)));
+    // A mover on another host logs in by itself.
+    let far = has_only_remote_ends(plan) && movers.attached().is_some();
+    if far || (count < 2 && !remote) {
         return None;
     }
-    let whole = plan.steps.iter().map(|step| whole_segment(plan, step)).collect::<Option<Vec<_>>>()?;
+    let moving = plan.steps.iter().filter(|step| !matches!(step.action, Action::Nothing));
+    let whole = moving.map(|step| whole_segment(plan, step)).collect::<Option<Vec<_>>>()?;
     let total: u64 = whole.iter().map(|piece| piece.len).sum();
-    let independent = disks_are_apart(plan) && written_once(&whole);
-    (independent && total >= 2 * PIECE_UNIT).then(|| {
-        let len = (total / (count * PIECES_EACH) / PIECE_UNIT * PIECE_UNIT).clamp(PIECE_UNIT, PIECE_MOST);
+    let (enough, least) = if remote { (1, REMOTE_PIECE_LEAST) } else { (2 * PIECE_UNIT, PIECE_UNIT) };
+    (total >= enough && disks_are_apart(plan, &whole) && written_once(&whole)).then(|| {
+        let len = (total / (count * PIECES_EACH) / PIECE_UNIT * PIECE_UNIT).clamp(least, PIECE_MOST);
         whole.into_iter().flat_map(|segment| cut(segment, len)).collect()
     })
 }
 
 /// A segment that only moves whole blocks from disk to disk.
 fn whole_segment(plan: &Plan, step: &Step) -> Option<Piece> {
-    let Action::Move(Move { from, to, process, output, hold: false, .. }) = &step.action else { return None };
-    let (Source::Blocks { end: from, at: from_at } | Source::Bytes { end: from, at: from_at, .. }) = *from else { return None };
-    let Destination::Blocks { end: to, at: to_at } = *to else { return None };
-    let len = process.or(*output)?;
+    let (from, from_at, to, to_at, len) = match step.action {
+        Action::Move(Move { from, to, process, output, hold: false, .. }) => {
+            let (Source::Blocks { end, at } | Source::Bytes { end, at, .. }) = from else { return None };
+            let Destination::Blocks { end: to, at: to_at } = to else { return None };
+            let len = process.or(output)?;
+            (end, at, to, to_at, output.is_none_or(|output| output == len).then_some(len)?)
+        }
+        Action::BlockImage { from, from_at, to, to_at, len } => (from, from_at, to, to_at, len),
+        _ => return None,
+    };
     let block = |end: EndIndex| match plan.ends.get(usize::from(end.0)) {
         Some(PlannedEnd::Source(disk) | PlannedEnd::Destination(disk)) => Some(u64::from(disk.block_length().0)),
+        Some(PlannedEnd::Remote(unit)) => unit.block_length().map(u64::from),
         Some(PlannedEnd::Rod(rod)) => Some(rod.block_length().bytes()),
         Some(PlannedEnd::Zeros(_)) => Some(1),
         _ => None,
     };
-    let whole = len.is_multiple_of(block(from)?) && len.is_multiple_of(block(to)?) && output.is_none_or(|output| output == len);
+    let whole = len.is_multiple_of(block(from)?) && len.is_multiple_of(block(to)?);
     whole.then_some(Piece { segment: step.segment, from, from_at, to, to_at, len, offset: 0, attempts: 0 })
 }
 
-fn disks_are_apart(plan: &Plan) -> bool {
-    let written = || plan.ends.iter().filter_map(|end| if let PlannedEnd::Destination(disk) = end { Some(disk) } else { None });
-    plan.ends.iter().all(|end| match end {
-        PlannedEnd::Source(disk) => !written().any(|written| Arc::ptr_eq(written, disk)),
-        _ => true,
+/// What is written is neither read nor written under another name.
+fn disks_are_apart(plan: &Plan, segments: &[Piece]) -> bool {
+    let ends = |of: fn(&Piece) -> EndIndex| segments.iter().map(of).collect::<BTreeSet<_>>();
+    let (read, written) = (ends(|piece| piece.from), ends(|piece| piece.to));
+    let may_be_same = |one: EndIndex, other: EndIndex| {
+        let [one, other] = [one, other].map(|end| plan.ends.get(usize::from(end.0)));
+        one.zip(other).is_none_or(|(one, other)| may_be_same(one, other))
+    };
+    written.iter().all(|to| {
+        !read.iter().any(|from| may_be_same(*from, *to)) && !written.iter().any(|other| other != to && may_be_same(*other, *to))
     })
+}
+
+fn may_be_same(one: &PlannedEnd, other: &PlannedEnd) -> bool {
+    use PlannedEnd::{Destination, Remote, Rod, Source, Zeros};
+    match (one, other) {
+        (Source(one) | Destination(one), Source(other) | Destination(other)) => Arc::ptr_eq(one, other),
+        (Remote(one), Remote(other)) => Arc::ptr_eq(one, other) || one.may_be(other.names()),
+        (Remote(unit), Source(disk) | Destination(disk)) | (Source(disk) | Destination(disk), Remote(unit)) => {
+            let device = Device::Disk(Arc::clone(disk));
+            let mut names = device.common().identity.designators();
+            names.retain(|name| name.association == Association::LogicalUnit);
+            unit.may_be(names.iter().map(|name| (name.kind as u8, &name.bytes[..])))
+        }
+        // What a disk was at one moment stays as it is.
+        (Rod(_) | Zeros(_), _) | (_, Rod(_) | Zeros(_)) => false,
+        _ => true,
+    }
 }
 
 fn written_once(segments: &[Piece]) -> bool {
@@ -112,7 +158,9 @@ fn cut(segment: Piece, len: u64) -> impl Iterator<Item = Piece> {
 /// What the shares of a copy have in common.
 struct Shared {
     movers: Arc<Movers>,
+    /// Without the sessions of remote disks.
     opened: Opened,
+    remotes: BTreeMap<EndIndex, Arc<RemoteUnit>>,
     priority: u8,
     progress: Arc<Progress>,
     cancelled: CancellationToken,
@@ -151,11 +199,16 @@ pub async fn run(
     cancelled: &CancellationToken,
 ) -> Ended {
     let notes = plan.notes.clone();
-    let segments = u64::from(pieces.last().map_or(0, |piece| piece.segment + 1));
+    let segments = notes.len() as u64;
     let ended = |response, written| Ended { segments, written, ..Ended::from(response) };
     let (refused, priority, starting) = (plan.refused.clone(), movers.priority(plan.priority), Arc::clone(movers));
+    let remote = |(end, index): (&PlannedEnd, u16)| match end {
+        PlannedEnd::Remote(unit) => Some((EndIndex(index), Arc::clone(unit))),
+        _ => None,
+    };
+    let remotes = plan.ends.iter().zip(0..).filter_map(remote).collect();
     let started = spawn_blocking(move || {
-        let opened = open(&plan)?;
+        let opened = open(&plan, |_| Some(LocalEnd { end: End::NullBlock { block_length: 512 }, files: Vec::new() }))?;
         let all = starting.all().map_err(|error| {
             warn!(%error, "no mover takes the copy");
             Response::from(Sense::INTERNAL_TARGET_FAILURE)
@@ -175,7 +228,8 @@ pub async fn run(
     let state = Mutex::new(State { waiting: pieces.into(), ..State::default() });
     // A token of its own: a piece that cannot be done stops the others.
     let (movers, progress, cancelled_or_abandoned) = (Arc::clone(movers), Arc::clone(progress), cancelled.child_token());
-    let shared = Arc::new(Shared { movers, opened, priority, progress, cancelled: cancelled_or_abandoned, lengths, state });
+    let shared =
+        Arc::new(Shared { movers, opened, remotes, priority, progress, cancelled: cancelled_or_abandoned, lengths, state });
     let mut shares = JoinSet::new();
     for mover in all {
         shares.spawn(share(Arc::clone(&shared), mover));
@@ -212,16 +266,34 @@ fn response(state: &State, synced: io::Result<()>, notes: &[Notes], refused: Opt
     }
 }
 
+/// The sessions of one share, by end.
+type Lanes = BTreeMap<EndIndex, Lane>;
+
 /// One mover's part: piece after piece, as long as there are any.
 async fn share(shared: Arc<Shared>, mut mover: Arc<Mover>) {
+    let mut lanes = Lanes::new();
     while let Some(piece) = shared.next() {
-        let done = match shared.begin(&mover, piece).await {
-            Ok(handle) => shared.watch(handle, mover.pid(), piece).await,
-            Err(error) => {
-                warn!(pid = mover.pid(), %error, "a mover does not take its share");
-                Done::Died
-            }
+        let sessions;
+        (lanes, sessions) = shared.with_lanes(lanes, piece, Lane::session).await;
+        let done = match sessions {
+            Ok(sessions) => match shared.begin(&mover, piece, sessions).await {
+                Ok(handle) => shared.watch(handle, mover.pid(), piece).await,
+                Err(error) => {
+                    warn!(pid = mover.pid(), %error, "a mover does not take its share");
+                    Done::Died
+                }
+            },
+            Err(lost) => Done::Fault(lost),
         };
+        if !matches!(done, Done::Copied) {
+            // What it had under way must not arrive at a remote disk any more.
+            let ended;
+            (lanes, ended) = shared.with_lanes(lanes, piece, Lane::reinstate).await;
+            if let (Err(lost), Done::Died) = (ended, &done) {
+                shared.fault(lost, piece);
+                return;
+            }
+        }
         match done {
             Done::Copied => {}
             Done::Cancelled if shared.cancelled.is_cancelled() => shared.state().waiting.push_front(piece),
@@ -249,7 +321,63 @@ impl Shared {
         if self.cancelled.is_cancelled() { None } else { self.state().waiting.pop_front() }
     }
 
-    async fn begin(self: &Arc<Self>, mover: &Arc<Mover>, piece: Piece) -> io::Result<JobHandle> {
+    /// Does something with the lane of each remote end of a piece.
+    async fn with_lanes<T: Send + 'static>(
+        &self,
+        mut lanes: Lanes,
+        piece: Piece,
+        act: fn(&mut Lane) -> io::Result<T>,
+    ) -> (Lanes, Result<Vec<(EndIndex, T)>, Fault>) {
+        let ends = [(piece.from, CopyEnd::Source), (piece.to, CopyEnd::Destination)];
+        let mut remote = Vec::new();
+        for (end, side) in ends {
+            if let Some(unit) = self.remotes.get(&end) {
+                lanes.entry(end).or_insert_with(|| Lane::new(unit));
+                remote.push((end, side));
+            }
+        }
+        let lost = |side| {
+            let (segment, expected) = (piece.segment, piece.len);
+            Fault { segment, side, kind: FaultKind::SessionLost, expected, written: 0 }
+        };
+        if remote.is_empty() {
+            return (lanes, Ok(Vec::new()));
+        }
+        let acted = spawn_blocking(move || {
+            let mut done = Vec::new();
+            for (end, side) in remote {
+                let Some(lane) = lanes.get_mut(&end) else { continue };
+                match act(lane) {
+                    Ok(what) => done.push((end, what)),
+                    Err(error) => {
+                        warn!(%error, "a remote end is lost");
+                        return (lanes, Err(side));
+                    }
+                }
+            }
+            (lanes, Ok(done))
+        });
+        match acted.await {
+            Ok((lanes, done)) => (lanes, done.map_err(|side| lost(Some(side)))),
+            Err(_) => (Lanes::new(), Err(lost(None))),
+        }
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        mover: &Arc<Mover>,
+        piece: Piece,
+        sessions: Vec<(EndIndex, OpenSession)>,
+    ) -> io::Result<JobHandle> {
+        let mut ends = self.opened.ends.clone();
+        let mut files = self.opened.files.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        for (end, (socket, session)) in sessions {
+            let way = Way::Open { socket: Descriptor(files.len() as u16), session };
+            if let (Some(place), Some(unit)) = (ends.get_mut(usize::from(end.0)), self.remotes.get(&end)) {
+                *place = unit.end(way);
+            }
+            files.push(socket);
+        }
         let copy = Move {
             from: Source::Blocks { end: piece.from, at: piece.from_at },
             to: Destination::Blocks { end: piece.to, at: piece.to_at },
@@ -261,15 +389,16 @@ impl Shared {
         };
         let job = CopyJob {
             id: self.movers.job_id(),
-            ends: self.opened.ends.clone(),
+            ends,
             steps: vec![Step { segment: piece.segment, cat: false, action: Action::Move(copy) }],
             inline: Vec::new(),
             buffer_bytes: BUFFER_BYTES,
             priority: self.priority,
             bytes_per_second: self.movers.settings().job_bytes_per_second,
         };
-        let (shared, mover) = (Arc::clone(self), Arc::clone(mover));
-        spawn_blocking(move || mover.begin(job, &shared.opened.files)).await.map_err(io::Error::other)?
+        let mover = Arc::clone(mover);
+        // The mover has the files alone then: a session ends with its process.
+        spawn_blocking(move || mover.begin(job, &files)).await.map_err(io::Error::other)?
     }
 
     async fn watch(&self, handle: JobHandle, pid: u32, piece: Piece) -> Done {

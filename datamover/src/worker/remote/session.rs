@@ -1,10 +1,10 @@
-//! A session with a remote target on a socket that came logged in: commands out, answers in.
+//! A session with a remote target on a socket of its own: commands out, answers in, again where that helps.
 //!
-//! Blocking, with bounded waits: a silent target is pinged and then given up, a command has its own time, and a job that is cancelled
-//! waits for its commands a short while only. What ends before its answer came has an unknown outcome: the session is then lost, and
-//! its connection is closed.
+//! [`protocol::iscsi::drive`] with a socket, a lock, and a thread that answers pings. Blocking, with bounded waits: a silent target is
+//! pinged and then given up, a command has its own time, and a job that is cancelled waits for its commands a short while only. What
+//! ends before its answer came has an unknown outcome: the session is then lost, and its connection is closed.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,34 +12,25 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, socket, sockopt};
 use nix::sys::time::TimeSpec;
-use protocol::iscsi::session::{
-    Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Session, Submission, Watch,
-};
-use protocol::iscsi::{Attribute, ConnectionId};
+pub use protocol::iscsi::drive::Command as RemoteCommand;
+use protocol::iscsi::drive::{Driver, Wire};
+use protocol::iscsi::session::{Completion, Handover, InitiatorConfig, Watch};
 use protocol::mover::{FaultKind, RemoteSense};
-use protocol::scsi::{Cdb, LunAddress, Sense, SenseKey, Status};
+use protocol::scsi::{LunAddress, Sense, SenseKey, Status};
 use tracing::{debug, warn};
 
 /// A target that is silent for so long is pinged, and given up when it stays silent.
 const WATCH: Watch = Watch { ping_interval: Duration::from_secs(5), ping_timeout: Duration::from_secs(10) };
-/// Commands of a job that was cancelled get no longer than this.
-const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// The keeper looks for pings this often; commands look themselves.
 const KEEP: Duration = Duration::from_secs(1);
 /// Time for the answer to a logout.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A wait is broken off after so long, to look whether the job was cancelled.
-const LOOK: Duration = Duration::from_millis(50);
 /// Time for a connection and a login of our own.
 const LOGIN: Duration = Duration::from_secs(10);
-/// Bytes read at a time.
-const RECEIVE: usize = 256 << 10;
-/// Parts of one vectored write.
-const WRITE_PARTS: usize = 64;
 /// A command that met a unit attention or a busy logical unit is sent again so often.
 const ATTEMPTS: u32 = 8;
 /// Before a busy logical unit is tried again.
@@ -65,21 +56,9 @@ pub enum Attention {
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    driver: Mutex<Driver<Socket>>,
     ended: AtomicBool,
 }
-
-#[derive(Debug)]
-struct State {
-    socket: TcpStream,
-    session: Session<Initiator>,
-    connection: ConnectionId,
-    input: BytesMut,
-    lost: bool,
-}
-
-/// Why nothing more can be said to the target.
-type Lost = io::Error;
 
 impl RemoteSession {
     /// Goes on with a session that the target logged in. Starts the thread that answers pings.
@@ -87,17 +66,7 @@ impl RemoteSession {
     /// # Errors
     /// What the system gives.
     pub fn take_over(socket: OwnedFd, handover: &Handover, lun: LunAddress, attention: Attention) -> io::Result<Self> {
-        let session = Session::take_over(handover, WATCH, Instant::now());
-        let connection = ConnectionId(handover.cid);
-        let state = State { socket: TcpStream::from(socket), session, connection, input: BytesMut::new(), lost: false };
-        Self::start(state, lun, attention)
-    }
-
-    fn start(state: State, lun: LunAddress, attention: Attention) -> io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::new(state), ended: AtomicBool::new(false) });
-        let keeper = Arc::clone(&shared);
-        let keeper = thread::Builder::new().name("keeper".into()).spawn(move || keeper.keep())?;
-        Ok(Self { shared, lun, attention, keeper: Some(keeper) })
+        Self::start(Driver::take_over(Socket(TcpStream::from(socket)), handover, WATCH), lun, attention)
     }
 
     /// Connects and logs in, on a host of its own.
@@ -106,15 +75,14 @@ impl RemoteSession {
     /// What the network and the target say, and `TimedOut`.
     pub fn log_in(portal: SocketAddr, config: InitiatorConfig, lun: LunAddress, attention: Attention) -> io::Result<Self> {
         let deadline = Instant::now() + LOGIN;
-        let socket = connect(portal, deadline)?;
-        let (connection, session) = (ConnectionId(0), Session::connect(ConnectionId(0), config, Instant::now()));
-        let mut state = State { socket, session, connection, input: BytesMut::new(), lost: false };
-        while !state.step_to_login()? {
-            if Instant::now() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
-        Self::start(state, lun, attention)
+        Self::start(Driver::log_in(Socket(connect(portal, deadline)?), config, deadline)?, lun, attention)
+    }
+
+    fn start(driver: Driver<Socket>, lun: LunAddress, attention: Attention) -> io::Result<Self> {
+        let shared = Arc::new(Shared { driver: Mutex::new(driver), ended: AtomicBool::new(false) });
+        let keeper = Arc::clone(&shared);
+        let keeper = thread::Builder::new().name("keeper".into()).spawn(move || keeper.keep())?;
+        Ok(Self { shared, lun, attention, keeper: Some(keeper) })
     }
 
     /// Carries out one command; gives its Data-In.
@@ -173,11 +141,9 @@ impl RemoteSession {
     }
 
     fn attempt(&self, cancelled: &AtomicBool, commands: &[RemoteCommand]) -> Result<Vec<Completion>, FaultKind> {
-        let mut state = self.shared.state();
-        let carried = state.carry_out(self.lun, cancelled, commands);
+        let carried = self.shared.driver().carry_out(self.lun, commands, &|| cancelled.load(Ordering::Relaxed));
         carried.map_err(|error| {
             warn!(%error, "a remote end is lost");
-            state.give_up();
             FaultKind::SessionLost
         })
     }
@@ -191,200 +157,58 @@ impl Drop for RemoteSession {
             keeper.thread().unpark();
             let _ = keeper.join();
         }
-        let mut state = self.shared.state();
-        if let Err(error) = state.take_leave() {
+        if let Err(error) = self.shared.driver().log_out(FAREWELL) {
             debug!(%error, "a remote end did not answer the logout");
         }
-        state.give_up();
-    }
-}
-
-/// One SCSI command.
-#[derive(Debug, Clone)]
-pub struct RemoteCommand {
-    /// What to do.
-    pub cdb: Cdb,
-    /// Its data.
-    pub data: Data,
-    /// Longer than this it does not take.
-    pub timeout: Duration,
-}
-
-impl RemoteCommand {
-    /// From the bytes of a CDB, of a length that there is.
-    #[must_use]
-    pub fn new(cdb: &[u8], data: Data, timeout: Duration) -> Self {
-        Self { cdb: Cdb::new(cdb).expect("a CDB of 6, 10 or 16 bytes"), data, timeout }
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+    fn driver(&self) -> MutexGuard<'_, Driver<Socket>> {
+        self.driver.lock().expect("no holder panics")
     }
 
     /// Lets the session live while nobody has a command for it.
     fn keep(&self) {
         while !self.ended.load(Ordering::Relaxed) {
             thread::park_timeout(KEEP);
-            let Ok(mut state) = self.state.try_lock() else { continue };
-            if !state.lost && state.step(Duration::ZERO).is_err() {
-                state.give_up();
+            let Ok(mut driver) = self.driver.try_lock() else { continue };
+            if let Err(error) = driver.keep() {
+                // The next command hears of it.
+                return debug!(%error, "a remote end is lost");
             }
         }
     }
 }
 
-impl State {
-    fn carry_out(
-        &mut self,
-        lun: LunAddress,
-        cancelled: &AtomicBool,
-        commands: &[RemoteCommand],
-    ) -> Result<Vec<Completion>, Lost> {
-        if self.lost {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        let submit = |command: &RemoteCommand| {
-            let RemoteCommand { cdb, data, .. } = command.clone();
-            self.session.submit(Submission { lun, cdb, attribute: Attribute::Simple, immediate: false, data })
-        };
-        let tags: Vec<u32> = commands.iter().map(submit).collect();
-        let mut done: Vec<Option<Completion>> = vec![None; tags.len()];
-        let mut deadline = Instant::now() + commands.iter().map(|command| command.timeout).max().unwrap_or_default();
-        let mut told = false;
-        while done.iter().any(Option::is_none) {
-            if !told && cancelled.load(Ordering::Relaxed) {
-                told = true;
-                deadline = deadline.min(Instant::now() + CANCEL_GRACE);
-            }
-            let wait = deadline.saturating_duration_since(Instant::now());
-            if wait.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            for (tag, completion) in self.step(wait.min(LOOK))? {
-                if let Some(at) = tags.iter().position(|known| *known == tag) {
-                    done[at] = Some(completion);
-                }
-            }
-        }
-        Ok(done.into_iter().flatten().collect())
+/// The connection, as the driver sees it.
+#[derive(Debug)]
+struct Socket(TcpStream);
+
+impl Wire for Socket {
+    type Stream = TcpStream;
+
+    fn stream(&mut self) -> &mut TcpStream {
+        &mut self.0
     }
 
-    /// True once it is logged in.
-    fn step_to_login(&mut self) -> Result<bool, Lost> {
-        self.exchange(LOOK)?;
-        while let Some(event) = self.session.poll_event() {
-            if matches!(event, InitiatorEvent::LoggedIn(_)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn now(&self) -> Instant {
+        Instant::now()
     }
 
-    /// Sends what there is to send, waits for an answer as long as `wait`, and gives the commands that ended.
-    fn step(&mut self, wait: Duration) -> Result<Vec<(u32, Completion)>, Lost> {
-        self.exchange(wait)?;
-        let ended = self.events()?;
-        self.send()?;
-        Ok(ended)
+    fn wait(&mut self, output: bool, limit: Duration) -> io::Result<bool> {
+        let interest = if output { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let mut polled = [PollFd::new(self.0.as_fd(), interest)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(limit)), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(polled[0].revents().is_some_and(|ready| ready.intersects(!PollFlags::POLLOUT)))
     }
 
-    fn exchange(&mut self, wait: Duration) -> Result<(), Lost> {
-        self.send()?;
-        let mut interest = PollFlags::POLLIN;
-        if self.has_output()? {
-            interest |= PollFlags::POLLOUT;
-        }
-        let timeout = TimeSpec::from_duration(wait);
-        let ready = {
-            let mut polled = [PollFd::new(self.socket.as_fd(), interest)];
-            match ppoll(&mut polled, Some(timeout), None) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            polled[0].revents().unwrap_or(PollFlags::empty())
-        };
-        if ready.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-            self.receive()?;
-        }
-        let now = Instant::now();
-        if self.session.poll_timeout(self.connection).is_some_and(|at| at <= now) {
-            self.session.handle_timeout(self.connection, now).map_err(io::Error::other)?;
-        }
-        self.send()
-    }
-
-    fn has_output(&mut self) -> Result<bool, Lost> {
-        Ok(!self.session.transmit(self.connection).map_err(io::Error::other)?.is_empty())
-    }
-
-    fn send(&mut self) -> Result<(), Lost> {
-        let transmit = self.session.transmit(self.connection).map_err(io::Error::other)?;
-        while transmit.has_remaining() {
-            let mut parts = [IoSlice::new(&[]); WRITE_PARTS];
-            let count = transmit.chunks_vectored(&mut parts);
-            match self.socket.write_vectored(&parts[..count]) {
-                Ok(written) => transmit.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<(), Lost> {
-        let held = self.input.len();
-        let room = self.session.missing(self.connection, &self.input).max(RECEIVE);
-        self.input.resize(held + room, 0);
-        let read = self.socket.read(&mut self.input[held..]);
-        self.input.truncate(held + read.as_ref().copied().unwrap_or(0));
-        match read {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => self.session.handle_input(self.connection, Instant::now(), &mut self.input).map_err(io::Error::other),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn events(&mut self) -> Result<Vec<(u32, Completion)>, Lost> {
-        let mut ended = Vec::new();
-        while let Some(event) = self.session.poll_event() {
-            match event {
-                InitiatorEvent::Completed { tag, completion } => ended.push((tag, completion)),
-                InitiatorEvent::LoggedOut { .. } => return Err(io::ErrorKind::ConnectionAborted.into()),
-                InitiatorEvent::Rejected { reason, .. } => {
-                    return Err(io::Error::other(format!("the remote target rejects a PDU, reason {reason:#04x}")));
-                }
-                // Events 1 to 3: it wants us to log out, or has dropped us.
-                InitiatorEvent::Async { event: 1..=3, .. } => return Err(io::ErrorKind::ConnectionAborted.into()),
-                other => debug!(event = ?other, "a remote target says"),
-            }
-        }
-        Ok(ended)
-    }
-
-    fn take_leave(&mut self) -> Result<(), Lost> {
-        if self.lost {
-            return Ok(());
-        }
-        self.session.logout();
-        let deadline = Instant::now() + FAREWELL;
-        while Instant::now() < deadline {
-            match self.step(LOOK) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::ErrorKind::TimedOut.into())
-    }
-
-    /// The remote target sees the connection end, whatever it still had to say.
-    fn give_up(&mut self) {
-        self.lost = true;
-        let _ = self.socket.shutdown(Shutdown::Both);
+    fn close(&mut self) {
+        // The descriptor may be open elsewhere too; one that has ended already cannot be shut down.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -393,7 +217,7 @@ fn connect(portal: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
     let family = if portal.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(portal)) {
-        Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
+        Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
     }
     let left = deadline.saturating_duration_since(Instant::now());
