@@ -4,7 +4,7 @@ use bytes::Bytes;
 use offhost_tests::pattern;
 use offhost_tests::programs::Target;
 use protocol::xcopy::{CscdDescriptor, CscdId, List, Segment, SegmentDescriptor};
-use sim::client::{Client, Options, TapeRead};
+use sim::client::{Client, Data, Options, TapeRead};
 use sim::url::Url;
 
 const FROM: u16 = 1;
@@ -98,4 +98,40 @@ async fn a_tape_is_re_blocked_and_the_last_of_it_is_held() {
     assert!(objects(&client, TO).await == expected);
     let held = source.receive_copy_data(5, 1 << 17).await.unwrap();
     assert!(held[4..] == data[data.len() - 65_536..], "the last 64 KiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_records_are_copied_as_the_data_that_is_in_them_also_onto_an_aligned_cartridge() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--disk", "a.img:8MiB", "--tape", "one", "--tape", "two,layout=aligned"];
+    let target = Target::start(folder.path(), &flags).unwrap();
+    let client = devices(&target).await;
+    let source = client.lun(FROM);
+    // Page 0Fh: DCE, and the one algorithm that there is.
+    let mut compress = vec![0, 0, 0x10, 0, 0x0F, 0x0E, 0xC0, 0x80];
+    compress.resize(20, 0);
+    compress[15] = 0xFF;
+    source.command(&[0x15, 0x10, 0, 0, 20, 0], Data::Out(compress.into())).await.unwrap().good("MODE SELECT(6)").unwrap();
+    let text = Bytes::from(b"much the same ".repeat(20_000));
+    // What does not become shorter lies as it is between the others.
+    let expected = [Some(text.clone()), Some(pattern::bytes(3, 0, 70_000).into()), None, Some(text.slice(..9)), Some(text)];
+    for object in &expected {
+        match object {
+            Some(record) => {
+                source.write_record(record.clone()).await.unwrap();
+            }
+            None => {
+                source.write_filemarks(1).await.unwrap();
+            }
+        }
+    }
+    let image = std::fs::read_dir(folder.path().join("one")).unwrap().next().unwrap().unwrap().path().join("p0.tap");
+    assert!(std::fs::metadata(image).unwrap().len() < 100_000, "it is compressed");
+
+    let (mut image, from, to) = list(&client).await;
+    image.push(Segment::TapeImage { source: from, destination: to, filemarks: 0 });
+    source.rewind().await.unwrap();
+    source.extended_copy(image.emit().into()).await.unwrap();
+    client.lun(TO).rewind().await.unwrap();
+    assert!(objects(&client, TO).await == expected, "the whole tape");
 }

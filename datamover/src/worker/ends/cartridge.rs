@@ -20,7 +20,7 @@ use protocol::cartridge::frame::{self, Word};
 use protocol::cartridge::layout::{self, GAP_MOST, Layout};
 use protocol::cartridge::scan::{self, Found};
 use protocol::cartridge::sums::crc32c_of_parts;
-use protocol::cartridge::{ObjectKind, TapePosition};
+use protocol::cartridge::{MAX_RECORD_LENGTH, ObjectKind, TapePosition};
 use protocol::mover::{FaultKind, SpaceOver};
 use protocol::units::ByteRange;
 
@@ -223,17 +223,29 @@ impl Tape {
     /// What follows, whatever it is; nothing is moved.
     ///
     /// # Errors
-    /// [`FaultKind::Torn`], also for a record that is not plain.
+    /// [`FaultKind::Torn`], also for a record of a class of its own; [`FaultKind::Encrypted`].
     pub fn look(&self) -> Result<Next, FaultKind> {
         if self.at.offset >= self.end_of_data.offset {
             return Ok(Next::EndOfData);
         }
         match self.forward()? {
             Found::Record { class: 0, length, .. } => Ok(Next::Record { length }),
+            Found::Record { class: frame::WRAPPED, length, at, .. } => {
+                self.length_in_envelope(at, length).map(|length| Next::Record { length })
+            }
             Found::Filemark { .. } => Ok(Next::Filemark),
             Found::End => Ok(Next::EndOfData),
             _ => Err(FaultKind::Torn),
         }
+    }
+
+    /// Bytes of data of a record in an envelope of `stored` bytes, whose first word stands at `at`.
+    fn length_in_envelope(&self, at: u64, stored: u32) -> Result<u32, FaultKind> {
+        const HEADS: u32 = envelope::MAX_LENGTH - MAX_RECORD_LENGTH;
+        let mut head = vec![0; stored.min(HEADS) as usize];
+        self.file.read_exact_at(&mut head, at + frame::WORD).map_err(|error| read_fault(&error))?;
+        let (envelope, _) = Envelope::parse(&head).map_err(|_| FaultKind::Torn)?;
+        if envelope.encryption.is_some() { Err(FaultKind::Encrypted) } else { Ok(envelope.length) }
     }
 
     /// Goes behind the object that [`Tape::look`] has found.
