@@ -9,6 +9,7 @@ mod sessions;
 
 use std::collections::HashSet;
 use std::sync::Condvar;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -51,6 +52,8 @@ struct Gated {
     store: MemoryStore,
     open: Mutex<bool>,
     opened: Condvar,
+    /// Reads that came so far.
+    reached: AtomicUsize,
 }
 
 impl Gated {
@@ -71,6 +74,7 @@ impl BlockStore for Gated {
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         if at >= self.size() / 2 {
+            self.reached.fetch_add(1, Ordering::SeqCst);
             drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
         }
         self.store.read_at(at, into)
@@ -117,7 +121,7 @@ impl Served {
     /// As [`Served::with_disk`]; the disk has its copies made by this.
     async fn with_disk_and(copies: Option<Arc<dyn CopyService>>) -> (Self, Arc<Gated>) {
         let store = MemoryStore::new(2 * GATED_LBA as usize * 512);
-        let gate = Arc::new(Gated { store, open: Mutex::new(false), opened: Condvar::new() });
+        let gate = Arc::new(Gated { store, open: Mutex::new(false), opened: Condvar::new(), reached: AtomicUsize::new(0) });
         let common = Common::new(Identity::new(NAME, "memory", "DISK"), copies);
         let volume = Volume::new(Arc::clone(&gate) as Arc<dyn BlockStore>);
         let luns = LunMap::default();
@@ -217,6 +221,24 @@ impl Client {
     /// READ(10) of `blocks` blocks.
     fn read(&mut self, lba: u32, blocks: u16) -> u32 {
         self.submit(0, &cdb_10(0x28, lba, blocks), Data::In(u32::from(blocks) * 512))
+    }
+
+    /// Sends what is submitted, and does not look at what comes.
+    async fn send(&mut self) {
+        let transmit = self.session.transmit(CID).unwrap();
+        self.stream.write_all(&transmit.copy_to_bytes(transmit.len())).await.unwrap();
+    }
+
+    /// Sends a READ, and waits until it is held up at the gate.
+    async fn send_to(&mut self, gate: &Gated) {
+        let before = gate.reached.load(Ordering::SeqCst);
+        self.send().await;
+        let reached = async {
+            while gate.reached.load(Ordering::SeqCst) == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("the command begins");
     }
 
     /// True when nothing comes for a while.

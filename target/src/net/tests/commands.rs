@@ -93,7 +93,7 @@ async fn ordered_commands_wait_and_head_of_queue_passes() {
     let mut other = served.client("iqn.2026-11.example:other").await;
     let mut client = served.client("iqn.2026-11.example:host").await;
     let long = client.read(GATED_LBA, 1);
-    assert!(client.is_silent().await);
+    client.send_to(&gate).await;
     let read = |client: &mut Client, attribute| client.submit_as(attribute, 0, &cdb_10(0x28, 0, 1), Data::In(512));
     let ordered = read(&mut client, Attribute::Ordered);
     let younger = read(&mut client, Attribute::Simple);

@@ -23,12 +23,6 @@ async fn with_file() -> (Served, File, tempfile::TempDir) {
     (Served::with(Arc::new(luns)).await, file, folder)
 }
 
-/// Sends what is submitted, and does not look at what comes.
-async fn send(client: &mut Client) {
-    let transmit = client.session.transmit(CID).unwrap();
-    client.stream.write_all(&transmit.copy_to_bytes(transmit.len())).await.unwrap();
-}
-
 fn is_all(completion: &Completion, byte: u8) -> bool {
     completion.data_in.iter().map(|part| part.len() as u64).sum::<u64>() == LEN
         && completion.data_in.iter().all(|part| part.iter().all(|found| *found == byte))
@@ -40,7 +34,7 @@ async fn a_read_has_not_ended_before_its_blocks_have_left_and_nobody_waits_long_
     let mut slow = served.client("iqn.2026-11.example:slow").await;
     let mut other = served.client("iqn.2026-11.example:other").await;
     let read = slow.read(0, BLOCKS);
-    send(&mut slow).await;
+    slow.send().await;
     slow.stream.readable().await.unwrap();
     let last = LEN / 512 - 2048;
     let ordered =
@@ -58,7 +52,7 @@ async fn a_file_cut_under_a_read_costs_its_connection_and_nothing_else() {
     let (served, file, _folder) = with_file().await;
     let mut slow = served.client("iqn.2026-11.example:slow").await;
     slow.read(0, BLOCKS);
-    send(&mut slow).await;
+    slow.send().await;
     slow.stream.readable().await.unwrap();
     file.set_len(4096).unwrap();
     assert!(slow.event().await.is_none(), "what was announced cannot come");

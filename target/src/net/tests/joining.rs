@@ -115,7 +115,7 @@ async fn a_session_goes_on_without_the_connection_that_was_lost() {
     let (mut client, mut joined, tsih) = session_of_two(&served).await;
     client.command(0, &[0; 6], 0).await;
     client.read(GATED_LBA, 1);
-    assert!(client.is_silent().await);
+    client.send_to(&gate).await;
     drop(client);
     let told = joined.receive().await;
     assert!(matches!(told, Some(Header::AsyncMessage(message)) if message.async_event == 2), "{told:?}");

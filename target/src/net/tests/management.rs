@@ -39,7 +39,7 @@ async fn an_aborted_task_is_waited_for_and_never_answered() {
     let (served, gate) = Served::with_disk().await;
     let mut client = served.client("iqn.2026-11.example:host").await;
     let read = client.read(GATED_LBA, 1);
-    assert!(client.is_silent().await);
+    client.send_to(&gate).await;
     client.session.task_management(TaskManagementFunction::AbortTask, LunAddress::from_number(0), Some(read));
     assert!(client.is_silent().await, "the command still runs");
     gate.open();
@@ -77,7 +77,7 @@ async fn a_reset_reaches_the_tasks_of_others_and_tells_them() {
     let mut other = served.client("iqn.2026-11.example:other").await;
     let mut client = served.client("iqn.2026-11.example:host").await;
     other.read(GATED_LBA, 1);
-    assert!(other.is_silent().await);
+    other.send_to(&gate).await;
     client.session.task_management(TaskManagementFunction::LogicalUnitReset, LunAddress::from_number(0), None);
     assert!(client.is_silent().await, "the other's command still runs");
     gate.open();
@@ -119,7 +119,7 @@ async fn preempt_and_abort_ends_the_commands_at_the_unit_whatever_its_numbers_ar
     reserve_out(&mut other, 0, reserve, 2, 0);
     assert_eq!(other.completed().await.1.status, Status::Good as u8);
     other.read(GATED_LBA, 1);
-    assert!(other.is_silent().await);
+    other.send_to(&gate).await;
     let preempting = reserve_out(&mut host, 5, preempt_and_abort, 1, 2);
     assert!(host.is_silent().await, "a command of the preempted nexus still runs");
     gate.open();
@@ -206,7 +206,7 @@ async fn a_reset_reaches_a_copy_whose_session_is_gone() {
         (copy[0], copy[13]) = (0x83, 16);
         host.submit(0, &copy, Data::Out(vec![Bytes::from_static(&[0; 16])]));
         host.read(GATED_LBA, 1);
-        assert!(host.is_silent().await);
+        host.send_to(&gate).await;
         copies.begun.notified().await;
         drop(host);
         // A command holds the end of the session up: the copy is reached meanwhile, too.

@@ -48,7 +48,7 @@ async fn a_new_session_waits_until_the_former_runs_nothing() {
     let (served, gate) = Served::with_disk().await;
     let mut former = served.client("iqn.2026-11.example:host").await;
     former.read(GATED_LBA, 1);
-    assert!(former.is_silent().await);
+    former.send_to(&gate).await;
     drop(former);
     let mut latter = Client::dial(served.portal, "iqn.2026-11.example:host", Some(NAME)).await;
     assert!(latter.is_silent().await, "a command of the former still runs");
@@ -92,7 +92,7 @@ async fn logout_ends_what_runs_before_it_is_answered() {
     let (served, gate) = Served::with_disk().await;
     let mut client = served.client("iqn.2026-11.example:host").await;
     client.read(GATED_LBA, 1);
-    assert!(client.is_silent().await);
+    client.send_to(&gate).await;
     client.session.logout();
     assert!(client.is_silent().await, "the command still runs");
     gate.open();
