@@ -26,6 +26,7 @@ use super::half_open::Place;
 use super::hops::Hops;
 use super::management::Message;
 use super::memory::Share;
+use super::pace::Pace;
 use super::target::SessionHandle;
 use super::turns::OwnTurns;
 use super::wire::{End, Guest, Wire};
@@ -42,6 +43,13 @@ const STREAM: Duration = Duration::from_micros(20);
 /// How long a session looks by hand before others have their turn.
 const TURN: Duration = Duration::from_micros(300);
 
+/// PDUs that come to nothing before a session has to wait: an initiator that recovers from an error sends fewer.
+const WASTED_AT_ONCE: u32 = 1024;
+/// As many are forgotten each second.
+const WASTED_PER_SECOND: u32 = 16 * 1024;
+/// How long a session waits at most: one that comes to its senses is not made to suffer for long.
+const REST: Duration = Duration::from_millis(100);
+
 /// How soon a reply leaves though a job that takes long runs behind it, and how seldom that is looked for in the end.
 const COLLECT: Duration = Duration::from_millis(2);
 const COLLECT_MAX: Duration = Duration::from_millis(128);
@@ -55,6 +63,9 @@ pub(super) struct Connection {
     /// There was more to read than a turn is long.
     yields: bool,
     own_turns: OwnTurns,
+    wasted: Pace,
+    /// Until when nothing is read.
+    rests_until: Option<Instant>,
     /// Until something is proved.
     place: Option<Place>,
     pub(super) wires: Vec<Wire>,
@@ -107,6 +118,8 @@ impl Connection {
             turn: 0,
             yields: false,
             own_turns,
+            wasted: Pace::new(WASTED_AT_ONCE, WASTED_PER_SECOND),
+            rests_until: None,
             place: Some(place),
             wires: vec![Wire::new(FIRST, stream, permit)],
             session: Session::accept(FIRST, config, std::time::Instant::now()),
@@ -160,7 +173,7 @@ impl Connection {
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         let mut armed: Option<Instant> = None;
         loop {
-            if let Some(end) = self.write(!last_call) {
+            if let Some(end) = self.write(!last_call && self.rests_until.is_none()) {
                 return end;
             }
             let streams = self.yields || !self.wires.iter().all(Wire::is_drained);
@@ -181,7 +194,7 @@ impl Connection {
                 self.collect_at = Some(Instant::now() + self.collect_pause);
             }
             let wires = self.wires.iter().flat_map(|wire| [wire.stale_at(), wire.sheds_at()]).flatten().map(Instant::from_std);
-            let deadline = timeouts.chain(self.ends_at).chain(self.collect_at).chain(wires).min();
+            let deadline = timeouts.chain(self.ends_at).chain(self.rests_until).chain(self.collect_at).chain(wires).min();
             self.turn = self.turn.wrapping_add(1);
             if let Some(deadline) = deadline
                 && armed.is_none_or(|armed| deadline < armed)
@@ -338,6 +351,7 @@ impl Connection {
                     if dry {
                         self.server.turns.note(&self.own_turns);
                     }
+                    self.pace();
                     return None;
                 }
                 Err(end) => end,
@@ -348,8 +362,20 @@ impl Connection {
         self.part_with(at, end)
     }
 
+    /// Lets who sends what comes to nothing wait: to take it in costs the sessions beside it time.
+    fn pace(&mut self) {
+        let wasted = self.session.take_wasted();
+        if wasted > 0 {
+            let now = Instant::now();
+            self.wasted.add(wasted, now.into_std());
+            let rest = self.wasted.pause(now.into_std()).min(REST);
+            self.rests_until = (!rest.is_zero()).then(|| now + rest);
+        }
+    }
+
     fn time_out(&mut self) -> Option<End> {
         let now = Instant::now();
+        self.rests_until = self.rests_until.filter(|until| *until > now);
         if self.ends_at.is_some_and(|at| now >= at) {
             return Some(End::Closed);
         }

@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
+
 /// Of all peers together.
 const MAX: usize = 128;
 /// Of one peer: more than a host has logins under way when it comes back with all its sessions.
 const MAX_OF_ONE: usize = 96;
 
 /// Connections that come to nothing in a short time before new ones have to wait: a host that looks for its targets makes fewer.
-const WASTED_AT_ONCE: f64 = 256.0;
+const WASTED_AT_ONCE: u32 = 256;
 /// As many are forgotten each second.
-const WASTED_PER_SECOND: f64 = 1000.0;
+const WASTED_PER_SECOND: u32 = 1000;
 
 /// All connections that have proved nothing.
 #[derive(Debug, Default)]
@@ -30,19 +32,12 @@ pub(super) struct HalfOpen {
     places: Mutex<Places>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Places {
     next: u64,
     /// By age, the oldest first.
     taken: BTreeMap<u64, (Peer, CancellationToken)>,
-    wasted: Wasted,
-}
-
-/// Connections that came to nothing, less those that are forgotten.
-#[derive(Debug, Default)]
-struct Wasted {
-    count: f64,
-    at: Option<Instant>,
+    wasted: Pace,
 }
 
 /// What counts as one peer: an IPv4 address, or the network of an IPv6 one, since whoever has one of its addresses has them all.
@@ -88,6 +83,12 @@ impl HalfOpen {
     }
 }
 
+impl Default for Places {
+    fn default() -> Self {
+        Self { next: 0, taken: BTreeMap::new(), wasted: Pace::new(WASTED_AT_ONCE, WASTED_PER_SECOND) }
+    }
+}
+
 impl Places {
     /// The oldest of the peer that has most.
     fn evict(&mut self) -> bool {
@@ -102,24 +103,6 @@ impl Places {
         let Some((_, evicted)) = oldest.and_then(|number| self.taken.remove(&number)) else { return false };
         evicted.cancel();
         true
-    }
-}
-
-impl Wasted {
-    fn forget(&mut self, now: Instant) {
-        let time = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.count = (self.count - time.as_secs_f64() * WASTED_PER_SECOND).max(0.0);
-        self.at = Some(now);
-    }
-
-    fn add(&mut self, now: Instant) {
-        self.forget(now);
-        self.count += 1.0;
-    }
-
-    fn pause(&mut self, now: Instant) -> Duration {
-        self.forget(now);
-        Duration::from_secs_f64((self.count - WASTED_AT_ONCE).max(0.0) / WASTED_PER_SECOND)
     }
 }
 
@@ -152,7 +135,7 @@ impl Drop for Place {
         let mut places = self.all.places();
         // Both those that ended by themselves and those whose place was taken away; not those that gave it up.
         if places.taken.remove(&self.number).is_some() || self.evicted.is_cancelled() {
-            places.wasted.add(Instant::now());
+            places.wasted.add(1, Instant::now());
         }
     }
 }
@@ -189,21 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_to_nothing_are_let_in_more_slowly_and_forgotten() {
+    fn connections_that_come_to_nothing_are_let_in_more_slowly() {
         let all = Arc::new(HalfOpen::default());
         for _ in 0..2000 {
             assert!(all.enter(address("192.0.2.1")).give_up());
         }
         assert_eq!(all.pause(), Duration::ZERO, "who logs in is never kept waiting");
-        let mut wasted = Wasted::default();
-        let begin = Instant::now();
-        (0..WASTED_AT_ONCE as u32).for_each(|_| wasted.add(begin));
-        assert_eq!(wasted.pause(begin), Duration::ZERO);
-        (0..100).for_each(|_| wasted.add(begin));
-        assert_eq!(wasted.pause(begin), Duration::from_millis(100));
-        assert_eq!(wasted.pause(begin + Duration::from_millis(40)), Duration::from_millis(60));
-        assert_eq!(wasted.pause(begin + Duration::from_secs(9)), Duration::ZERO);
-        assert_eq!(wasted.count, 0.0);
+        for _ in 0..2 * WASTED_AT_ONCE + WASTED_PER_SECOND {
+            drop(all.enter(address("192.0.2.1")));
+        }
+        assert!(all.pause() > Duration::ZERO);
     }
 
     #[test]
@@ -211,9 +189,11 @@ mod tests {
         let all = Arc::new(HalfOpen::default());
         let left = all.enter(address("192.0.2.1"));
         let taken_away = all.enter(address("192.0.2.1"));
+        let begin = Instant::now();
+        all.places().wasted.add(WASTED_AT_ONCE, begin);
         drop(left);
         assert!(all.make_room() && !taken_away.give_up());
-        assert!(all.places().wasted.count > 1.0, "both count, but for what was forgotten meanwhile");
+        assert!(all.places().wasted.pause(begin) > Duration::from_millis(1), "both count");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod half_open;
 mod hops;
 mod management;
 mod memory;
+mod pace;
 mod portal;
 mod socket;
 mod target;

@@ -515,9 +515,11 @@ mod hostile {
             let (outcome, answers, mut pair) = provoke(command(cmd_sn), &[]);
             assert_eq!((outcome, answers.len()), (Ok(()), 0));
             assert!(pair.target.poll_event().is_none());
+            assert_eq!((pair.target.take_wasted(), pair.target.take_wasted()), (1, 0));
         }
         let (_, _, mut pair) = provoke(command(1), &[]);
         assert!(matches!(pair.target.poll_event(), Some(TargetEvent::Command(_))));
+        assert_eq!(pair.target.take_wasted(), 0);
     }
 
     #[test]

@@ -183,6 +183,8 @@ pub struct Target {
     unasked: u64,
     /// See [`Session::set_narrow`].
     narrow: bool,
+    /// See [`Session::take_wasted`].
+    wasted: u32,
     next_transfer_tag: u32,
     next_connection: u16,
     /// A second connection has joined, now or before.
@@ -364,6 +366,11 @@ impl Session<Target> {
         self.role.unasked + self.role.commands.early_bytes() as u64
     }
 
+    /// PDUs since the last call that came to nothing: rejected, or ignored since their CmdSN lies outside of the window.
+    pub const fn take_wasted(&mut self) -> u32 {
+        std::mem::replace(&mut self.role.wasted, 0)
+    }
+
     /// While it is narrow, the window moves on for one command at a time: what comes unasked is bounded by nothing else. It never
     /// shrinks: as much as it has let in before may still come.
     pub fn set_narrow(&mut self, narrow: bool) {
@@ -504,6 +511,7 @@ impl Target {
             reserved: 0,
             unasked: 0,
             narrow: false,
+            wasted: 0,
             next_transfer_tag: 0,
             next_connection: first.0.wrapping_add(1),
             joined: false,
@@ -588,6 +596,7 @@ impl Target {
     }
 
     fn reject(&mut self, links: &mut Links<Self>, on: ConnectionId, reason: RejectReason, header: &[u8; bhs::LENGTH]) {
+        self.wasted = self.wasted.saturating_add(1);
         let (stat_sn, exp_cmd_sn, max_cmd_sn) = self.advance_status(links, on);
         let reject = bhs::Reject {
             flags: FINAL,

@@ -133,7 +133,10 @@ impl Target {
             return Ok(());
         }
         match self.commands.admit(cmd_sn) {
-            Admission::Ignored => return Ok(()),
+            Admission::Ignored => {
+                self.wasted = self.wasted.saturating_add(1);
+                return Ok(());
+            }
             Admission::Early => return self.too_early(links, on, cmd_sn, pdu),
             Admission::Now => self.commands.advance(),
         }
