@@ -1,9 +1,10 @@
-//! The mode pages tell which elements there are and what goes where.
+//! The mode pages tell which elements there are and what goes where, and every page that is listed answers.
 
 use super::{assignment, report};
 use crate::client::Data;
 use crate::suite::bench::run_good;
 use crate::suite::check::{Outcome, ensure, equal};
+use crate::suite::spc::{mode_pages, vpd_pages};
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
@@ -15,6 +16,9 @@ pub const CASES: &[Case] = &[
     }),
     Case::new("device-capabilities", "SMC-3, Device Capabilities mode page", Needs::Changer, |bench| {
         Box::pin(capabilities(bench))
+    }),
+    Case::new("every-page-answers", "SPC-4, INQUIRY and MODE SENSE(10) commands", Needs::Changer, |bench| {
+        Box::pin(every_page(bench))
     }),
 ];
 
@@ -48,4 +52,11 @@ async fn capabilities(bench: &Bench) -> Outcome {
     ensure(slots == 0 || page[2] & 0x02 != 0, || "STORST is clear, and there are storage elements".to_owned())?;
     let both_ways = page[5] & 0x08 != 0 && page[7] & 0x02 != 0;
     ensure(slots == 0 || drives == 0 || both_ways, || "nothing moves between storage and data transfer elements".to_owned())
+}
+
+/// What the cases of SPC ask of a disk.
+async fn every_page(bench: &Bench) -> Outcome {
+    let changer = bench.changer().await?;
+    vpd_pages::each_answers(&changer).await?;
+    mode_pages::all_pages(&changer).await
 }

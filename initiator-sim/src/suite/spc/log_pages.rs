@@ -1,16 +1,16 @@
 //! The list of log pages is sorted, and every page on it answers.
 
-use crate::client::Data;
+use crate::client::{Data, LogicalUnit};
 use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, ensure, equal, supported};
-use crate::suite::{Bench, Case, Needs};
+use crate::suite::{Case, Needs};
 
 pub const CASES: &[Case] =
     &[Case::new("log-each-answers", "SPC-4, LOG SENSE command, Supported Log Pages", Needs::Unit, |bench| {
-        Box::pin(each_answers(bench))
+        Box::pin(async { each_answers(&bench.unit().await?).await })
     })];
 
-async fn each_answers(bench: &Bench) -> Outcome {
-    let unit = bench.unit().await?;
+/// All log pages of any logical unit.
+pub async fn each_answers(unit: &LogicalUnit) -> Outcome {
     let cdb = |page: u8| [0x4D, 0, 0x40 | page, 0, 0, 0, 0, 0xFF, 0xFF, 0];
     let reply = supported("LOG SENSE", unit.command(&cdb(0), Data::In(0xFFFF)).await?)?;
     let list = check::good("LOG SENSE of page 00h", reply)?;

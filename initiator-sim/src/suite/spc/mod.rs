@@ -1,9 +1,9 @@
 //! Commands that every device has. SPC-4.
 
 mod inquiry;
-mod log_pages;
+pub(super) mod log_pages;
 mod lun_invalid;
-mod mode_pages;
+pub(super) mod mode_pages;
 mod opcode_unknown;
 mod opcodes_reported;
 mod persistent_reservations;
@@ -13,7 +13,7 @@ mod reserved_bits;
 pub(super) mod sense_format;
 mod target_port_groups;
 mod unit_attention;
-mod vpd_pages;
+pub(super) mod vpd_pages;
 
 use super::Case;
 

@@ -1,11 +1,13 @@
 //! MODE SENSE: all pages at once are those that answer alone, lengths are kept, unknown pages refused.
 
-use crate::client::Data;
+use crate::client::{Data, LogicalUnit};
 use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, ensure, equal, equal_bytes};
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
-    Case::new("mode-all-pages", "SPC-4, MODE SENSE(10) command, page code 3Fh", Needs::Unit, |bench| Box::pin(all_pages(bench))),
+    Case::new("mode-all-pages", "SPC-4, MODE SENSE(10) command, page code 3Fh", Needs::Unit, |bench| {
+        Box::pin(async { all_pages(&bench.unit().await?).await })
+    }),
     Case::new("mode-6-and-10-agree", "SPC-4, MODE SENSE(6) and MODE SENSE(10) commands", Needs::Unit, |bench| {
         Box::pin(both_agree(bench))
     }),
@@ -31,8 +33,8 @@ fn pages(mut rest: &[u8]) -> Outcome<Vec<(u8, u8, &[u8])>> {
     Ok(found)
 }
 
-async fn all_pages(bench: &Bench) -> Outcome {
-    let unit = bench.unit().await?;
+/// All mode pages of any logical unit.
+pub async fn all_pages(unit: &LogicalUnit) -> Outcome {
     let all = unit.mode_sense(0x3F, 0).await?;
     ensure(all.len() >= 8, || format!("{} bytes of mode parameters", all.len()))?;
     equal("MODE DATA LENGTH", usize::from(u16::from_be_bytes([all[0], all[1]])) + 2, all.len())?;

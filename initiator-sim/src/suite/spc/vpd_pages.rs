@@ -1,12 +1,14 @@
 //! The list of vital product data pages is sorted, and every page on it answers.
 
-use crate::client::Data;
+use crate::client::{Data, LogicalUnit};
 use crate::suite::check::{self, INVALID_FIELD_IN_CDB, Outcome, ensure, equal};
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
     Case::new("vpd-list-sorted", "SPC-4, Supported VPD Pages VPD page", Needs::Unit, |bench| Box::pin(list_sorted(bench))),
-    Case::new("vpd-each-answers", "SPC-4, VPD page format and page codes", Needs::Unit, |bench| Box::pin(each_answers(bench))),
+    Case::new("vpd-each-answers", "SPC-4, VPD page format and page codes", Needs::Unit, |bench| {
+        Box::pin(async { each_answers(&bench.unit().await?).await })
+    }),
     Case::new("vpd-unknown-page", "SPC-4, INQUIRY command, PAGE CODE", Needs::Unit, |bench| Box::pin(unknown_page(bench))),
     Case::new("vpd-designators", "SPC-4, Device Identification VPD page", Needs::Unit, |bench| Box::pin(designators(bench))),
 ];
@@ -19,8 +21,8 @@ async fn list_sorted(bench: &Bench) -> Outcome {
     ensure(codes.contains(&0x00) && codes.contains(&0x83), || format!("00h and 83h must be on the list: {codes:02x?}"))
 }
 
-async fn each_answers(bench: &Bench) -> Outcome {
-    let unit = bench.unit().await?;
+/// All pages of vital product data of any logical unit.
+pub async fn each_answers(unit: &LogicalUnit) -> Outcome {
     let device_type = unit.inquiry().await?.raw[0];
     let list = unit.vpd(0).await?;
     for code in &list[4..] {

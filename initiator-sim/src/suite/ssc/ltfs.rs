@@ -1,11 +1,13 @@
-//! What LTFS sends to a drive: looking at it, mkltfs, mount, unmount and unformatting.
+//! What LTFS sends to a drive: looking at it, reserving it, mkltfs, mount, unmount and unformatting.
 //!
 //! The commands are those of the reference implementation on a two-partition cartridge, in its order; their data is made up. The
 //! tape has one partition again afterwards.
 
-use super::object;
-use crate::client::{Data, LogicalUnit};
-use crate::suite::bench::{expect_record, is_illegal_request, pattern, run_good};
+use protocol::scsi::{SenseKey, Status};
+
+use super::{object, read, write};
+use crate::client::{Data, LogicalUnit, Reply};
+use crate::suite::bench::{expect_record, is_illegal_request, pattern, run_good, write_records};
 use crate::suite::check::{self, Outcome, ensure, equal, equal_bytes, skip};
 use crate::suite::{Bench, Case, Needs};
 
@@ -16,6 +18,10 @@ pub const CASES: &[Case] = &[
         Needs::ScratchTape,
         |bench| Box::pin(looks(bench)),
     ),
+    Case::new("ltfs-reserves-the-drive", "SPC-4, Persistent Reservations; SSC-4, Reservations", Needs::ScratchTape, |bench| {
+        Box::pin(reserves(bench))
+    }),
+    Case::new("ltfs-sets-the-capacity", "SSC-4, SET CAPACITY command", Needs::ScratchTape, |bench| Box::pin(capacity(bench))),
     Case::new(
         "ltfs-formats-and-mounts",
         "SSC-4, FORMAT MEDIUM, LOCATE(16), READ POSITION commands",
@@ -62,6 +68,87 @@ async fn looks(bench: &Bench) -> Outcome {
         ensure(opcodes.contains(&wanted), || format!("operation code {wanted:02X}h is not among {opcodes:02x?}"))?;
     }
     Ok(())
+}
+
+async fn reserve_out(tape: &LogicalUnit, action: u8, key: u64, action_key: u64) -> Outcome<Reply> {
+    let list = [&key.to_be_bytes()[..], &action_key.to_be_bytes(), &[0; 8]].concat();
+    let kind = if action == REGISTER_AND_IGNORE { 0 } else { EXCLUSIVE_ACCESS };
+    Ok(tape.command(&[0x5F, action, kind, 0, 0, 0, 0, 0, 24, 0], Data::Out(list.into())).await?)
+}
+
+const RESERVE: u8 = 0x01;
+const RELEASE: u8 = 0x02;
+const PREEMPT_AND_ABORT: u8 = 0x05;
+const REGISTER_AND_IGNORE: u8 = 0x06;
+const EXCLUSIVE_ACCESS: u8 = 0x03;
+
+/// The drive is one host's until it releases it, or until another, which believes the first to be gone, preempts it.
+async fn reserves(bench: &Bench) -> Outcome {
+    let [a, b] = [bench.tape().await?, bench.tape().await?];
+    let reply = reserve_out(&a, REGISTER_AND_IGNORE, 0, 0x0A).await?;
+    check::good("REGISTER AND IGNORE EXISTING KEY", check::supported("PERSISTENT RESERVE OUT", reply)?)?;
+    let held = while_reserved(&a, &b).await;
+    // Nothing of it stays for the next case.
+    for tape in [&a, &b] {
+        tape.test_unit_ready().await?;
+        check::good("REGISTER AND IGNORE EXISTING KEY", reserve_out(tape, REGISTER_AND_IGNORE, 0, 0).await?)?;
+    }
+    held
+}
+
+async fn while_reserved(a: &LogicalUnit, b: &LogicalUnit) -> Outcome {
+    check::good("RESERVE", reserve_out(a, RESERVE, 0x0A, 0).await?)?;
+    check::good("WRITE(6) by the holder", write(a, 0, 100, pattern(1, 100)).await?)?;
+    for (what, status) in [
+        ("READ(6) by another", read(b, 0, 100, 100).await?.status),
+        ("WRITE(6) by another", write(b, 0, 100, pattern(2, 100)).await?.status),
+        ("REWIND by another", b.command(&[0x01, 0, 0, 0, 0, 0], Data::None).await?.status),
+    ] {
+        equal(what, status, Status::ReservationConflict)?;
+    }
+    let full = run_good(b, "READ FULL STATUS", &[0x5E, 0x03, 0, 0, 0, 0, 0, 0x10, 0, 0], Data::In(0x1000)).await?;
+    let holder = full.get(8..24).unwrap_or_default();
+    ensure(holder.len() == 16 && holder[..8] == 0x0A_u64.to_be_bytes() && holder[12] & 0x01 != 0, || {
+        format!("the first registrant should hold the reservation with key 0Ah: {full:02x?}")
+    })?;
+    check::good("REGISTER AND IGNORE EXISTING KEY of another", reserve_out(b, REGISTER_AND_IGNORE, 0, 0x0B).await?)?;
+    check::good("PREEMPT AND ABORT", reserve_out(b, PREEMPT_AND_ABORT, 0x0B, 0x0A).await?)?;
+    b.rewind().await?;
+    check::good("RELEASE", reserve_out(b, RELEASE, 0x0B, 0).await?).map(drop)
+}
+
+/// The whole of the medium, a half of it, and the whole again; each time it is empty afterwards.
+async fn capacity(bench: &Bench) -> Outcome {
+    let tape = bench.tape().await?;
+    write_records(&tape, &[pattern(1, 1000)]).await?;
+    let reply = set_capacity(&tape, 0x8000).await?;
+    check::refused("SET CAPACITY behind the beginning", &reply, SenseKey::IllegalRequest, &[PAST_BEGINNING])?;
+    tape.rewind().await?;
+    check::good("SET CAPACITY to the whole", set_capacity(&tape, 0xFFFF).await?)?;
+    let whole = maximum(&tape).await?;
+    check::good("SET CAPACITY to a half", set_capacity(&tape, 0x8000).await?)?;
+    let half = maximum(&tape).await;
+    check::good("SET CAPACITY to the whole again", set_capacity(&tape, 0xFFFF).await?)?;
+    let half = half?;
+    ensure(half.abs_diff(whole / 2) <= 1, || format!("MAXIMUM CAPACITY is {whole} MiB in whole, and {half} as a half"))?;
+    equal("MAXIMUM CAPACITY afterwards", maximum(&tape).await?, whole)?;
+    check::refused("READ(6) behind SET CAPACITY", &read(&tape, 0, 1000, 1000).await?, SenseKey::BlankCheck, &[super::END_OF_DATA])
+}
+
+/// POSITION PAST BEGINNING OF MEDIUM.
+const PAST_BEGINNING: (u8, u8) = (0x3B, 0x0C);
+
+async fn set_capacity(tape: &LogicalUnit, proportion: u16) -> Outcome<Reply> {
+    let [high, low] = proportion.to_be_bytes();
+    check::supported("SET CAPACITY", tape.command(&[0x0B, 0, 0, high, low, 0], Data::None).await?)
+}
+
+/// MAXIMUM CAPACITY IN PARTITION of partition 0, attribute 0001h, in MiB.
+async fn maximum(tape: &LogicalUnit) -> Outcome<u64> {
+    let cdb = [0x8C, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0, 0, 1, 0, 0, 0];
+    let data = run_good(tape, "READ ATTRIBUTE", &cdb, Data::In(256)).await?;
+    let value = data.get(9..17).and_then(|value| value.try_into().ok());
+    value.map_or_else(|| check::fail(format!("no attribute 0001h: {data:02x?}")), |value| Ok(u64::from_be_bytes(value)))
 }
 
 /// LOCATE(16) to an object of a partition, with CP.
@@ -145,11 +232,24 @@ async fn use_partitions(tape: &LogicalUnit) -> Outcome {
     expect_record(tape, "the index", &pattern(21, 700)).await
 }
 
+/// APPLICATION VENDOR, NAME and VERSION, USER MEDIUM TEXT LABEL, TEXT LOCALIZATION IDENTIFIER, BARCODE, MEDIA POOL, APPLICATION
+/// FORMAT VERSION, VOLUME COHERENCY INFORMATION; with their form: 0 binary, 1 ASCII, 2 text.
+const ATTRIBUTES: [(u16, u8, &[u8]); 9] = [
+    (0x0800, 1, b"OFFHOST "),
+    (0x0801, 1, b"a suite of conformance cases    "),
+    (0x0802, 1, b"1.0     "),
+    (0x0803, 2, &[b'n'; 160]),
+    (0x0805, 0, &[0x81]),
+    (0x0806, 1, b"OFF001L8                        "),
+    (0x0808, 2, &[b'p'; 160]),
+    (0x080B, 1, b"2.4.0           "),
+    (0x080C, 0, &[7; 70]),
+];
+
 /// The attributes of a volume: its application, its user's name for it, and what keeps index and medium together.
 async fn attributes(bench: &Bench) -> Outcome {
     let tape = bench.tape().await?;
-    // APPLICATION VENDOR, APPLICATION FORMAT VERSION (text), VOLUME COHERENCY INFORMATION (binary).
-    for (id, form, value) in [(0x0800_u16, 1, &b"OFFHOST "[..]), (0x080B, 1, b"2.4.0           "), (0x080C, 0, &[7; 70])] {
+    for (id, form, value) in ATTRIBUTES {
         let [high, low] = id.to_be_bytes();
         let mut list = vec![0, 0, 0, 5 + value.len() as u8, high, low, form, 0, value.len() as u8];
         list.extend(value);

@@ -6,9 +6,13 @@ use super::{mode_page, read, select_page, write};
 use crate::client::{Data, LogicalUnit};
 use crate::suite::bench::{pattern, run_good, write_records};
 use crate::suite::check::{self, Outcome, ensure, equal, equal_bytes, supported};
+use crate::suite::spc::{log_pages, mode_pages, vpd_pages};
 use crate::suite::{Bench, Case, Needs};
 
 pub const CASES: &[Case] = &[
+    Case::new("every-page-answers", "SPC-4, INQUIRY, MODE SENSE(10) and LOG SENSE commands", Needs::ScratchTape, |bench| {
+        Box::pin(every_page(bench))
+    }),
     Case::new("mode-page-compression", "SSC-4, Data Compression mode page", Needs::ScratchTape, |bench| {
         Box::pin(compression(bench))
     }),
@@ -33,6 +37,14 @@ pub const CASES: &[Case] = &[
         Box::pin(recover_buffered_data(bench))
     }),
 ];
+
+/// What the cases of SPC ask of a disk; LTFS reads the density out of mode page code 3Fh.
+async fn every_page(bench: &Bench) -> Outcome {
+    let tape = bench.tape().await?;
+    vpd_pages::each_answers(&tape).await?;
+    mode_pages::all_pages(&tape).await?;
+    log_pages::each_answers(&tape).await
+}
 
 const COMPRESSION: u8 = 0x0F;
 const DCE: u8 = 0x80;

@@ -1,7 +1,9 @@
 //! SPACE in both directions, and what it says when it cannot go all the way.
 
+use protocol::scsi::SenseKey;
+
 use super::{Stopped, object, space, stands_at};
-use crate::client::LogicalUnit;
+use crate::client::{Data, LogicalUnit};
 use crate::suite::bench::{expect_record, pattern, write_records};
 use crate::suite::check::{self, Outcome, equal};
 use crate::suite::{Bench, Case, Needs};
@@ -18,6 +20,7 @@ pub const CASES: &[Case] = &[
     Case::new("space-to-end-of-data", "SSC-4, SPACE(6) command, CODE 3", Needs::ScratchTape, |bench| Box::pin(to_end(bench))),
     Case::new("space-beyond-end-of-data", "SSC-4, SPACE(6) command", Needs::ScratchTape, |bench| Box::pin(beyond_end(bench))),
     Case::new("space-before-beginning", "SSC-4, SPACE(6) command", Needs::ScratchTape, |bench| Box::pin(before_beginning(bench))),
+    Case::new("space-16", "SSC-4, SPACE(16) command", Needs::ScratchTape, |bench| Box::pin(sixteen(bench))),
     Case::new("space-nothing", "SSC-4, SPACE(6) command, count 0", Needs::ScratchTape, |bench| Box::pin(nothing(bench))),
 ];
 
@@ -106,6 +109,27 @@ async fn before_beginning(bench: &Bench) -> Outcome {
     equal("position and BOP", object(&tape).await?, (0, true))?;
     let reply = space(&tape, FILEMARKS, -1).await?;
     Stopped::AT_BEGINNING.left(1).check("SPACE back over a filemark at the beginning", &reply)
+}
+
+/// Counts of 64 bits, which LTFS always sends.
+async fn sixteen(bench: &Bench) -> Outcome {
+    let tape = furnished(bench).await?;
+    let space = async |code: u8, count: i64| {
+        let mut cdb = [0x91, code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        cdb[4..12].copy_from_slice(&count.to_be_bytes());
+        Outcome::Ok(tape.command(&cdb, Data::None).await?)
+    };
+    check::good("SPACE(16) over two filemarks", check::supported("SPACE(16)", space(FILEMARKS, 2).await?)?)?;
+    stands_at(&tape, "behind the second filemark", 6).await?;
+    check::good("SPACE(16) back over one filemark", space(FILEMARKS, -1).await?)?;
+    stands_at(&tape, "on the beginning side of it", 5).await?;
+    check::good("SPACE(16) back over two blocks", space(BLOCKS, -2).await?)?;
+    stands_at(&tape, "two blocks back", 3).await?;
+    let reply = space(FILEMARKS, 1 << 40).await?;
+    check::refused("SPACE(16) over 2^40 filemarks", &reply, SenseKey::BlankCheck, &[super::END_OF_DATA])?;
+    stands_at(&tape, "at the end of data", 8).await?;
+    check::good("SPACE(16) to the end of data", space(END_OF_DATA, 0).await?)?;
+    stands_at(&tape, "at the end of data", 8).await
 }
 
 async fn nothing(bench: &Bench) -> Outcome {
