@@ -141,6 +141,41 @@ async fn a_dead_movers_pieces_are_done_again_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mover_that_stands_still_is_ended_and_holds_up_nobody_but_its_own_pieces() {
+    use nix::sys::signal::{Signal, kill};
+    let rig = Rig::new().await;
+    rig.set(2, Some(8 * MIB));
+    let (disk, list) = (rig.client.lun(TO), rig.list.clone());
+    let copying = tokio::spawn(async move { disk.extended_copy(list).await });
+    let busy = || status(&rig.target.control()).unwrap().movers.into_iter().find(|mover| mover.busy && mover.bytes_moved >= MIB);
+    let until = Instant::now() + Duration::from_secs(30);
+    let stopped = loop {
+        if let Some(mover) = busy() {
+            break mover.pid;
+        }
+        assert!(Instant::now() < until, "{}", rig.target.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    kill(nix::unistd::Pid::from_raw(stopped as i32), Signal::SIGSTOP).unwrap();
+    let url = rig.target.url(FROM).parse().unwrap();
+    let other = Client::connect(&url, Options::named("iqn.2026-01.test:another")).await.unwrap();
+    other.unit().test_unit_ready().await.unwrap();
+    let (mut slowest, until) = (Duration::ZERO, Instant::now() + Duration::from_secs(90));
+    while !copying.is_finished() {
+        assert!(Instant::now() < until, "{}", rig.target.log());
+        let began = Instant::now();
+        other.unit().read(Lba(0), 8, BlockLength::B512).await.unwrap();
+        slowest = slowest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    copying.await.unwrap().expect("the copy does not notice");
+    println!("the slowest read of another session took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    rig.check();
+    assert!(rig.target.log().contains("the mover is stuck") && rig.shares().iter().all(|(pid, _)| *pid != stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_set_and_lifted_while_a_copy_runs() {
     let rig = Rig::new().await;
     rig.set(1, Some(64 * 1024));

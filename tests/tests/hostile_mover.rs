@@ -156,8 +156,11 @@ fn lie_of_remote_ends(job: &CopyJob, files: Vec<OwnedFd>, socket: &mut UnixStrea
         Question::Grant { end, range: ByteRange { start: 0, len: 512 } },
         Question::Append { end, at: TapePosition::BEGINNING },
         Question::Segment { segment: u32::MAX },
+        // It was given a session: there is none of its own making.
+        Question::Session { end, initiator_name: "iqn.2026-01.test:hostile".into() },
+        Question::Session { end: EndIndex(u16::MAX), initiator_name: "\0".into() },
     ] {
-        say(socket, &FromMover::Ask { job: job.id, question });
+        say(socket, &FromMover::Ask { job: job.id, question: question.clone() });
         assert!(matches!(hear(socket), Some(ToMover::Answer { answer: Answer::Refused { .. }, .. })), "{question:?}");
     }
     say(socket, &FromMover::GiveBack { job: job.id, end });
@@ -183,6 +186,7 @@ fn random(job: JobId, socket: &mut UnixStream) {
     let question = prop_oneof![
         (end.clone(), range).prop_map(|(end, range)| Question::Grant { end, range }),
         (end.clone(), place.clone()).prop_map(|(end, at)| Question::Append { end, at }),
+        (end.clone(), any::<String>()).prop_map(|(end, initiator_name)| Question::Session { end, initiator_name }),
     ];
     let report =
         (place.clone(), any::<bool>()).prop_map(|(position, synced)| TapeReport { appended: Vec::new(), position, synced });

@@ -56,9 +56,9 @@ impl Credentials {
         self.0.iter().map(|entry| entry.spec.portal.port())
     }
 
-    /// Where to connect to, how to log in, and whether to write there; `None` for what no table names.
+    /// Where to connect to, how to log in to a session with this ISID, and whether to write there; `None` for what no table names.
     #[must_use]
-    pub fn of(&self, target: &RemoteTarget, lun: LunAddress) -> Option<(SocketAddr, InitiatorConfig, bool)> {
+    pub fn of(&self, target: &RemoteTarget, isid: [u8; 6], lun: LunAddress) -> Option<(SocketAddr, InitiatorConfig, bool)> {
         let names = |entry: &&Entry| {
             entry.spec.portal == target.portal
                 && entry.spec.target == target.name
@@ -71,12 +71,10 @@ impl Credentials {
             algorithms,
             nonce: Nonce { identifier: rand::random(), challenge: rand::random() },
         };
-        let [a, b, c, d, e] = rand::random();
         let config = InitiatorConfig {
             initiator_name: spec.initiator_name.clone().unwrap_or_else(|| INITIATOR_NAME.to_owned()),
             target_name: Some(spec.target.clone()),
-            // Of the random format (RFC 7143, 11.12.5): jobs at the same time must not reinstate each other's sessions.
-            isid: [0x80, a, b, c, d, e],
+            isid,
             chap: account.as_ref().map(policy),
             ..InitiatorConfig::default()
         };
@@ -106,14 +104,16 @@ mod tests {
         let credentials = Credentials::read(file.path()).unwrap();
         let target = |portal: &str, name: &str| RemoteTarget { portal: portal.parse().unwrap(), name: name.into() };
         let lun = LunAddress::from_number;
-        let (portal, config, writable) = credentials.of(&target("192.0.2.7:3260", "iqn.x:a"), lun(1)).unwrap();
+        let isid = [0x80, 1, 2, 3, 4, 5];
+        let (portal, config, writable) = credentials.of(&target("192.0.2.7:3260", "iqn.x:a"), isid, lun(1)).unwrap();
         assert_eq!((portal.port(), config.target_name.as_deref(), writable), (3260, Some("iqn.x:a"), false));
+        assert_eq!(config.isid, isid);
         for (portal, name, number) in
             [("192.0.2.8:3260", "iqn.x:a", 1), ("192.0.2.7:3260", "iqn.x:b", 1), ("192.0.2.7:3260", "iqn.x:a", 2)]
         {
-            assert!(credentials.of(&target(portal, name), lun(number)).is_none(), "{portal} {name} {number}");
+            assert!(credentials.of(&target(portal, name), isid, lun(number)).is_none(), "{portal} {name} {number}");
         }
-        assert!(Credentials::default().of(&target("192.0.2.7:3260", "iqn.x:a"), lun(1)).is_none());
+        assert!(Credentials::default().of(&target("192.0.2.7:3260", "iqn.x:a"), isid, lun(1)).is_none());
         std::fs::write(file.path(), "[[remote]]\nportal = \"192.0.2.7:3260\"\ntarget = \"iqn.x:a\"\n").unwrap();
         assert!(Credentials::read(file.path()).unwrap_err().to_string().contains("lun"));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::cartridge::TapePosition;
 use protocol::mover::ends::End;
-use protocol::mover::{Action, CopyJob, Destination, Fault, FaultKind, Move, Outcome, RemoteUnit, Source, Transfer};
+use protocol::mover::{Action, CopyJob, Destination, EndIndex, Fault, FaultKind, Move, Outcome, RemoteUnit, Source, Transfer};
 use protocol::units::ByteRange;
 use protocol::xcopy::MAX_STREAM_TRANSFER;
 use tracing::debug;
@@ -92,8 +92,9 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
     if !is_sound(&job) {
         return unsound();
     }
-    let opened = job.ends.iter().map(|end| OpenEnd::open(end, files, &control.credentials)).collect::<Result<Vec<_>, _>>();
-    let ends = match opened {
+    let ends = job.ends.iter().zip(0..);
+    let opened = ends.map(|(end, index)| OpenEnd::open(end, EndIndex(index), files, &control.credentials, link));
+    let ends = match opened.collect::<Result<Vec<_>, _>>() {
         Ok(ends) => ends,
         Err(kind) => return Outcome::Fault(Fault { segment: 0, side: None, kind, expected: 0, written: 0 }),
     };

@@ -76,6 +76,7 @@ pub fn serve(socket: UnixStream, credentials: Credentials) -> io::Result<()> {
                 // Wakes one that waits for an answer.
                 let _ = running.answers.send(Err(FaultKind::Refused(libc::ECANCELED)));
             }),
+            ToMover::Ping => send(&sender, &FromMover::Pong)?,
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ mod tests;
 
 pub use gate::{Admission, Gate, TargetEntry, Visitor};
 pub use initiator::{InitiatorLogin, InitiatorNames, Progress, Request};
-pub use target::{Answer, TargetLogin, TargetNames};
+pub use target::{Answer, TargetLogin, TargetNames, is_iscsi_name};
 
 use super::chap::ChapError;
 use super::keys::{NegotiationError, Parameters};

@@ -48,6 +48,8 @@ pub enum ToMover {
         /// The job.
         job: JobId,
     },
+    /// Say something.
+    Ping,
 }
 
 /// From a mover.
@@ -112,6 +114,8 @@ pub enum FromMover {
         /// How.
         outcome: Outcome,
     },
+    /// To a `Ping`.
+    Pong,
 }
 
 /// Bytes that copy destinations took, by how they got there.
@@ -163,7 +167,7 @@ impl std::ops::AddAssign for ByMethod {
 }
 
 /// What a job has to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// To write bytes of a disk, at most [`super::MAX_GRANT`] of them. The job holds one grant an end: asking gives the last back.
     Grant {
@@ -183,6 +187,14 @@ pub enum Question {
     Segment {
         /// Its number.
         segment: u32,
+    },
+    /// To send commands in a session that the job has logged in itself. What has not been granted this has changed nothing there, and
+    /// of what has, the target knows which session to end.
+    Session {
+        /// The remote end.
+        end: EndIndex,
+        /// Under which it logged in.
+        initiator_name: String,
     },
 }
 

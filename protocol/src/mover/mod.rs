@@ -12,6 +12,8 @@
 //!   Answer(Granted) ───────────────────────────────▶
 //!   ◀─────────────── Tape, GiveBack, Progress, Held
 //!   Throttle ──────────────────────────────────────▶
+//!   Ping ──────────────────────────────────────────▶   when the mover has been silent
+//!   ◀────────────────────────────────────────── Pong
 //!   Cancel ────────────────────────────────────────▶
 //!   ◀────────────────────────────────────────── Done   nothing of the job moves any more
 //! ```
@@ -33,7 +35,7 @@ pub use message::{Answer, ByMethod, Fault, FaultKind, FromMover, JobId, Outcome,
 pub use remote::{RemoteEnd, RemoteSense, RemoteTarget, RemoteUnit, Way};
 
 /// Version of the messages. Both sides are built from one tree; another version is another build, and refused.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// A mover is granted no more bytes of a disk at once.
 pub const MAX_GRANT: u64 = 64 << 20;

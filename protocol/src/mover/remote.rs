@@ -33,8 +33,13 @@ pub enum Way {
         /// Where it stands.
         session: Handover,
     },
-    /// To be opened and logged in by the mover.
-    LogIn(RemoteTarget),
+    /// To be opened and logged in by the mover, which tells by [`super::Question::Session`] under which name it did before it uses it.
+    LogIn {
+        /// Where.
+        target: RemoteTarget,
+        /// Of the session: so the target can end it, by a session of the same name.
+        isid: [u8; 6],
+    },
 }
 
 /// Where a mover logs in. It must know the target's name, and how to prove who it is, itself.

@@ -123,17 +123,21 @@ fn attach(movers: &Arc<Movers>, name: String, peer: SocketAddr, far: TcpStream, 
     let closed = Arc::new(AtomicBool::new(false));
     let (sends, receives) = ((far.try_clone()?, relayed.try_clone()?), (far.try_clone()?, relayed.try_clone()?));
     let is_closed = Arc::clone(&closed);
+    let let_go = Arc::new(AtomicBool::new(false));
+    let lets_go = Arc::clone(&let_go);
     thread::Builder::new().name("to-mover".into()).spawn(move || {
         let (far, near) = sends;
         let ended = sealed::seal_all(&near, &far, seal);
+        // What the other thread finds then is our own doing, or the network's.
+        lets_go.store(!ended.as_ref().is_err_and(is_closed_there), Ordering::Relaxed);
         hang_up(&far, &near, ended);
     })?;
     thread::Builder::new().name("from-mover".into()).spawn(move || {
         let (far, near) = receives;
         let ended = sealed::open_all(&far, &near, open);
         // Its end has closed the connection: the process is gone, and its other connections with it.
-        let by_it = ended.as_ref().map_or_else(|error| error.kind() == io::ErrorKind::ConnectionReset, |()| true);
-        is_closed.store(by_it, Ordering::Relaxed);
+        let by_it = ended.as_ref().map_or_else(is_closed_there, |()| true);
+        is_closed.store(by_it && !let_go.load(Ordering::Relaxed), Ordering::Relaxed);
         hang_up(&far, &near, ended);
     })?;
     let mover = Mover::attach(ours, name, peer, closed).inspect_err(|_| {
@@ -141,6 +145,11 @@ fn attach(movers: &Arc<Movers>, name: String, peer: SocketAddr, far: TcpStream, 
     })?;
     info!(%peer, name = mover.name(), "a mover on another host is attached");
     movers.take_in(mover)
+}
+
+/// The system at the other end says that nobody has the connection any more.
+fn is_closed_there(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn hang_up(far: &TcpStream, near: &UnixStream, ended: io::Result<()>) {

@@ -8,6 +8,7 @@
 
 pub mod attach;
 mod process;
+mod socket;
 
 use std::io;
 use std::path::PathBuf;
@@ -105,8 +106,13 @@ impl Movers {
     /// The mover on another host with the fewest jobs, if there is one.
     #[must_use]
     pub fn attached(&self) -> Option<Arc<Mover>> {
-        let state = self.state();
-        state.attached.iter().filter(|mover| mover.alive()).min_by_key(|mover| mover.job_count()).cloned()
+        self.all_attached().into_iter().min_by_key(|mover| mover.job_count())
+    }
+
+    /// The movers on other hosts, each alive.
+    #[must_use]
+    pub fn all_attached(&self) -> Vec<Arc<Mover>> {
+        self.state().attached.iter().filter(|mover| mover.alive()).cloned().collect()
     }
 
     /// A name for a job.

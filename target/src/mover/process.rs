@@ -10,9 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use protocol::control::MoverStatus;
 use protocol::mover::{CopyJob, FromMover, JobId, MAX_FILES, ToMover, VERSION, frame};
 use tokio::sync::mpsc;
@@ -32,6 +31,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Movers;
 use super::attach::CUT_OFF;
+use super::socket::{Incoming, Outgoing, receive};
 
 /// A mover that has not answered by then is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,8 @@ pub struct Mover {
     pid: u32,
     /// What it calls itself, and where it is; absent for one of this host.
     far: Option<(String, SocketAddr)>,
-    socket: Mutex<UnixStream>,
+    socket: UnixStream,
+    outgoing: Outgoing,
     /// `None` once the process has ended.
     jobs: Mutex<Option<BTreeMap<JobId, mpsc::Sender<Event>>>>,
     ended_jobs: AtomicU64,
@@ -103,7 +104,9 @@ impl Mover {
         let (watched, reader) = (Arc::clone(&mover), mover.reader()?);
         thread::Builder::new().name("mover".into()).spawn(move || {
             watched.watch(reader, || {
-                if !closed.load(Ordering::Relaxed) {
+                let closed = closed.load(Ordering::Relaxed);
+                watched.disconnect();
+                if !closed {
                     warn!(name = watched.name(), wait = ?CUT_OFF, "a mover is cut off: it is given the time to notice");
                     thread::sleep(CUT_OFF);
                 }
@@ -113,12 +116,12 @@ impl Mover {
     }
 
     fn of(pid: u32, far: Option<(String, SocketAddr)>, socket: UnixStream, memory_limit: u64) -> io::Result<Arc<Self>> {
-        // A mover that does not take what it is told is none: nobody here waits for it longer.
-        socket.set_write_timeout(Some(HELLO_TIMEOUT))?;
+        let outgoing = Outgoing::start(socket.try_clone()?)?;
         Ok(Arc::new(Self {
             pid,
             far,
-            socket: Mutex::new(socket),
+            socket,
+            outgoing,
             jobs: Mutex::new(Some(BTreeMap::new())),
             ended_jobs: AtomicU64::new(0),
             bytes_moved: AtomicU64::new(0),
@@ -128,14 +131,20 @@ impl Mover {
         }))
     }
 
-    fn reader(&self) -> io::Result<UnixStream> {
-        self.socket.lock().expect("no holder panics").try_clone()
+    fn reader(&self) -> io::Result<Incoming> {
+        Incoming::new(self.socket.try_clone()?, self.outgoing.clone())
     }
 
     /// What a mover on another host calls itself.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.far.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// Its name or its process id, for the log.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name().map_or_else(|| self.pid.to_string(), str::to_owned)
     }
 
     /// Process id; 0 for one on another host.
@@ -166,7 +175,11 @@ impl Mover {
 
     /// Says something; a mover that is gone is heard of otherwise.
     pub(super) fn tell(&self, message: &ToMover) {
-        if let Err(error) = self.send(message, &[]) {
+        self.tell_with(message, Vec::new());
+    }
+
+    fn tell_with(&self, message: &ToMover, files: Vec<OwnedFd>) {
+        if let Err(error) = self.outgoing.send(message, files) {
             debug!(pid = self.pid, %error, "the mover is gone");
             self.disconnect();
         }
@@ -178,11 +191,11 @@ impl Mover {
         jobs.into_iter().for_each(|job| self.tell(&message(job)));
     }
 
-    /// Gives it a job, with the files that its ends name. Blocks while the socket is full.
+    /// Gives it a job, with the files that its ends name.
     ///
     /// # Errors
     /// When the process is gone, or the job does not fit into a message.
-    pub fn begin(self: &Arc<Self>, job: CopyJob, files: &[OwnedFd]) -> io::Result<JobHandle> {
+    pub fn begin(self: &Arc<Self>, job: CopyJob, files: Vec<OwnedFd>) -> io::Result<JobHandle> {
         if files.len() > MAX_FILES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "more files than travel beside one message"));
         }
@@ -190,9 +203,8 @@ impl Mover {
         let (events, incoming) = mpsc::channel(MESSAGES);
         self.jobs().as_mut().ok_or(io::ErrorKind::BrokenPipe)?.insert(id, events);
         let mut handle = JobHandle { mover: Arc::clone(self), id, events: incoming, stop_by: None, over: false };
-        let sent = self.send(&ToMover::Job { job, files: files.len() as u16 }, files);
+        let sent = self.outgoing.send(&ToMover::Job { job, files: files.len() as u16 }, files);
         if let Err(error) = sent {
-            // Half a message may be out there: this mover is of no use any more.
             self.disconnect();
             handle.over = true;
             return Err(error);
@@ -200,24 +212,17 @@ impl Mover {
         Ok(handle)
     }
 
-    fn send(&self, message: &ToMover, files: &[OwnedFd]) -> io::Result<()> {
-        let bytes = frame::encode(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let mut socket = self.socket.lock().expect("no holder panics");
-        let numbers: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&numbers)];
-        let control = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
-        let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-        socket.write_all(&bytes[sent..])
-    }
-
     pub(super) fn disconnect(&self) {
-        let _ = self.socket.lock().expect("no holder panics").shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Hands on what the process says, until it has ended, which `wait` makes sure of.
-    fn watch(&self, mut reader: UnixStream, wait: impl FnOnce()) {
+    fn watch(&self, mut reader: Incoming, wait: impl FnOnce()) {
         match self.read_all(&mut reader) {
             Ok(()) => debug!(pid = self.pid, "the mover has closed its socket"),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                error!(pid = self.pid, %error, "the mover is stuck: it is ended")
+            }
             Err(error) => error!(pid = self.pid, %error, "the mover broke the protocol"),
         }
         wait();
@@ -228,10 +233,11 @@ impl Mover {
         }
     }
 
-    fn read_all(&self, reader: &mut UnixStream) -> io::Result<()> {
+    fn read_all(&self, reader: &mut Incoming) -> io::Result<()> {
         while let Some(message) = receive(reader)? {
             let job = match &message {
                 FromMover::Hello { .. } => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second Hello")),
+                FromMover::Pong => continue,
                 FromMover::Ask { job, .. }
                 | FromMover::GiveBack { job, .. }
                 | FromMover::Tape { job, .. }
@@ -338,15 +344,12 @@ impl JobHandle {
 
     /// Says something to the job. A mover that is gone is heard of as an event.
     pub fn tell(&self, message: &ToMover) {
-        self.tell_with(message, &[]);
+        self.mover.tell(message);
     }
 
     /// As [`JobHandle::tell`], with files beside the message.
-    pub fn tell_with(&self, message: &ToMover, files: &[OwnedFd]) {
-        if let Err(error) = self.mover.send(message, files) {
-            debug!(job = self.id.0, %error, "the mover is gone");
-            self.mover.disconnect();
-        }
+    pub fn tell_with(&self, message: &ToMover, files: Vec<OwnedFd>) {
+        self.mover.tell_with(message, files);
     }
 
     /// Counts what the job moved since the last time.
@@ -391,22 +394,6 @@ fn greet(mut socket: &UnixStream) -> io::Result<u64> {
         Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the mover did not begin with Hello")),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-/// `None` at the end of the stream between two messages.
-fn receive(reader: &mut impl Read) -> io::Result<Option<FromMover>> {
-    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-    let mut prefix = [0; frame::PREFIX];
-    match reader.read_exact(&mut prefix) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => return Ok(None),
-        read => read?,
-    }
-    let mut message = vec![0; frame::length(prefix).map_err(invalid)?];
-    match reader.read_exact(&mut message) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => return Ok(None),
-        read => read?,
-    }
-    frame::decode(&message).map(Some).map_err(invalid)
 }
 
 /// Ends the process and waits until the kernel says that it has ended.

@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use protocol::control::spec::RemoteSpec;
 use protocol::iscsi::chap::{Account, Algorithm, InitiatorPolicy, Nonce};
+use protocol::iscsi::login::is_iscsi_name;
 use protocol::iscsi::session::{Handover, InitiatorConfig};
-use protocol::mover::ends::End;
+use protocol::mover::ends::{Descriptor, End};
 use protocol::mover::{RemoteTarget, RemoteUnit as Kind, Way};
 use protocol::scsi::LunAddress;
 use protocol::xcopy::{CscdName, Designator};
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::access::NamePattern;
 use crate::nexus::Nexus;
+use crate::store::LocalEnd;
 use connection::{Connection, Refused};
 
 /// Under which name the target logs in where a table gives none.
@@ -71,15 +73,28 @@ pub struct RemoteUnit {
 /// Initiator's part of a session's name.
 type Isid = [u8; 6];
 /// A session that is logged in and that nobody has.
-pub type OpenSession = (OwnedFd, Handover);
+type OpenSession = (OwnedFd, Handover);
 
-/// The sessions that movers have with a remote logical unit one after the other, all of one ISID: to log in to the next one ends the
-/// one before, whoever had that. RFC 7143 (6.3.5), session reinstatement.
+/// The sessions that movers have with a remote logical unit one after the other, all of one ISID: to log in under the same name ends
+/// the one before, whoever has that. RFC 7143 (6.3.5), session reinstatement.
 #[derive(Debug)]
 pub struct Lane {
     unit: Arc<RemoteUnit>,
     isid: Isid,
+    /// Logged in, and not given away yet.
     open: Option<OpenSession>,
+    last: Last,
+}
+
+/// What became of the session that was given away last.
+#[derive(Debug, PartialEq, Eq)]
+enum Last {
+    /// There was none, or it is known to have ended.
+    Ended,
+    /// A mover has it that may not use it yet.
+    Awaited,
+    /// A mover has it, or had it. With the initiator's name under which it was logged in.
+    Used(String),
 }
 
 /// Why a CSCD descriptor names nothing that a copy can use.
@@ -156,7 +171,7 @@ impl RemoteEnd {
             Unusable::NotReachable
         };
         let isid = new_isid();
-        let mut connection = self.log_in(isid).map_err(not_reachable)?;
+        let mut connection = self.log_in(isid, &self.initiator_name()).map_err(not_reachable)?;
         let mut names = connection.designators(lun).map_err(not_reachable)?;
         if designator.is_some_and(|wanted| !names.contains(wanted)) {
             return Ok(None);
@@ -174,16 +189,21 @@ impl RemoteEnd {
         Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, names, end, isid, session }))
     }
 
-    fn log_in(&self, isid: Isid) -> io::Result<Connection> {
-        Connection::log_in(self.spec.portal, self.config(isid))
+    fn log_in(&self, isid: Isid, initiator_name: &str) -> io::Result<Connection> {
+        Connection::log_in(self.spec.portal, self.config(isid, initiator_name))
     }
 
-    fn config(&self, isid: Isid) -> InitiatorConfig {
+    /// Under which the target itself logs in.
+    fn initiator_name(&self) -> String {
+        self.spec.initiator_name.clone().unwrap_or_else(|| INITIATOR_NAME.to_owned())
+    }
+
+    fn config(&self, isid: Isid, initiator_name: &str) -> InitiatorConfig {
         let nonce = || Nonce { identifier: rand::random(), challenge: rand::random() };
         let policy =
             |account: &Account| InitiatorPolicy { account: account.clone(), algorithms: self.algorithms.clone(), nonce: nonce() };
         InitiatorConfig {
-            initiator_name: self.spec.initiator_name.clone().unwrap_or_else(|| INITIATOR_NAME.to_owned()),
+            initiator_name: initiator_name.to_owned(),
             target_name: Some(self.spec.target.clone()),
             isid,
             chap: self.account.as_ref().map(policy),
@@ -211,8 +231,7 @@ impl RemoteUnit {
     }
 
     /// As a mover is told of it that comes to it in this way.
-    #[must_use]
-    pub fn end(&self, way: Way) -> End {
+    fn end(&self, way: Way) -> End {
         End::Remote(protocol::mover::RemoteEnd { way, lun: self.lun.0, unit: self.kind, writable: self.writable })
     }
 
@@ -224,50 +243,61 @@ impl RemoteUnit {
             Kind::Tape => None,
         }
     }
-
-    /// The open session, once.
-    #[must_use]
-    pub fn take_session(&self) -> Option<OpenSession> {
-        self.session.lock().expect("no holder panics").take()
-    }
-
-    /// Makes sure that nothing of the session arrives there any more that was given away and whose holder is gone: what a process has
-    /// sent may still be on its way when it has ended. Blocks.
-    ///
-    /// # Errors
-    /// The target could not be asked.
-    pub fn end_session(&self) -> io::Result<()> {
-        self.end.log_in(self.isid)?.log_out()
-    }
 }
 
 impl Lane {
     /// One more way to the logical unit. The first one begins with the session with which it was looked at.
     #[must_use]
     pub fn new(unit: &Arc<RemoteUnit>) -> Self {
-        let open = unit.take_session();
+        let open = unit.session.lock().expect("no holder panics").take();
         let isid = if open.is_some() { unit.isid } else { new_isid() };
-        Self { unit: Arc::clone(unit), isid, open }
+        Self { unit: Arc::clone(unit), isid, open, last: Last::Ended }
     }
 
-    /// The next session, to be given away. Blocks.
+    /// The end with the next session, to be given to a mover of this host. Blocks.
     ///
     /// # Errors
     /// What the network and the target say.
-    pub fn session(&mut self) -> io::Result<OpenSession> {
-        match self.open.take() {
-            Some(open) => Ok(open),
-            None => self.unit.end.log_in(self.isid)?.into_parts(),
-        }
+    pub fn give(&mut self) -> io::Result<LocalEnd> {
+        let name = self.unit.end.initiator_name();
+        let (socket, session) = match self.open.take() {
+            Some(open) => open,
+            None => self.unit.end.log_in(self.isid, &name)?.into_parts()?,
+        };
+        self.last = Last::Used(name);
+        Ok(LocalEnd { end: self.unit.end(Way::Open { socket: Descriptor(0), session }), files: vec![socket] })
     }
 
-    /// Makes sure that the session given away last has ended, as [`RemoteUnit::end_session`]; the next one is open then. Blocks.
+    /// The end for a mover of another host, which logs in itself and then says under which name: [`Lane::use_as`].
+    #[must_use]
+    pub fn leave(&mut self) -> LocalEnd {
+        (self.open, self.last) = (None, Last::Awaited);
+        let way = Way::LogIn { target: self.unit.target.clone(), isid: self.isid };
+        LocalEnd { end: self.unit.end(way), files: Vec::new() }
+    }
+
+    /// A mover has logged in, and may send commands from now on.
     ///
     /// # Errors
-    /// As [`Lane::session`].
+    /// `EBADF` when it was not to log in, or says so again, and for what is no iSCSI name.
+    pub fn use_as(&mut self, initiator_name: String) -> io::Result<()> {
+        if self.last != Last::Awaited || !is_iscsi_name(&initiator_name) {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        self.last = Last::Used(initiator_name);
+        Ok(())
+    }
+
+    /// Makes sure that the session given away last has ended, whatever became of its holder: what a process has sent may still be on
+    /// its way when it has ended. Blocks.
+    ///
+    /// # Errors
+    /// What the network and the target say, which may know the mover of another host by another name and secret than us.
     pub fn reinstate(&mut self) -> io::Result<()> {
-        self.open = None;
-        self.open = Some(self.session()?);
+        if let Last::Used(name) = &self.last {
+            self.unit.end.log_in(self.isid, name)?.log_out()?;
+        }
+        self.last = Last::Ended;
         Ok(())
     }
 }

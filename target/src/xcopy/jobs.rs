@@ -33,7 +33,7 @@ use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
 use crate::mover::{Event, JobHandle, Movers};
 use crate::nexus::Nexus;
-use crate::remote::RemoteUnit;
+use crate::remote::{Lane, RemoteUnit};
 use crate::snapshot::SnapshotService;
 use crate::store::LocalEnd;
 use crate::task::Response;
@@ -101,6 +101,9 @@ impl From<Response> for Ended {
 
 /// The drives of a job, by end.
 type Tapes = BTreeMap<EndIndex, Arc<Mutex<TapeCopy>>>;
+
+/// The ways of a job to its remote ends, by end.
+pub(super) type Lanes = BTreeMap<EndIndex, Lane>;
 
 /// The disks that a job writes, by end.
 pub(super) type Disks = BTreeMap<EndIndex, Arc<Disk>>;
@@ -197,18 +200,16 @@ async fn move_data(
     }
     let id = movers.job_id();
     let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
-    let remote = |end: &PlannedEnd| if let PlannedEnd::Remote(unit) = end { Some(Arc::clone(unit)) } else { None };
-    let remotes = plan.ends.iter().filter_map(remote).collect();
     let starting = Arc::clone(movers);
     match spawn_blocking(move || start(plan, id, &starting)).await {
-        Ok(Ok((handle, disks, tapes))) => {
+        Ok(Ok(Started { handle, disks, tapes, lanes })) => {
             let running = Running {
                 id,
                 nexus,
                 handle,
                 disks,
                 tapes,
-                remotes,
+                lanes,
                 notes,
                 duties,
                 moments,
@@ -245,11 +246,25 @@ fn have_disks(plan: &Plan) -> Result<Vec<Copying>, Response> {
     disks.map(have).collect()
 }
 
+/// A job that a mover has taken, and what has to be closed after it.
+struct Started {
+    handle: JobHandle,
+    disks: Disks,
+    tapes: Tapes,
+    lanes: Lanes,
+}
+
 /// Opens the ends and hands the job to a mover. Blocks.
-fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disks, Tapes), Response> {
+fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Started, Response> {
     // A mover on another host reaches what no file of ours is needed for, and logs in by itself.
     let far = if has_only_remote_ends(&plan) { movers.attached() } else { None };
-    let opened = if far.is_some() { open_far(&plan) } else { open(&plan, given_away)? };
+    let mut lanes = Lanes::new();
+    let opened = open(&plan, |index, unit| {
+        let mut lane = Lane::new(unit);
+        let end = if far.is_some() { Ok(lane.leave()) } else { lane.give() };
+        lanes.insert(index, lane);
+        end
+    })?;
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
@@ -263,11 +278,11 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<(JobHandle, Disk
         bytes_per_second: movers.settings().job_bytes_per_second,
     };
     let mover = far.map_or_else(|| movers.ensure(), Ok);
-    let handle = mover.and_then(|mover| mover.begin(job, &opened.files)).map_err(|error| {
+    let handle = mover.and_then(|mover| mover.begin(job, opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
-    Ok((handle, opened.disks, opened.tapes))
+    Ok(Started { handle, disks: opened.disks, tapes: opened.tapes, lanes })
 }
 
 pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {
@@ -275,22 +290,11 @@ pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {
     plan.ends.iter().any(remote) && plan.ends.iter().all(|end| remote(end) || matches!(end, PlannedEnd::Null(_)))
 }
 
-/// Remote ends for a mover on another host. The session with which each was looked at ends.
-fn open_far(plan: &Plan) -> Opened {
-    let end = |planned: &PlannedEnd| match planned {
-        PlannedEnd::Remote(unit) => {
-            drop(unit.take_session());
-            Some(unit.end(Way::LogIn(unit.target.clone())))
-        }
-        PlannedEnd::Null(end) => Some(end.clone()),
-        PlannedEnd::Source(_) | PlannedEnd::Destination(_) | PlannedEnd::Tape(_) => None,
-        PlannedEnd::Rod(_) | PlannedEnd::Populated(_) | PlannedEnd::Zeros(_) => None,
-    };
-    Opened { ends: plan.ends.iter().filter_map(end).collect(), ..Opened::default() }
-}
-
 /// Opens the ends; `remote` says how the remote ones are had.
-pub(super) fn open(plan: &Plan, remote: impl Fn(&RemoteUnit) -> Option<LocalEnd>) -> Result<Opened, Response> {
+pub(super) fn open(
+    plan: &Plan,
+    mut remote: impl FnMut(EndIndex, &Arc<RemoteUnit>) -> io::Result<LocalEnd>,
+) -> Result<Opened, Response> {
     let mut opened = Opened::default();
     for (index, planned) in plan.ends.iter().enumerate() {
         let index = EndIndex(index as u16);
@@ -315,7 +319,7 @@ pub(super) fn open(plan: &Plan, remote: impl Fn(&RemoteUnit) -> Option<LocalEnd>
                 opened.tapes.insert(index, Arc::new(Mutex::new(copy)));
                 local
             }
-            PlannedEnd::Remote(unit) => remote(unit).ok_or_else(|| Response::from(Sense::INTERNAL_TARGET_FAILURE))?,
+            PlannedEnd::Remote(unit) => remote(index, unit).map_err(|error| failed(error, CopyEnd::Destination))?,
             PlannedEnd::Null(end) => LocalEnd { end: end.clone(), files: Vec::new() },
             PlannedEnd::Rod(rod) => rod.source().map_err(|error| failed(error, CopyEnd::Source))?,
             PlannedEnd::Populated(_) => return Err(Sense::INTERNAL_TARGET_FAILURE.into()),
@@ -328,12 +332,6 @@ pub(super) fn open(plan: &Plan, remote: impl Fn(&RemoteUnit) -> Option<LocalEnd>
     Ok(opened)
 }
 
-/// The session of a remote end, which a mover then has alone. `None` when one has it already.
-fn given_away(unit: &RemoteUnit) -> Option<LocalEnd> {
-    let (socket, session) = unit.take_session()?;
-    Some(LocalEnd { end: unit.end(Way::Open { socket: Descriptor(0), session }), files: vec![socket] })
-}
-
 /// THIRD PARTY DEVICE FAILURE in the first segment that names the end, on the side on which it does.
 fn refused(plan: &Plan, end: EndIndex, side: CopyEnd, response: &Response) -> Response {
     let names = |step: &protocol::mover::Step| super::plan::side_of(step, end);
@@ -344,7 +342,7 @@ fn refused(plan: &Plan, end: EndIndex, side: CopyEnd, response: &Response) -> Re
 }
 
 /// The end with its files where they stand among all files of the job.
-fn shifted(mut end: End, by: u16) -> End {
+pub(super) fn shifted(mut end: End, by: u16) -> End {
     let shift = |descriptor: &mut Descriptor| descriptor.0 += by;
     match &mut end {
         End::Raw { file, .. } => shift(file),
@@ -387,12 +385,20 @@ impl Grants {
     }
 }
 
+/// What a mover on another host wants to do with an end to which it has logged in.
+///
+/// # Errors
+/// `EBADF` for an end that is none such, and as [`Lane::use_as`].
+pub(super) fn use_session(lanes: &mut Lanes, end: EndIndex, initiator_name: String) -> io::Result<()> {
+    lanes.get_mut(&end).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?.use_as(initiator_name)
+}
+
 /// Sessions that a process had that is gone.
-async fn end_sessions(units: Vec<Arc<RemoteUnit>>) {
+async fn end_sessions(lanes: Lanes) {
     let ended = spawn_blocking(move || {
-        for unit in units {
-            if let Err(error) = unit.end_session() {
-                warn!(portal = %unit.target.portal, target = unit.target.name, %error, "what a mover had there cannot be seen to have ended");
+        for mut lane in lanes.into_values() {
+            if let Err(error) = lane.reinstate() {
+                warn!(?lane, %error, "what a mover had there cannot be seen to have ended");
             }
         }
     });
@@ -426,7 +432,7 @@ struct Running {
     handle: JobHandle,
     disks: Disks,
     tapes: Tapes,
-    remotes: Vec<Arc<RemoteUnit>>,
+    lanes: Lanes,
     notes: Vec<Notes>,
     duties: BTreeMap<u32, Vec<Duty>>,
     moments: Moments,
@@ -471,11 +477,11 @@ impl Running {
                     Ok(None) => (Answer::Granted, None),
                     Ok(image) => (Answer::Append, image),
                     Err(error) => {
-                        debug!(job = self.id.0, ?question, %error, "refused");
+                        debug!(job = self.id.0, %error, "refused");
                         (Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) }, None)
                     }
                 };
-                self.handle.tell_with(&ToMover::Answer { job: self.id, answer }, image.as_slice());
+                self.handle.tell_with(&ToMover::Answer { job: self.id, answer }, Vec::from_iter(image));
             }
             FromMover::GiveBack { end, .. } => self.grants.give_back(end),
             FromMover::Tape { end, report, .. } => {
@@ -494,7 +500,7 @@ impl Running {
                 self.handle.count(read.saturating_sub(self.told.0), written.since(self.told.1).total());
                 self.told = (read, written);
             }
-            FromMover::Hello { .. } | FromMover::Done { .. } => {}
+            FromMover::Hello { .. } | FromMover::Done { .. } | FromMover::Pong => {}
         }
     }
 
@@ -521,6 +527,7 @@ impl Running {
                 Ok(None)
             }
             Question::Append { end, at } => self.with_tape(end, move |tape| tape.append(at)).await.map(Some),
+            Question::Session { end, initiator_name } => use_session(&mut self.lanes, end, initiator_name).map(|()| None),
         }
     }
 
@@ -538,7 +545,7 @@ impl Running {
     async fn close(&mut self, orderly: bool) -> io::Result<()> {
         self.grants = Grants::default();
         if !orderly {
-            end_sessions(std::mem::take(&mut self.remotes)).await;
+            end_sessions(std::mem::take(&mut self.lanes)).await;
         }
         let disks = std::mem::take(&mut self.disks);
         let mut closed = if orderly { synchronize(disks).await } else { Ok(()) };

@@ -43,7 +43,7 @@ const JOBS_AT_ONCE: usize = 4;
 /// Serves third-party copy commands.
 #[derive(Debug)]
 pub struct CopyManager {
-    means: Arc<Means>,
+    pub(super) means: Arc<Means>,
     remotes: Arc<RemoteEnds>,
     results: Arc<Results>,
     counters: Arc<Counters>,

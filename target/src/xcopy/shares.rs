@@ -12,7 +12,8 @@
 //! done again. All else goes to one mover. Segments behind one that fails may have been copied in part when the status is told.
 //!
 //! Of a remote disk each share has sessions of its own, one for each piece. What a dead mover has sent may still be on its way to a
-//! remote disk: before its piece is done again its session is reinstated there, which ends it with all its commands ([`Lane`]).
+//! remote disk: before its piece is done again its session is reinstated there, which ends it with all its commands ([`Lane`]). Between
+//! remote disks the movers on other hosts have the shares, as long as there are any, and log in themselves.
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing": the result is that of the segments in their order.
 
@@ -22,10 +23,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use protocol::mover::ends::{Descriptor, End};
+use protocol::mover::ends::End;
 use protocol::mover::{
     Action, Answer, ByMethod, CopyJob, Destination, EndIndex, Fault, FaultKind, FromMover, Move, Outcome, Question, Source, Step,
-    ToMover, Way,
+    ToMover,
 };
 use protocol::scsi::designator::Association;
 use protocol::scsi::sense::{CopyEnd, Sense};
@@ -33,13 +34,16 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::jobs::{BUFFER_BYTES, Disks, Ended, Grants, Opened, has_only_remote_ends, open, synchronize, told_to_stop};
+use super::jobs::{
+    BUFFER_BYTES, Disks, Ended, Grants, Lanes, Opened, has_only_remote_ends, open, shifted, synchronize, told_to_stop,
+    use_session,
+};
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, of_fault, third_party};
 use crate::lun::Device;
 use crate::mover::{Event, JobHandle, Mover, Movers};
-use crate::remote::{Lane, OpenSession, RemoteUnit};
+use crate::remote::{Lane, RemoteUnit};
 use crate::store::LocalEnd;
 use crate::task::Response;
 
@@ -71,11 +75,10 @@ pub struct Piece {
 /// The pieces of a plan that can be divided, when there are several movers or a remote disk that outlives them.
 #[must_use]
 pub fn divide(plan: &Plan, movers: &Movers) -> Option<Vec<Piece>> {
-    let count = u64::from(movers.settings().movers);
+    let far = if has_only_remote_ends(plan) { movers.all_attached().len() } else { 0 };
+    let count = if far > 0 { far as u64 } else { movers.settings().movers.into() };
     let remote = plan.ends.iter().any(|end| matches!(end, PlannedEnd::Remote(_)));
-    // A mover on another host logs in by itself.
-    let far = has_only_remote_ends(plan) && movers.attached().is_some();
-    if far || (count < 2 && !remote) {
+    if count < 2 && !remote {
         return None;
     }
     let moving = plan.steps.iter().filter(|step| !matches!(step.action, Action::Nothing));
@@ -161,6 +164,8 @@ struct Shared {
     /// Without the sessions of remote disks.
     opened: Opened,
     remotes: BTreeMap<EndIndex, Arc<RemoteUnit>>,
+    /// No file of ours is needed: movers on other hosts can do it.
+    far: bool,
     priority: u8,
     progress: Arc<Progress>,
     cancelled: CancellationToken,
@@ -173,8 +178,8 @@ struct Shared {
 struct State {
     waiting: VecDeque<Piece>,
     written: ByMethod,
-    /// Bytes that each process wrote.
-    shares: Vec<(u32, u64)>,
+    /// Bytes that each mover wrote.
+    shares: Vec<(String, u64)>,
     /// Of the first segment that failed, and the byte of it at which its piece begins.
     fault: Option<(Fault, u64)>,
     /// A piece could not be done at all.
@@ -207,9 +212,12 @@ pub async fn run(
         _ => None,
     };
     let remotes = plan.ends.iter().zip(0..).filter_map(remote).collect();
+    let far = has_only_remote_ends(&plan);
     let started = spawn_blocking(move || {
-        let opened = open(&plan, |_| Some(LocalEnd { end: End::NullBlock { block_length: 512 }, files: Vec::new() }))?;
-        let all = starting.all().map_err(|error| {
+        let opened = open(&plan, |_, _| Ok(LocalEnd { end: End::NullBlock { block_length: 512 }, files: Vec::new() }))?;
+        let attached = if far { starting.all_attached() } else { Vec::new() };
+        let all = if attached.is_empty() { starting.all() } else { Ok(attached) };
+        let all = all.map_err(|error| {
             warn!(%error, "no mover takes the copy");
             Response::from(Sense::INTERNAL_TARGET_FAILURE)
         })?;
@@ -229,7 +237,7 @@ pub async fn run(
     // A token of its own: a piece that cannot be done stops the others.
     let (movers, progress, cancelled_or_abandoned) = (Arc::clone(movers), Arc::clone(progress), cancelled.child_token());
     let shared =
-        Arc::new(Shared { movers, opened, remotes, priority, progress, cancelled: cancelled_or_abandoned, lengths, state });
+        Arc::new(Shared { movers, opened, remotes, far, priority, progress, cancelled: cancelled_or_abandoned, lengths, state });
     let mut shares = JoinSet::new();
     for mover in all {
         shares.spawn(share(Arc::clone(&shared), mover));
@@ -266,20 +274,19 @@ fn response(state: &State, synced: io::Result<()>, notes: &[Notes], refused: Opt
     }
 }
 
-/// The sessions of one share, by end.
-type Lanes = BTreeMap<EndIndex, Lane>;
-
 /// One mover's part: piece after piece, as long as there are any.
 async fn share(shared: Arc<Shared>, mut mover: Arc<Mover>) {
     let mut lanes = Lanes::new();
     while let Some(piece) = shared.next() {
-        let sessions;
-        (lanes, sessions) = shared.with_lanes(lanes, piece, Lane::session).await;
-        let done = match sessions {
-            Ok(sessions) => match shared.begin(&mover, piece, sessions).await {
-                Ok(handle) => shared.watch(handle, mover.pid(), piece).await,
+        let remote;
+        let way: fn(&mut Lane) -> io::Result<LocalEnd> =
+            if mover.name().is_some() { |lane| Ok(lane.leave()) } else { Lane::give };
+        (lanes, remote) = shared.with_lanes(lanes, piece, way).await;
+        let done = match remote {
+            Ok(remote) => match shared.begin(&mover, piece, remote) {
+                Ok(handle) => shared.watch(handle, &mover, piece, &mut lanes).await,
                 Err(error) => {
-                    warn!(pid = mover.pid(), %error, "a mover does not take its share");
+                    warn!(mover = mover.label(), %error, "a mover does not take its share");
                     Done::Died
                 }
             },
@@ -302,10 +309,9 @@ async fn share(shared: Arc<Shared>, mut mover: Arc<Mover>) {
             Done::Fault(fault) => shared.fault(fault, piece),
             Done::Died => {
                 shared.redo(piece);
-                let movers = Arc::clone(&shared.movers);
-                match spawn_blocking(move || movers.ensure()).await {
-                    Ok(Ok(another)) => mover = another,
-                    _ => return,
+                match shared.another().await {
+                    Some(another) => mover = another,
+                    None => return,
                 }
             }
         }
@@ -319,6 +325,15 @@ impl Shared {
 
     fn next(&self) -> Option<Piece> {
         if self.cancelled.is_cancelled() { None } else { self.state().waiting.pop_front() }
+    }
+
+    /// A mover in place of one that is gone.
+    async fn another(&self) -> Option<Arc<Mover>> {
+        if let Some(attached) = self.movers.attached().filter(|_| self.far) {
+            return Some(attached);
+        }
+        let movers = Arc::clone(&self.movers);
+        spawn_blocking(move || movers.ensure()).await.ok()?.ok()
     }
 
     /// Does something with the lane of each remote end of a piece.
@@ -363,20 +378,15 @@ impl Shared {
         }
     }
 
-    async fn begin(
-        self: &Arc<Self>,
-        mover: &Arc<Mover>,
-        piece: Piece,
-        sessions: Vec<(EndIndex, OpenSession)>,
-    ) -> io::Result<JobHandle> {
+    /// Gives a mover a piece, with the remote ends as it has them. It has their files alone then: a session ends with its process.
+    fn begin(&self, mover: &Arc<Mover>, piece: Piece, remote: Vec<(EndIndex, LocalEnd)>) -> io::Result<JobHandle> {
         let mut ends = self.opened.ends.clone();
         let mut files = self.opened.files.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
-        for (end, (socket, session)) in sessions {
-            let way = Way::Open { socket: Descriptor(files.len() as u16), session };
-            if let (Some(place), Some(unit)) = (ends.get_mut(usize::from(end.0)), self.remotes.get(&end)) {
-                *place = unit.end(way);
+        for (index, local) in remote {
+            if let Some(place) = ends.get_mut(usize::from(index.0)) {
+                *place = shifted(local.end, files.len() as u16);
             }
-            files.push(socket);
+            files.extend(local.files);
         }
         let copy = Move {
             from: Source::Blocks { end: piece.from, at: piece.from_at },
@@ -396,12 +406,10 @@ impl Shared {
             priority: self.priority,
             bytes_per_second: self.movers.settings().job_bytes_per_second,
         };
-        let mover = Arc::clone(mover);
-        // The mover has the files alone then: a session ends with its process.
-        spawn_blocking(move || mover.begin(job, &files)).await.map_err(io::Error::other)?
+        mover.begin(job, files)
     }
 
-    async fn watch(&self, handle: JobHandle, pid: u32, piece: Piece) -> Done {
+    async fn watch(&self, handle: JobHandle, mover: &Mover, piece: Piece, lanes: &mut Lanes) -> Done {
         let (mut grants, mut told) = (Grants::default(), (0, ByMethod::default()));
         // Behind the grants: a job that is dropped is stopped before what it may write is given back.
         let mut handle = handle;
@@ -416,7 +424,11 @@ impl Shared {
                     };
                 }
                 Event::Message(FromMover::Ask { question, .. }) => {
-                    let answer = match self.decide(&mut grants, question, piece).await {
+                    let decided = match question {
+                        Question::Session { end, initiator_name } => use_session(lanes, end, initiator_name),
+                        question => self.decide(&mut grants, question, piece).await,
+                    };
+                    let answer = match decided {
                         Ok(()) => Answer::Granted,
                         Err(error) => Answer::Refused { errno: error.raw_os_error().unwrap_or(libc::EIO) },
                     };
@@ -427,10 +439,10 @@ impl Shared {
                     let more = written.since(told.1);
                     handle.count(read.saturating_sub(told.0), more.total());
                     told = (read.max(told.0), written);
-                    self.count(pid, piece, more);
+                    self.count(&mover.label(), piece, more);
                 }
-                Event::Message(FromMover::Tape { .. } | FromMover::Held { .. } | FromMover::Hello { .. }) => {
-                    debug!(pid, "a mover speaks of what it was not given");
+                Event::Message(FromMover::Tape { .. } | FromMover::Held { .. } | FromMover::Hello { .. } | FromMover::Pong) => {
+                    debug!(mover = mover.label(), "a mover speaks of what it was not given");
                 }
             }
         }
@@ -449,12 +461,12 @@ impl Shared {
         grants.ask(disks, end, range, &self.cancelled).await
     }
 
-    fn count(&self, pid: u32, piece: Piece, more: ByMethod) {
+    fn count(&self, mover: &str, piece: Piece, more: ByMethod) {
         let mut state = self.state();
         state.written += more;
-        match state.shares.iter_mut().find(|(process, _)| *process == pid) {
+        match state.shares.iter_mut().find(|(label, _)| label == mover) {
             Some((_, bytes)) => *bytes += more.total(),
-            None => state.shares.push((pid, more.total())),
+            None => state.shares.push((mover.to_owned(), more.total())),
         }
         self.progress.segments.fetch_max(piece.segment + 1, Ordering::Relaxed);
         self.progress.written.store(state.written.total(), Ordering::Relaxed);

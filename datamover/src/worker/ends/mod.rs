@@ -10,13 +10,14 @@ use std::sync::Mutex;
 
 use protocol::cartridge::append::Limits;
 use protocol::mover::ends::{Descriptor, End};
-use protocol::mover::{FaultKind, RemoteEnd, RemoteUnit, Way};
+use protocol::mover::{EndIndex, FaultKind, Question, RemoteEnd, RemoteUnit, Way};
 use protocol::scsi::LunAddress;
 use tracing::warn;
 
 use protocol::mover::table::ReadError;
 
 use super::credentials::Credentials;
+use super::link::Link;
 use super::remote::{Attention, RemoteDisk, RemoteSession, RemoteTape};
 use super::view::ViewReader;
 use cartridge::Tape;
@@ -43,11 +44,18 @@ pub enum OpenEnd {
 }
 
 impl OpenEnd {
-    /// Opens what an end says, with the files that came beside the job.
+    /// Opens what an end says, with the files that came beside the job. To a remote end it logs in with `credentials`, and asks the
+    /// target whether the session may be used.
     ///
     /// # Errors
-    /// [`FaultKind::BadJob`] for a descriptor that did not come, and what the files give.
-    pub fn open(end: &End, files: &[File], credentials: &Credentials) -> Result<Self, FaultKind> {
+    /// [`FaultKind::BadJob`] for a descriptor that did not come, what the files give, and what the target refuses.
+    pub fn open(
+        end: &End,
+        index: EndIndex,
+        files: &[File],
+        credentials: &Credentials,
+        link: &dyn Link,
+    ) -> Result<Self, FaultKind> {
         let file = |Descriptor(index): Descriptor| {
             files.get(usize::from(index)).ok_or(FaultKind::BadJob)?.try_clone().map_err(|error| read_fault(&error))
         };
@@ -64,7 +72,7 @@ impl OpenEnd {
             }
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,
-            End::Remote(remote) => Self::remote(remote, files, credentials)?,
+            End::Remote(remote) => Self::remote(remote, index, files, credentials, link)?,
             End::View { live, within, parts, copies, table, generation, block_length } => {
                 let (live, copies, table) = (file(*live)?.into(), file(*copies)?.into(), file(*table)?.into());
                 let view = ViewReader::open(live, *within, copies, table, *generation, *block_length);
@@ -76,7 +84,13 @@ impl OpenEnd {
 }
 
 impl OpenEnd {
-    fn remote(remote: &RemoteEnd, files: &[File], credentials: &Credentials) -> Result<Self, FaultKind> {
+    fn remote(
+        remote: &RemoteEnd,
+        end: EndIndex,
+        files: &[File],
+        credentials: &Credentials,
+        link: &dyn Link,
+    ) -> Result<Self, FaultKind> {
         let lun = LunAddress(remote.lun);
         let attention = match remote.unit {
             RemoteUnit::Disk { .. } => Attention::PassOver,
@@ -89,13 +103,16 @@ impl OpenEnd {
                 let socket = socket.try_clone().map_err(|_| FaultKind::SessionLost)?;
                 RemoteSession::take_over(socket.into(), session, lun, attention).map_err(|_| FaultKind::SessionLost)?
             }
-            Way::LogIn(target) => {
-                let (portal, config, may_write) = credentials.of(target, lun).ok_or(FaultKind::SessionLost)?;
+            Way::LogIn { target, isid } => {
+                let (portal, config, may_write) = credentials.of(target, *isid, lun).ok_or(FaultKind::SessionLost)?;
                 writable &= may_write;
-                RemoteSession::log_in(portal, config, lun, attention).map_err(|error| {
+                let initiator_name = config.initiator_name.clone();
+                let session = RemoteSession::log_in(portal, config, lun, attention).map_err(|error| {
                     warn!(%portal, %error, "a remote end cannot be reached");
                     FaultKind::SessionLost
-                })?
+                })?;
+                link.ask(Question::Session { end, initiator_name })?;
+                session
             }
         };
         Ok(match remote.unit {

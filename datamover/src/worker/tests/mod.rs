@@ -75,6 +75,7 @@ impl Link for Seen {
                 return Ok(Some(self.image.as_ref().unwrap_or(file).try_clone().unwrap()));
             }
             Question::Segment { .. } => self.order.lock().unwrap().push("segment"),
+            Question::Session { .. } => self.order.lock().unwrap().push("session"),
         }
         Ok(None)
     }

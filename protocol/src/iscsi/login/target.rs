@@ -332,7 +332,8 @@ impl TargetLogin {
 }
 
 /// RFC 7143 (4.2.7): at most 223 bytes of letters, digits, dash, dot, colon and what lies above ASCII.
-fn is_iscsi_name(name: &str) -> bool {
+#[must_use]
+pub fn is_iscsi_name(name: &str) -> bool {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | ':');
     (1..=223).contains(&name.len()) && name.chars().all(allowed)
 }

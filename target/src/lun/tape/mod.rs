@@ -43,7 +43,7 @@ use protocol::scsi::{CommandSpec, DeviceType, Sense, Status, spc, ssc};
 use self::drive::{Drive, Seated};
 use self::mode::Settings;
 use super::Device;
-use super::common::{Command, Common, LogicalUnit, Reply, Run, Turns, dispatch, prevent_allow};
+use super::common::{Command, Common, LeaseEnd, LogicalUnit, Reply, Run, Turns, dispatch, prevent_allow};
 use crate::cartridge::{NewMedium, OpenError, shelf};
 use crate::task::{Execution, Response, Task};
 
@@ -163,7 +163,7 @@ impl Tape {
         if self.removal_prevented() {
             return Err(UnloadError::Prevented);
         }
-        self.with_drive(|drive| {
+        let removed = self.with_drive(|drive| {
             if drive.copying {
                 return Err(UnloadError::Copying);
             }
@@ -173,7 +173,11 @@ impl Tape {
             let removed = drive.remove().map_err(UnloadError::Failed)?;
             self.demounted();
             Ok(removed)
-        })
+        })?;
+        if let Some(copy) = self.common.copy.as_ref().filter(|_| removed.is_some()) {
+            copy.lease_ends(LeaseEnd::Tape { tape: std::ptr::from_ref(&self.common).addr() });
+        }
+        Ok(removed)
     }
 
     /// The folder of the cartridge that is in the drive, loaded or not. Does not wait for the drive.

@@ -11,7 +11,9 @@ use crate::lun::common::{Common, Identity};
 use crate::lun::disk::ViewRules;
 use crate::lun::tape::Tape;
 use crate::lun::testing::{MemoryStore, disk_on, nexus};
+use crate::mover::Movers;
 use crate::store::BlockStore;
+use crate::xcopy::CopyManager;
 
 /// No wait but for writes in flight.
 const AT_ONCE: ViewRules = ViewRules { lease: true, quiet: Duration::ZERO, timeout: Some(Duration::from_millis(200)) };
@@ -29,14 +31,17 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let common = Common::new(Identity::new("iqn.2026-01.org.offhost:test", "tape", "TEST"), None);
+        let snapshots = || SnapshotService::with_copy_stores(|size| Ok(Arc::new(MemoryStore::new(size as usize))));
+        let manager = CopyManager::new(Movers::new(None), Arc::new(snapshots()));
+        let leases = Arc::clone(&manager.means.leases);
+        let common = Common::new(Identity::new("iqn.2026-01.org.offhost:test", "tape", "TEST"), Some(manager));
         let disk = || disk_on(Arc::new(MemoryStore::new(1 << 16)), 512).0;
         let world = Self {
             disk: disk(),
             other: disk(),
             tape: Tape::open(common, folder.path(), NewMedium::of_capacity(1 << 24)).unwrap(),
-            leases: Arc::default(),
-            snapshots: SnapshotService::with_copy_stores(|size| Ok(Arc::new(MemoryStore::new(size as usize)))),
+            leases,
+            snapshots: snapshots(),
             cancelled: CancellationToken::new(),
             _folder: folder,
         };
@@ -127,6 +132,15 @@ async fn a_view_is_shared_until_something_ends_its_lease_and_each_nexus_has_its_
         world.leases.end(end);
         assert_eq!(world.views(), left, "{end:?}");
     }
+}
+
+#[tokio::test]
+async fn a_lease_ends_when_the_changer_takes_the_tape() {
+    let world = World::new();
+    drop(world.rod(1).await);
+    assert_eq!(world.views(), 1);
+    world.tape.unload().unwrap().expect("a cartridge");
+    assert_eq!(world.views(), 0);
 }
 
 #[tokio::test]
