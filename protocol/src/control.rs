@@ -382,9 +382,21 @@ pub struct TapeStatus {
     pub used: u64,
     /// Said aloud when the image was opened: a torn tail that was cut, an index that was rebuilt.
     pub notes: Vec<String>,
+    /// Records on the cartridge whose sums are still to come: they were placed by reference.
+    #[serde(default)]
+    pub without_sums: WithoutSums,
     /// What the drive has done.
     #[serde(default)]
     pub totals: TapeTotals,
+}
+
+/// Records without sums. The target takes these in the background; VERIFY takes them too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WithoutSums {
+    /// How many.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
 }
 
 /// What a drive has done since the target started, by commands: what a copy moves is counted with the copies. LOG SELECT does not
@@ -407,6 +419,12 @@ pub struct TapeTotals {
     pub write_errors: u64,
     /// Reads that failed for good.
     pub read_errors: u64,
+    /// Records whose sums were taken from the medium, since they had none.
+    #[serde(default)]
+    pub sums_taken: u64,
+    /// Bytes of these.
+    #[serde(default)]
+    pub sum_bytes: u64,
 }
 
 impl TapeTotals {
@@ -420,6 +438,8 @@ impl TapeTotals {
         filemarks_written: 0,
         write_errors: 0,
         read_errors: 0,
+        sums_taken: 0,
+        sum_bytes: 0,
     };
 }
 

@@ -48,6 +48,22 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives this thread the least of the processor, and the lowest priority of its input and output that is still served in time: nice 19,
+/// and the last of the best-effort class. The idle class would starve, and with it whoever waits for a lock that the thread holds.
+///
+/// # Errors
+/// Whatever the calls give.
+pub fn yield_to_others() -> io::Result<()> {
+    const THIS_THREAD: libc::id_t = 0;
+    const WHO_PROCESS: libc::c_int = 1;
+    const LAST_OF_BEST_EFFORT: libc::c_int = 2 << 13 | 7;
+    // SAFETY: both calls take three numbers, no memory.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS as libc::__priority_which_t, THIS_THREAD, 19) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, THIS_THREAD, LAST_OF_BEST_EFFORT) })?;
+    Ok(())
+}
+
 /// Reads what a socket has, up to the room in `into`, and never waits.
 ///
 /// # Errors

@@ -49,6 +49,15 @@ fn disk_and_tape_pass_every_case() {
 }
 
 #[test]
+fn a_cartridge_of_the_aligned_layout_passes_every_case_of_tapes_and_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::start(folder.path(), &["--disk", "a.img:64MiB", "--tape", "shelf,layout=aligned"]).unwrap();
+    let not_passed = not_passed(&target, folder.path(), &["--tape", &target.url(1), "--suite", "ssc,xcopy"]);
+    let unexpected = unexpected(&not_passed, &["\"block-limits\""]);
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+}
+
+#[test]
 fn a_removable_disk_of_4096_byte_blocks_passes_every_case() {
     let folder = tempfile::tempdir().unwrap();
     let target = Target::start(folder.path(), &["--disk", "a.img:64MiB,block=4096,removable", "--tape", "shelf"]).unwrap();

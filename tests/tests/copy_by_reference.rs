@@ -5,20 +5,23 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use datamover::agent::control::Control;
+use offhost_tests::agent::offhost;
 use offhost_tests::control::status;
 use offhost_tests::copies::disk_to_disk;
 use offhost_tests::programs::{Target, program};
 use offhost_tests::reflink::{self, Reflinks};
 use offhost_tests::{pattern, skip};
 use protocol::cartridge::sums::{self, FileSums};
-use protocol::control::SnapshotRequest;
+use protocol::control::{SnapshotRequest, TapeStatus, WithoutSums};
 use protocol::mover::ByMethod;
+use protocol::scsi::SenseKey;
 use protocol::units::{BlockLength, Lba};
 use protocol::xcopy::{CscdDescriptor, List, Segment};
-use sim::client::{Client, Options};
+use sim::client::{Client, Options, TapeRead};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 96 * MIB;
@@ -194,4 +197,103 @@ async fn records_of_an_aligned_tape_refer_to_a_disk_s_blocks_and_a_restored_disk
     client.lun(2).extended_copy(list.emit().into()).await.unwrap();
     assert_eq!(methods(&target).since(after), ByMethod { buffers: 2 * MIB, ..ByMethod::default() });
     assert!(tape_sums(&client).await[0].complete);
+}
+
+/// LUN 0 is the disk, LUN 2 the tape, as in the lists above.
+const FILE: &str = r#"data = "data"
+[limits]
+sums_mib_per_second = RATE
+[[portal]]
+listen = "127.0.0.1:0"
+[[target]]
+name = "iqn.2026-01.test:sums"
+[[target.lun]]
+disk = "from.img"
+[[target.lun]]
+lun = 2
+tape = "shelf"
+layout = "aligned"
+"#;
+const TAPE: u16 = 2;
+const REFERRED: u64 = 24;
+
+fn serve(folder: &Path, sums_mib_per_second: u32) -> Target {
+    std::fs::write(folder.join("offhost.toml"), FILE.replace("RATE", &sums_mib_per_second.to_string())).unwrap();
+    Target::configured(folder, "offhost.toml").unwrap()
+}
+
+fn tape(target: &Target) -> TapeStatus {
+    status(&target.control()).unwrap().luns.into_iter().find_map(|lun| lun.tape).unwrap()
+}
+
+async fn until(target: &Target, what: &str, reached: impl Fn(&TapeStatus) -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !reached(&tape(target)) {
+        assert!(Instant::now() < give_up, "{what} is never reached: {:?}; {}", tape(target), target.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sums_that_a_copy_left_out_are_counted_and_taken_later_across_a_kill() {
+    if let Some(why) = reflink::obstacle() {
+        skip!("{why}");
+    }
+    let files = reflinks();
+    let data: Vec<u8> = (0..REFERRED).flat_map(|mib| pattern::bytes(9, mib, MIB as usize)).collect();
+    std::fs::write(files.path().join("from.img"), &data).unwrap();
+    let target = serve(files.path(), 0);
+    let client = session(&target, 1).await;
+    client.lun(TAPE).test_unit_ready().await.unwrap();
+    let list = tape_list(&client, 0, false, REFERRED * MIB).await;
+    client.lun(TAPE).extended_copy(list).await.unwrap();
+    assert_eq!(methods(&target), ByMethod { reference: REFERRED * MIB, ..ByMethod::default() });
+    let all = WithoutSums { records: REFERRED, bytes: REFERRED * MIB };
+    assert_eq!(tape(&target).without_sums, all);
+    let told = offhost(&target, &["status"]);
+    assert!(told.out.contains("the sums of 24 records (24.00 MiB) are still to come"), "{}", told.out);
+    drop((client, target));
+
+    // Slowly, so that the kill meets it in the middle.
+    let mut target = serve(files.path(), 1);
+    until(&target, "a sum", |tape| tape.totals.sums_taken >= 2).await;
+    target.kill();
+    drop(target);
+    let target = serve(files.path(), 0);
+    let left = tape(&target).without_sums;
+    assert!(left.records <= REFERRED - 2 && left.records > 0 && left.bytes == left.records * MIB, "{left:?}");
+    assert_eq!(tape(&target).notes, [] as [String; 0]);
+    drop(target);
+
+    let target = serve(files.path(), 4096);
+    until(&target, "the last sum", |tape| tape.without_sums == WithoutSums::default()).await;
+    let taken = tape(&target).totals;
+    assert_eq!((taken.sums_taken, taken.sum_bytes), (left.records, left.bytes), "what was taken before the kill is kept");
+    let client = session(&target, 1).await;
+    let drive = client.lun(TAPE);
+    drive.test_unit_ready().await.unwrap();
+    assert!(!tape_sums(&client).await[0].complete, "they prove nothing about the writing");
+
+    let verify = || offhost(&target, &["tape", "verify", "--from", &target.url(TAPE)]);
+    verify().succeeded();
+
+    // Damage under a sum is found by whoever reads it.
+    let (damaged, path) = (REFERRED / 2, files.path().join("shelf/OFH001L8/p0.tap"));
+    let image = std::fs::read(&path).unwrap();
+    let record = &data[(damaged * MIB) as usize..][..4096];
+    let at = image.chunks(4096).position(|block| block == record).unwrap() * 4096 + 4095;
+    let image = std::fs::File::options().write(true).open(&path).unwrap();
+    image.write_all_at(&[!record[4095]], at as u64).unwrap();
+    verify().failed(1, &[&format!("in front of object {}", damaged + 1)]);
+    for number in 0..REFERRED {
+        drive.locate(number).await.unwrap();
+        match drive.read_record(MIB as u32).await {
+            Ok(TapeRead::Record(read)) => assert!(number != damaged && read == data[(number * MIB) as usize..][..MIB as usize]),
+            Err(error) => {
+                let key = error.sense().map(|sense| sense.key);
+                assert_eq!((key, number), (Some(SenseKey::MediumError), damaged), "{error}");
+            }
+            other => panic!("record {number}: {other:?}"),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use protocol::control::{SnapshotEvent, SnapshotRequest};
 use serde::Serialize;
@@ -334,6 +335,8 @@ enum TapeAction {
     Position(TapeArgs),
     /// Wind to the beginning
     Rewind(TapeArgs),
+    /// Let the drive read everything, hold it against its sums, and take sums that are still to come
+    Verify(TapeArgs),
     /// Put the cartridge in
     Load(TapeArgs),
     /// Wind back and take the cartridge out
@@ -599,6 +602,7 @@ async fn tape(action: TapeAction) -> anyhow::Result<()> {
     let (TapeAction::Map(args)
     | TapeAction::Position(args)
     | TapeAction::Rewind(args)
+    | TapeAction::Verify(args)
     | TapeAction::Load(args)
     | TapeAction::Unload(args)) = &action;
     if matches!(action, TapeAction::Map(_)) {
@@ -612,11 +616,23 @@ async fn tape(action: TapeAction) -> anyhow::Result<()> {
     let drive = Drive::open(&client, args.tape.lun).await?;
     match action {
         TapeAction::Rewind(_) => drive.unit().rewind().await?,
+        TapeAction::Verify(_) => verify(&drive, Ui::new(args.json)).await?,
         TapeAction::Unload(_) => return Ok(drive.unit().unload().await?),
         _ => {}
     }
     let position = drive.position().await?;
     print(args.json, &position, |out| writeln!(out, "object {}, {} filemarks before it", position.object, position.file))
+}
+
+async fn verify(drive: &Drive, ui: Ui) -> anyhow::Result<()> {
+    let progress = ui.waiting("verifying");
+    let verified = drive.verify(|percent| progress.text(false, &format!("verifying: {percent} %"))).await;
+    progress.done();
+    if let Err(error) = verified {
+        let at = drive.position().await?;
+        return Err(error).with_context(|| format!("the tape is not whole, in front of object {}", at.object));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

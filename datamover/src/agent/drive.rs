@@ -3,17 +3,22 @@
 //! Reads headers, tables, catalogs and trailers, never the data of a set (but for a restore to a local path, record by record).
 //! Winds the tape; [`Drive::inspect`] winds it back to where it stood.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use protocol::cartridge::sums::{FileSums, LOG_PAGE, parse_log_page};
 use protocol::scsi::SenseKey;
 use serde::Serialize;
-use sim::client::{Client, ClientError, LogicalUnit, SpaceCode, TapePosition, TapeRead};
+use sim::client::{Client, ClientError, Data, LogicalUnit, SpaceCode, TapePosition, TapeRead};
 
 use super::exit::Stop;
 use super::layout::{LayoutError, MAX_JSON_RECORD, SetBytes, SetTables, Trailer, VolumeHeader};
 
 /// Peripheral device type of a sequential-access device.
 const TAPE: u8 = 0x01;
+const TEST_UNIT_READY: [u8; 6] = [0; 6];
+/// Between two looks at how far the drive is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest tape file of tables or catalog that is read into memory.
 const MAX_METADATA: u64 = 4 << 30;
 
@@ -119,6 +124,29 @@ impl Drive {
     /// What the drive says: BLANK CHECK behind the end of data.
     pub async fn locate(&self, object: u64) -> Result<(), ClientError> {
         self.unit.locate(object).await
+    }
+
+    /// Lets the drive read all that is on the tape and hold it against its sums, and take those that are still to come. `percent` is told
+    /// how far it is. The tape then stands at the end of its data, or behind what could not be read.
+    ///
+    /// # Errors
+    /// What the drive says: MEDIUM ERROR at the first block that is damaged.
+    pub async fn verify(&self, percent: impl Fn(u32)) -> Result<(), ClientError> {
+        // IMMED, since nobody waits for hours for a status; VTE: to the end of data. SSC-4, "VERIFY(6) command".
+        const VERIFY: [u8; 6] = [0x13, 0x24, 0, 0, 0, 0];
+        self.unit.rewind().await?;
+        self.unit.good("VERIFY(6)", &VERIFY, Data::None).await?;
+        loop {
+            // What goes wrong behind the status is told by the first command that finds the drive ready: a deferred error.
+            let ended = self.unit.good("VERIFY(6)", &TEST_UNIT_READY, Data::None).await;
+            match ended.as_ref().err().and_then(ClientError::sense) {
+                Some(sense) if sense.key == SenseKey::NotReady && sense.progress.is_some() => {
+                    percent(u32::from(sense.progress.unwrap_or(0)) * 100 >> 16);
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                _ => return ended.map(drop),
+            }
+        }
     }
 
     /// Finds out what the tape holds, and winds it back to where it stood.

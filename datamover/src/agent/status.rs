@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use protocol::control::{LeaseStatus, LunStatus, SessionMemory, Snapshot, Status};
+use protocol::control::{LeaseStatus, LunStatus, SessionMemory, Snapshot, Status, WithoutSums};
 
 use super::list;
 use super::ui::human;
@@ -55,7 +55,13 @@ fn print_luns(status: &Status, out: &mut dyn Write) -> io::Result<()> {
 fn state(lun: &LunStatus) -> String {
     match (&lun.tape, &lun.library, lun.quiet_for_ms) {
         (Some(tape), ..) if tape.loaded => {
-            format!("{}: object {} of {}, {} used", tape.barcode, tape.object, tape.objects, human(tape.used))
+            let to_come = match tape.without_sums {
+                WithoutSums { records: 0, .. } => String::new(),
+                WithoutSums { records, bytes } => {
+                    format!("; the sums of {} ({}) are still to come", counted(records, "record"), human(bytes))
+                }
+            };
+            format!("{}: object {} of {}, {} used{to_come}", tape.barcode, tape.object, tape.objects, human(tape.used))
         }
         (Some(_), ..) => "empty".to_owned(),
         (None, Some(library), _) => {

@@ -123,6 +123,23 @@ impl Entry {
     /// When the checksum or a field is not what an entry has.
     pub fn parse(bytes: &[u8; SLOT]) -> Result<Self, WireError> {
         check_seal(STRUCTURE, bytes)?;
+        Self::fields(bytes)
+    }
+
+    /// Reads a slot whose checksum does not hold: a crash met it while its sums were written in place. All else was written twice
+    /// alike, and is the entry's as far as the image and the neighbours bear it out; the sums are absent.
+    ///
+    /// # Errors
+    /// When a field is not what an entry has.
+    pub fn parse_torn(bytes: &[u8; SLOT]) -> Result<Self, WireError> {
+        let mut bytes = *bytes;
+        bytes[SUM_STATE] = SumState::Absent as u8;
+        let entry = Self::fields(&bytes)?;
+        let sum_state = if entry.kind == ObjectKind::Filemark { SumState::Known } else { SumState::Absent };
+        Ok(Self { sum_state, sum: RecordSum::default(), ..entry })
+    }
+
+    fn fields(bytes: &[u8; SLOT]) -> Result<Self, WireError> {
         let slot = EntrySlot::ref_from_bytes(bytes).expect("a slot has the size of an entry");
         let kind = match slot.kind {
             KIND_RECORD | KIND_WRAPPED => ObjectKind::Record,
@@ -133,7 +150,7 @@ impl Entry {
             1 => SumState::Known,
             2 => SumState::Absent,
             3 => SumState::Recomputed,
-            other => return Err(value(33, "sum state", other.into())),
+            other => return Err(value(SUM_STATE, "sum state", other.into())),
         };
         let length = slot.length.get();
         let wrapped = slot.kind == KIND_WRAPPED;
@@ -159,6 +176,7 @@ impl Entry {
 }
 
 const STRUCTURE: &str = "index entry";
+const SUM_STATE: usize = std::mem::offset_of!(EntrySlot, sum_state);
 /// Above what a file can have (its offsets are signed), so that sums of places never overflow.
 const MAX_PLACE: u64 = i64::MAX as u64;
 
@@ -291,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_whose_sums_are_torn_is_all_there_but_for_them() {
+        let mut bytes = entry().emit();
+        bytes[33..].fill(0xA5);
+        bytes[36..40].copy_from_slice(&entry().emit()[36..40]);
+        assert!(Entry::parse(&bytes).is_err());
+        let torn = Entry { sum_state: SumState::Absent, sum: RecordSum::default(), ..entry() };
+        assert_eq!(Entry::parse_torn(&bytes), Ok(torn));
+        assert!(Entry::parse_torn(&[0; SLOT]).is_err(), "a record of no length");
+    }
+
+    #[test]
     fn the_younger_whole_header_holds() {
         let (old, new) = (Header { generation: 4, base: 0 }, Header { generation: 5, base: 9 });
         let mut slots = [0; 2 * SLOT];
@@ -318,7 +347,7 @@ mod tests {
         fn arbitrary_slots_never_panic(bytes in any::<[u8; 32]>(), fill in any::<u8>()) {
             let mut slot = [fill; SLOT];
             slot[..32].copy_from_slice(&bytes);
-            let _ = (Entry::parse(&slot), Header::parse(&slot));
+            let _ = (Entry::parse(&slot), Entry::parse_torn(&slot), Header::parse(&slot));
             let _ = (Entry::parse(&sealed(slot)), Header::parse(&sealed(slot)));
         }
     }

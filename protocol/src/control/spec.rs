@@ -653,6 +653,9 @@ pub struct LimitsSpec {
     /// MiB that all sessions together hold for commands, before each goes on with one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// MiB a second that are read in the background to take the sums of tape records that have none; 0 leaves them to VERIFY.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums_mib_per_second: Option<u32>,
 }
 
 impl LimitsSpec {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -61,6 +62,15 @@ impl Image {
     /// The same open file, lock included.
     pub fn share(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// The same image for reading only, opened anew: its lock is not held by this.
+    ///
+    /// # Errors
+    /// For want of descriptors.
+    pub fn unlocked(&self) -> io::Result<Self> {
+        let file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        Ok(Self { path: self.path.clone(), file, writable: false })
     }
 
     pub fn size(&self) -> io::Result<u64> {

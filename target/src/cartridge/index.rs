@@ -5,7 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use protocol::cartridge::index::{Entry, Header, SLOT, entry_offset};
+use protocol::cartridge::TapePosition;
+use protocol::cartridge::index::{Entry, Header, SLOT, SumState, entry_offset};
+use protocol::cartridge::sums::RecordSum;
+
+use super::absent::Absent;
 
 /// Entries read or written at once.
 const CHUNK: u64 = 4096;
@@ -19,6 +23,18 @@ pub struct Index {
     header: Header,
     on_file: u64,
     unsynced: Vec<Entry>,
+    absent: Absent,
+    /// An entry on the file was replaced since the last flush.
+    replaced: bool,
+}
+
+/// What [`Index::load`] found on the file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Entries that the file has room for, to tell whether all of them were believed.
+    pub room: u64,
+    /// Entries that a crash tore while their sums were written, as far as they still tell what they are.
+    pub torn: Vec<Entry>,
 }
 
 impl Index {
@@ -35,7 +51,15 @@ impl Index {
         let read = file.as_ref().map_or(Ok(0), |file| read_up_to(file, &mut slots, 0))?;
         let header = Header::choose(&slots).filter(|_| read >= SLOT);
         let fresh = Header { generation: 1, base: 0 };
-        let mut index = Self { file, writable, header: header.unwrap_or(fresh), on_file: 0, unsynced: Vec::new() };
+        let mut index = Self {
+            file,
+            writable,
+            header: header.unwrap_or(fresh),
+            on_file: 0,
+            unsynced: Vec::new(),
+            absent: Absent::default(),
+            replaced: false,
+        };
         if header.is_none() {
             index.start_over()?;
         }
@@ -52,34 +76,41 @@ impl Index {
         Ok(Some((File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?, self.on_file)))
     }
 
-    /// Reads the entries from the first on, as far as they are whole, of the right generation and follow one on the other.
-    /// Returns how many the file has room for, to tell whether all of them were believed.
-    pub fn load(&mut self) -> io::Result<u64> {
-        let Some(file) = &self.file else { return Ok(0) };
-        let there = file.metadata()?.len().saturating_sub(entry_offset(0)) / SLOT as u64;
-        let mut next = protocol::cartridge::TapePosition::BEGINNING;
-        while next.object < there {
-            let entries = read_chunk(file, next.object, CHUNK.min(there - next.object))?;
-            let believed = entries.iter().map_while(|slot| Entry::parse(slot).ok());
-            let mut count = 0;
-            for entry in believed.take_while(|entry| self.header.believes(entry)) {
-                if entry.at != next {
-                    break;
+    /// Reads the entries from the first on, as far as they are of the right generation and follow one on the other; those that were
+    /// torn where they can be written again.
+    pub fn load(&mut self) -> io::Result<Loaded> {
+        let mut loaded = Loaded { room: 0, torn: Vec::new() };
+        let Some(file) = &self.file else { return Ok(loaded) };
+        loaded.room = file.metadata()?.len().saturating_sub(entry_offset(0)) / SLOT as u64;
+        let mut next = TapePosition::BEGINNING;
+        'file: while next.object < loaded.room {
+            for slot in read_chunk(file, next.object, CHUNK.min(loaded.room - next.object))? {
+                let whole = Entry::parse(&slot).ok();
+                let entry = whole.or_else(|| self.writable.then(|| Entry::parse_torn(&slot).ok()).flatten());
+                let Some(entry) = entry.filter(|entry| self.header.believes(entry) && entry.at == next) else { break 'file };
+                if whole.is_none() {
+                    loaded.torn.push(entry);
                 }
+                self.absent.add(&entry);
                 next = entry.next();
-                count += 1;
-            }
-            if count < entries.len() {
-                break;
             }
         }
         self.on_file = next.object;
-        Ok(there)
+        loaded.torn.iter().try_for_each(|entry| self.replace(*entry))?;
+        Ok(loaded)
     }
 
     /// Forgets entries from `object` on without touching the file: what was believed turned out wrong. [`Index::cut`] follows.
     pub fn distrust(&mut self, object: u64) {
-        self.on_file = self.on_file.min(object);
+        if object < self.on_file {
+            self.discount(object);
+            self.on_file = object;
+        }
+    }
+
+    /// Records whose sums are absent.
+    pub const fn absent(&self) -> Absent {
+        self.absent
     }
 
     pub const fn generation(&self) -> u32 {
@@ -138,6 +169,7 @@ impl Index {
     /// Takes an entry that follows the last.
     pub fn push(&mut self, entry: Entry) {
         debug_assert_eq!(entry.at.object, self.len());
+        self.absent.add(&entry);
         self.unsynced.push(entry);
     }
 
@@ -151,9 +183,22 @@ impl Index {
             }
             None => {
                 let file = self.file.as_ref().filter(|_| self.writable).ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+                self.replaced = true;
                 file.write_all_at(&entry.emit(), entry_offset(entry.at.object))
             }
         }
+    }
+
+    /// Gives a record whose sums are absent these; as [`Index::replace`].
+    pub fn recompute(&mut self, entry: &Entry, sum: RecordSum) -> io::Result<()> {
+        self.replace(Entry { sum_state: SumState::Recomputed, sum, ..*entry })?;
+        self.absent.remove(entry);
+        Ok(())
+    }
+
+    /// Some entry on the file was replaced and may not survive a power loss.
+    pub const fn is_replaced(&self) -> bool {
+        self.replaced
     }
 
     /// Writes and synchronizes what is in memory. The image must have been synchronized before.
@@ -164,6 +209,7 @@ impl Index {
             file.write_all_at(&slots, entry_offset(entries[0].at.object))?;
         }
         file.sync_data()?;
+        self.replaced = false;
         self.on_file += self.unsynced.len() as u64;
         self.unsynced.clear();
         Ok(())
@@ -172,6 +218,7 @@ impl Index {
     /// Drops the entries from `object` on, under a new generation, and synchronizes that.
     pub fn cut(&mut self, object: u64) -> io::Result<()> {
         let header = Header { generation: self.header.generation + 1, base: object };
+        self.discount(object);
         if let Some(file) = &self.file {
             file.write_all_at(&header.emit(), header.offset())?;
             file.sync_data()?;
@@ -184,6 +231,25 @@ impl Index {
         self.unsynced.truncate(kept);
         self.on_file = self.on_file.min(object);
         Ok(())
+    }
+
+    /// The entries from `object` on count no more. One that cannot be read any longer is taken for one with sums.
+    fn discount(&mut self, object: u64) {
+        if object == 0 {
+            self.absent = Absent::default();
+        }
+        let mut at = object;
+        while self.absent.records > 0 && at < self.on_file {
+            let file = self.file.as_ref().expect("entries on a file have one");
+            let Ok(slots) = read_chunk(file, at, CHUNK.min(self.on_file - at)) else { break };
+            if slots.is_empty() {
+                break;
+            }
+            slots.iter().flat_map(Entry::parse).for_each(|entry| self.absent.remove(&entry));
+            at += slots.len() as u64;
+        }
+        let kept = usize::try_from(object.saturating_sub(self.on_file)).unwrap_or(usize::MAX).min(self.unsynced.len());
+        self.unsynced[kept..].iter().for_each(|entry| self.absent.remove(entry));
     }
 
     fn start_over(&mut self) -> io::Result<()> {

@@ -9,6 +9,7 @@
 //!
 //! Knows no SCSI. Follows the rules of [`protocol::cartridge`].
 
+mod absent;
 mod erase;
 mod image;
 mod index;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use protocol::cartridge::TapePosition;
 use tracing::warn;
 
+pub use self::absent::{Absent, Search, Unsummed};
 pub use self::erase::Erasure;
 pub use self::metadata::{Metadata, NewMedium};
 pub use self::open::OpenError;
@@ -65,6 +67,7 @@ impl Cartridge {
     pub fn partitions_mut(&mut self) -> &mut [Partition] {
         &mut self.partitions
     }
+
     /// It may be written: not write-protected, nor damaged.
     #[must_use]
     pub fn writable(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use protocol::cartridge::append::{Appender, Limits};
@@ -181,6 +182,8 @@ impl Inspection {
             writable: self.writable,
             dirty: false,
             sums: SumsCache::default(),
+            search_from: 0,
+            identity: Arc::default(),
             notes: self.notes,
         })
     }
@@ -188,9 +191,14 @@ impl Inspection {
     /// How far the index can be believed; what cannot be is cut from it.
     fn believe_index(&mut self, size: u64) -> io::Result<TapePosition> {
         let (index, had_header) = (&mut self.index.0, self.index.1);
-        let there = index.load()?;
+        let loaded = index.load()?;
         let whole = index.len();
         let mut good = whole;
+        for torn in &loaded.torn {
+            if !self.image.frames(torn)? {
+                good = good.min(torn.at.object);
+            }
+        }
         let mut object = whole.saturating_sub(FRAMES_COMPARED);
         'compare: while object < good {
             let entries = index.run(object, good - object)?;
@@ -204,6 +212,10 @@ impl Inspection {
             }
             object += entries.len() as u64;
         }
+        if !loaded.torn.is_empty() {
+            let count = loaded.torn.len();
+            self.notes.push(format!("the sums of {count} objects were torn in the index: they are taken anew from the medium"));
+        }
         if good < whole {
             index.distrust(good);
             self.notes.push(format!("the index does not fit the image from object {good} on: {} entries dropped", whole - good));
@@ -212,7 +224,7 @@ impl Inspection {
             self.cut_allowed = false;
             self.notes.push("the index was lost: rebuilt from the image, its sums prove nothing about the writing".into());
         }
-        if there > good && self.writable {
+        if loaded.room > good && self.writable {
             // Stale or half-written entries behind the believed ones must not be taken for later ones.
             index.cut(good)?;
         }

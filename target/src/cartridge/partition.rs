@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use protocol::cartridge::append::{AppendError, Appender, Durability, Limits, Step};
@@ -104,6 +105,10 @@ pub struct Partition {
     /// Something was written since the last sync point.
     pub(super) dirty: bool,
     pub(super) sums: SumsCache,
+    /// No record in front of this object lacks its sums, but for those that could not be read.
+    pub(super) search_from: u64,
+    /// Unlike that of every other open partition.
+    pub(super) identity: Arc<()>,
     pub(super) notes: Vec<String>,
 }
 
@@ -204,9 +209,8 @@ impl Partition {
             return Ok(());
         }
         let sum = RecordSum::of(&self.read(entry)?);
-        self.index.replace(Entry { sum_state: SumState::Recomputed, sum, ..*entry })?;
+        self.index.recompute(entry, sum)?;
         self.sums.cut(entry.at.file);
-        self.dirty = true;
         Ok(())
     }
 
@@ -246,6 +250,7 @@ impl Partition {
             .map_err(|error| self.in_doubt(error))?;
         self.appender = Appender::new(at, self.limits());
         self.sums.cut(at.file);
+        self.search_from = self.search_from.min(at.object);
         Ok(())
     }
 
@@ -255,7 +260,7 @@ impl Partition {
     /// The file system's own. What was synchronized before is not in doubt, what was written since is.
     pub fn sync(&mut self) -> io::Result<()> {
         if !self.dirty {
-            return Ok(());
+            return if self.index.is_replaced() { self.index.flush() } else { Ok(()) };
         }
         if !self.writable {
             return Err(io::Error::other("what was written is in doubt after an earlier error"));

@@ -16,6 +16,7 @@
 //! | `operator` | cartridges in and out of a library |
 //! | `snapshots` | views, and the LUNs that show them |
 //! | `status` | what there is to say |
+//! | `sums` | the thread that takes sums which copies by reference left out |
 
 mod apply;
 mod devices;
@@ -24,6 +25,7 @@ mod listening;
 mod operator;
 mod snapshots;
 mod status;
+mod sums;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,6 +45,7 @@ use crate::snapshot::SnapshotService;
 use crate::xcopy::CopyManager;
 use listening::Listening;
 use snapshots::ServedView;
+use sums::SumTaker;
 
 /// How long a mover is waited for at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,6 +62,7 @@ pub struct Daemon {
     libraries: Arc<Libraries>,
     snapshots: Arc<SnapshotService>,
     views: Mutex<BTreeMap<u64, ServedView>>,
+    sums: Mutex<Option<SumTaker>>,
     /// What runs.
     config: Mutex<Config>,
     portals: Mutex<Vec<Listening>>,
@@ -88,11 +92,17 @@ impl Daemon {
             libraries: Arc::default(),
             snapshots,
             views: Mutex::default(),
+            sums: Mutex::default(),
             config: Mutex::new(Config { targets: Vec::new(), portals: Vec::new(), ..config.clone() }),
             portals: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         });
+        let sums_rate = config.limits.sums_mib_per_second.unwrap_or(sums::DEFAULT_MIB_PER_SECOND);
         daemon.apply(config, &[]).await.map_err(|failure| anyhow::anyhow!(failure.error))?;
+        if sums_rate > 0 {
+            let taker = SumTaker::start(Arc::clone(&daemon.server), u64::from(sums_rate) << 20)?;
+            *daemon.sums.lock().expect("no holder panics") = Some(taker);
+        }
         info!(
             connections = daemon.server.most_connections(),
             connection_mib = net::most_held_by_connection() >> 20,
@@ -154,6 +164,9 @@ impl Daemon {
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
             warn!("a mover did not end within {DRAIN:?}");
         }
+        let sums = self.sums.lock().expect("no holder panics").take();
+        // Behind the record that it reads.
+        let _ = tokio::task::spawn_blocking(move || drop(sums)).await;
         for target in self.server.targets() {
             for (number, device) in target.luns().all() {
                 let synced = tokio::task::spawn_blocking(move || devices::synchronize(&device));

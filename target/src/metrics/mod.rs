@@ -260,6 +260,18 @@ const TAPE_TOTALS: &[Counted] = &[
         label: Some("op"),
         samples: &[("read", |totals| totals.read_errors), ("write", |totals| totals.write_errors)],
     },
+    Counted {
+        name: "tape_sums_taken_total",
+        help: "Records that had no sums and got them from the medium.",
+        label: None,
+        samples: &[("", |totals| totals.sums_taken)],
+    },
+    Counted {
+        name: "tape_sum_bytes_total",
+        help: "Bytes of these records.",
+        label: None,
+        samples: &[("", |totals| totals.sum_bytes)],
+    },
 ];
 
 fn tapes(out: &mut Out, status: &Status) {
@@ -273,6 +285,8 @@ fn tapes(out: &mut Out, status: &Status) {
     family("tape_loaded", "1 where a cartridge is in the drive.", &|tape| tape.loaded.into());
     family("tape_position_blocks", "Logical object number of the position.", &|tape| tape.object);
     family("tape_used_bytes", "Bytes on the cartridge.", &|tape| tape.used);
+    family("tape_records_without_sums", "Records whose sums are still to come.", &|tape| tape.without_sums.records);
+    family("tape_bytes_without_sums", "Bytes of these records.", &|tape| tape.without_sums.bytes);
     for counted in TAPE_TOTALS {
         out.family(counted.name, "counter", counted.help);
         for (lun, tape) in &tapes {

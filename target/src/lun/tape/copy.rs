@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::cartridge::TapePosition;
 use protocol::cartridge::report::TapeReport;
@@ -154,7 +155,10 @@ impl TapeCopy {
 
     fn release(&mut self) {
         self.ended = true;
-        self.tape.with_drive(|drive| drive.copying = false);
+        self.tape.with_drive(|drive| {
+            drive.copying = false;
+            drive.used = Some(Instant::now());
+        });
     }
 
     fn set_position(&self, position: TapePosition) {

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use protocol::cartridge::index::Entry;
 use protocol::cartridge::{ObjectKind, TapePosition};
-use protocol::control::{TapeStatus, TapeTotals};
+use protocol::control::{TapeStatus, TapeTotals, WithoutSums};
 use protocol::scsi::sense::StreamFlags;
 use protocol::scsi::ssc::SpaceCode;
 use protocol::scsi::{Sense, SenseKey};
@@ -41,6 +42,8 @@ pub struct Drive {
     format_allowed: bool,
     /// A copy has the drive; commands that need the medium do not.
     pub copying: bool,
+    /// When a command or a copy last had the medium.
+    pub used: Option<Instant>,
     /// The medium was synchronized because the early-warning point was passed; once for each pass.
     pub warned: bool,
     /// What the log pages tell.
@@ -125,6 +128,7 @@ impl Drive {
             overwrite_allowed: false,
             format_allowed: false,
             copying: false,
+            used: None,
             warned: false,
             counters: Counters::NONE,
             totals: TapeTotals::NONE,
@@ -160,6 +164,7 @@ impl Drive {
         let partition = cartridge.map(|cartridge| &cartridge.partitions()[self.partition]);
         let end = partition.map(Partition::end).unwrap_or_default();
         let metadata = cartridge.map(Cartridge::metadata);
+        let absent = cartridge.map(Cartridge::absent).unwrap_or_default();
         Shown {
             capacity: metadata.map_or(0, Metadata::usable),
             density: metadata.map_or(DEFAULT_DENSITY, |metadata| metadata.density),
@@ -177,6 +182,7 @@ impl Drive {
                 objects: end.object,
                 used: end.offset,
                 notes: cartridge.map(Cartridge::notes).unwrap_or_default(),
+                without_sums: WithoutSums { records: absent.records, bytes: absent.bytes },
                 totals: self.totals,
             },
         }
@@ -617,6 +623,12 @@ impl Drive {
         self.counters.total.stored_read += stored;
         self.counters.of_load.read += bytes;
         self.count(|memory| memory.read += bytes);
+    }
+
+    /// A record without sums got them from the medium.
+    pub fn count_sum(&mut self, bytes: u32) {
+        self.totals.sums_taken += 1;
+        self.totals.sum_bytes += u64::from(bytes);
     }
 
     /// Filemarks were written.

@@ -22,12 +22,14 @@ mod operation;
 mod positioning;
 mod protection;
 mod report;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod transfer;
 mod verify;
 
 pub use copy::TapeCopy;
+pub use sums::Taken;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -246,7 +248,14 @@ impl Tape {
 
     /// A part of a command that has the medium. A copy may have begun after the command was admitted: then it has to come again.
     fn work(&self, run: impl FnOnce(&mut Drive) -> Reply) -> Reply {
-        self.with_drive(|drive| if drive.copying { Ok(Response::status(Status::Busy)) } else { run(drive) })
+        self.with_drive(|drive| {
+            if drive.copying {
+                return Ok(Response::status(Status::Busy));
+            }
+            let reply = run(drive);
+            drive.used = Some(Instant::now());
+            reply
+        })
     }
 
     /// The medium is gone, and what was set for it alone.

@@ -478,6 +478,7 @@ mod copies {
     use protocol::cartridge::report::{Appended, TapeReport};
     use protocol::cartridge::sums::RecordSum;
     use protocol::cartridge::{ObjectKind, TapePosition};
+    use protocol::control::WithoutSums;
     use protocol::mover::ends::End;
 
     use super::*;
@@ -529,6 +530,29 @@ mod copies {
         assert_eq!(setup.check("08 00 000005 00", &[]).1, END_OF_DATA);
         let sums = protocol::cartridge::sums::parse_log_page(&setup.good("4D 00 7A 00 00 0000 1000 00", &[])).unwrap();
         assert!(sums[0].complete, "the mover's sums count");
+    }
+
+    #[test]
+    fn sums_that_a_mover_left_out_are_taken_when_nobody_has_the_drive() {
+        let setup = Setup::new();
+        let mut copy = setup.tape.begin_copy().unwrap();
+        copy.append(TapePosition::BEGINNING).unwrap();
+        let mut report = mover_writes(&copy, TapePosition::BEGINNING, b"moved", true);
+        report.appended[0].sum_state = SumState::Absent;
+        report.appended[0].sum = RecordSum::default();
+        copy.apply(&report).unwrap();
+        let without = || setup.tape.status().1.without_sums;
+        assert_eq!(without(), WithoutSums { records: 1, bytes: 5 });
+        assert_eq!(setup.tape.take_sum(), Taken::Nothing, "a copy has the drive");
+        copy.finish().unwrap();
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while setup.tape.take_sum() == Taken::Nothing {
+            assert!(Instant::now() < give_up, "the drive never rests");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((without(), setup.tape.status().1.totals.sums_taken), (WithoutSums::default(), 1));
+        setup.good(REWIND, &[]);
+        assert_eq!(setup.good("08 00 000005 00", &[]), b"moved");
     }
 
     #[test]

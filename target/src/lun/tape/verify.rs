@@ -164,6 +164,7 @@ impl Verifying {
             // Placed by reference: from now on later damage is seen.
             let recomputed = drive.medium_mut()?.recompute(&entry);
             recomputed.map_err(|error| drive.read_sense(&error))?;
+            drive.count_sum(entry.length);
         }
         let wrong = |length: u32| data.len() as u64 != u64::from(length);
         if let Extent::Filemarks { length: Some(length), .. } | Extent::EndOfData { length: Some(length) } = self.extent
