@@ -1,15 +1,18 @@
-//! Faults in copies to tape with real processes, from a seed, on cartridges of both layouts: the mover killed, the task aborted, the
-//! session lost, a second copy to the same drive, the target killed. After each the status is what it should be, the tape's position
-//! is known and its records are a beginning of what was to be written, and a rerun succeeds.
+//! Faults in copies to tape with real processes, from a seed, on cartridges of both layouts, by bytes and by reference: the mover
+//! killed, the task aborted, the session lost, a second copy to the same drive, the target killed, the tape too short. After each the
+//! status is what it should be, the tape's position is known and its records are a beginning of what was to be written, and a rerun
+//! succeeds.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use offhost_tests::control::{set_movers, status};
 use offhost_tests::copies::{RECORD, disk_to_tape, read_tape};
-use offhost_tests::pattern;
-use offhost_tests::programs::Target;
+use offhost_tests::programs::{Target, program};
+use offhost_tests::reflink::{self, Reflinks};
+use offhost_tests::{pattern, skip};
 use protocol::control::MoverSettings;
 use protocol::scsi::{SenseKey, Status};
 use protocol::units::BlockLength;
@@ -32,14 +35,15 @@ struct Rig {
     client: Client,
     list: Bytes,
     tape_flag: &'static str,
+    records: u64,
 }
 
 impl Rig {
-    async fn start(folder: &Path, tape_flag: &'static str) -> Self {
+    async fn start(folder: &Path, tape_flag: &'static str, records: u64) -> Self {
         let target = Target::start(folder, &["--disk", "disk.img", "--tape", tape_flag]).unwrap();
         let client = Self::session(&target, "iqn.2026-01.test:faults").await;
-        let list = disk_to_tape(&client, DISK, TAPE, RECORDS).await.unwrap();
-        Self { target, client, list, tape_flag }
+        let list = disk_to_tape(&client, DISK, TAPE, records).await.unwrap();
+        Self { target, client, list, tape_flag, records }
     }
 
     async fn session(target: &Target, name: &str) -> Client {
@@ -84,51 +88,145 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_a_copy_its_tape_is_known_and_a_rerun_succeeds() {
-    troubles("shelf", 20).await;
+    troubles(tempfile::tempdir().unwrap().path(), "shelf", 0..20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn so_it_is_on_a_cartridge_of_the_aligned_layout() {
-    troubles("shelf,layout=aligned", 15).await;
+    troubles(tempfile::tempdir().unwrap().path(), "shelf,layout=aligned", 0..10).await;
 }
 
-async fn troubles(tape_flag: &'static str, seeds: u64) {
+fn disk_of(folder: &Path, records: u64) {
+    let disk: Vec<u8> = (0..records).flat_map(|index| pattern::bytes(11, index, RECORD as usize)).collect();
+    std::fs::write(folder.join("disk.img"), disk).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_where_records_refer_to_the_disk_s_blocks() {
+    if let Some(why) = reflink::obstacle() {
+        skip!("{why}");
+    }
+    let files = Reflinks::new(program("offhost-mover").parent().unwrap(), 1 << 30).unwrap();
+    let rig = troubles(files.path(), "shelf,layout=aligned", 100..110).await;
+    let methods = status(&rig.target.control()).unwrap().copies.bytes_by_method;
+    assert!(methods.reference >= RECORDS * u64::from(RECORD) && methods.buffers == 0, "{methods:?}");
+}
+
+/// An image as long as this is not truncated when its tape is written anew: another takes its place, and it is freed beside the copy.
+const REPLACED: u64 = (64 << 20) / RECORD as u64 + 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_around_the_replacement_of_a_long_image_leaves_one_of_the_two() {
     let folder = tempfile::tempdir().unwrap();
-    let disk: Vec<u8> = (0..RECORDS).flat_map(|index| pattern::bytes(11, index, RECORD as usize)).collect();
-    std::fs::write(folder.path().join("disk.img"), disk).unwrap();
-    let mut rig = Rig::start(folder.path(), tape_flag).await;
-    let mut in_the_middle = 0;
-    for seed in 0..seeds {
-        let mut random = SmallRng::seed_from_u64(seed);
-        let wait = Duration::from_millis(random.random_range(0..450));
+    disk_of(folder.path(), REPLACED);
+    let mut rig = Rig::start(folder.path(), "shelf,layout=aligned", REPLACED).await;
+    rig.tape().extended_copy(rig.list.clone()).await.unwrap();
+    for seed in 200..206 {
+        let image = folder.path().join("shelf/OFH001L8/p0.tap");
+        assert!(std::fs::metadata(&image).unwrap().len() > 64 << 20);
+        let wait = Duration::from_micros(SmallRng::seed_from_u64(seed).random_range(0..60_000));
         rig.slow(true);
         rig.tape().rewind().await.unwrap();
-        let kind = seed % KINDS;
-        match kind {
-            0 => kill(&rig, wait, seed).await,
-            1 => abort(&rig, wait, seed).await,
-            2 => lose_session(&rig, wait).await,
-            3 => second_copy(&rig, wait, seed).await,
-            _ => rig = kill_target(rig, wait).await,
+        let target_killed = seed % 2 == 0;
+        if target_killed {
+            rig = kill_target(rig, wait).await;
+        } else {
+            kill(&rig, wait, seed).await;
         }
-        let whole = rig.check(seed, kind == TARGET_KILLED).await;
-        in_the_middle += u64::from(whole > 0 && whole < RECORDS);
-        if kind == 2 || kind == 3 {
-            assert_eq!(whole, RECORDS, "seed {seed}: the copy goes on, whoever listens");
-        }
+        rig.check(seed, target_killed).await;
         rig.slow(false);
         rig.tape().rewind().await.unwrap();
         rig.tape().extended_copy(rig.list.clone()).await.unwrap_or_else(|error| panic!("seed {seed}: a rerun: {error}"));
-        assert_eq!(rig.check(seed, false).await, RECORDS);
     }
-    assert!(in_the_middle >= seeds / 8, "only {in_the_middle} copies were met in the middle");
+    assert_eq!(rig.check(206, false).await, REPLACED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tape_that_is_too_short_warns_and_then_ends_the_copy_with_all_that_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    disk_of(folder.path(), RECORDS);
+    for (seed, flag) in [(300, "plain:8MiB"), (301, "aligned:8MiB,layout=aligned")] {
+        let rig = Rig::start(folder.path(), flag, RECORDS).await;
+        let stopped = rig.tape().extended_copy(rig.list.clone()).await.unwrap_err();
+        let sense = stopped.sense().unwrap_or_else(|| panic!("{stopped}"));
+        assert_eq!((sense.key, sense.code), (SenseKey::CopyAborted, THIRD_PARTY_DEVICE), "{flag}: {sense}");
+        let warned_at = rig.check(seed, false).await;
+        assert!((96..124).contains(&warned_at), "{flag}: early warning behind {warned_at} records of 64 KiB in 8 MiB");
+
+        // From there on every record is written and warned of, until there is no room for one.
+        let single = disk_to_tape(&rig.client, DISK, TAPE, 1).await.unwrap();
+        let mut behind = 0;
+        loop {
+            let refused = rig.tape().extended_copy(single.clone()).await.unwrap_err();
+            assert_eq!(refused.sense().map(|sense| sense.key), Some(SenseKey::CopyAborted), "{flag}: {refused}");
+            let at = rig.tape().read_position().await.unwrap().object;
+            if at == warned_at + behind {
+                break;
+            }
+            behind += 1;
+            assert_eq!(at, warned_at + behind, "{flag}");
+            assert!(behind < 64, "{flag}: the tape has no end");
+        }
+        assert!(behind > 4, "{flag}: only {behind} records behind the warning");
+        let total = warned_at + behind;
+        let whole = read_tape(&rig.client, TAPE, |index, data| {
+            let from = index.checked_sub(warned_at).map_or(index, |_| 0);
+            assert_eq!(data, pattern::bytes(11, from, RECORD as usize), "{flag}: record {index}");
+        });
+        assert_eq!(whole.await.unwrap(), total, "{flag}");
+        // What fits is copied.
+        let fits = disk_to_tape(&rig.client, DISK, TAPE, warned_at - 1).await.unwrap();
+        rig.tape().rewind().await.unwrap();
+        rig.tape().extended_copy(fits).await.unwrap();
+        assert_eq!(rig.check(seed, false).await, warned_at - 1, "{flag}");
+    }
+}
+
+/// THIRD PARTY DEVICE FAILURE: what the tape said is in the sense data.
+const THIRD_PARTY_DEVICE: (u8, u8) = (0x0D, 0x01);
+
+async fn troubles(folder: &Path, tape_flag: &'static str, seeds: Range<u64>) -> Rig {
+    disk_of(folder, RECORDS);
+    let mut rig = Rig::start(folder, tape_flag, RECORDS).await;
+    let (mut in_the_middle, count) = (0, seeds.end - seeds.start);
+    for seed in seeds {
+        let wait = Duration::from_millis(SmallRng::seed_from_u64(seed).random_range(0..450));
+        let whole;
+        (rig, whole) = one(rig, seed, wait).await;
+        in_the_middle += u64::from(whole > 0 && whole < RECORDS);
+    }
+    assert!(in_the_middle >= count / 8, "only {in_the_middle} copies were met in the middle");
     let size = rig.client.lun(DISK).read_capacity().await.unwrap();
     assert_eq!(size.block_length, BlockLength::B512, "and the target still answers");
+    rig
+}
+
+/// One trouble that comes to a copy after `wait`, and a rerun. Gives how many records were whole in between.
+async fn one(mut rig: Rig, seed: u64, wait: Duration) -> (Rig, u64) {
+    rig.slow(true);
+    rig.tape().rewind().await.unwrap();
+    let kind = seed % KINDS;
+    match kind {
+        0 => kill(&rig, wait, seed).await,
+        1 => abort(&rig, wait, seed).await,
+        2 => lose_session(&rig, wait).await,
+        3 => second_copy(&rig, wait, seed).await,
+        _ => rig = kill_target(rig, wait).await,
+    }
+    let whole = rig.check(seed, kind == TARGET_KILLED).await;
+    if kind == 2 || kind == 3 {
+        assert_eq!(whole, rig.records, "seed {seed}: the copy goes on, whoever listens");
+    }
+    rig.slow(false);
+    rig.tape().rewind().await.unwrap();
+    rig.tape().extended_copy(rig.list.clone()).await.unwrap_or_else(|error| panic!("seed {seed}: a rerun: {error}"));
+    assert_eq!(rig.check(seed, false).await, rig.records);
+    (rig, whole)
 }
 
 /// The one that is started in its place waits until the mover is gone.
 async fn kill_target(rig: Rig, wait: Duration) -> Rig {
-    let Rig { mut target, client, list, tape_flag } = rig;
+    let Rig { mut target, client, list, tape_flag, records } = rig;
     let tape = client.lun(TAPE);
     let copying = tokio::spawn(async move { tape.extended_copy(list).await });
     tokio::time::sleep(wait).await;
@@ -137,7 +235,7 @@ async fn kill_target(rig: Rig, wait: Duration) -> Rig {
     let _ = copying.await.unwrap();
     let folder = target.folder.clone();
     drop(target);
-    Rig::start(&folder, tape_flag).await
+    Rig::start(&folder, tape_flag, records).await
 }
 
 async fn kill(rig: &Rig, wait: Duration, seed: u64) {
