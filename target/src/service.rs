@@ -1,6 +1,6 @@
 //! The life of the process: ready, reloads, the watchdog, and the way out.
 //!
-//! Speaks sd_notify(3) where a supervisor listens (`Type=notify-reload`), and does nothing of it where none does. The watchdog is fed
+//! Speaks sd_notify(3) where a supervisor listens (`Type=notify`), and does nothing of it where none does. The watchdog is fed
 //! only while the threads that serve sessions still run what they are given. What a reload or an end does is [`Daemon`]'s.
 
 use std::process::ExitCode;

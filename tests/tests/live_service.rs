@@ -1,12 +1,14 @@
 //! The target as a service: what a supervisor is told, how it drains, and how initiators come back.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::sys::signal::Signal;
-use offhost_tests::pattern;
-use offhost_tests::programs::Target;
+use offhost_tests::programs::{Target, program};
+use offhost_tests::{has, pattern, skip};
 use protocol::units::{BlockLength, Lba};
 use sim::client::{Client, Options};
 
@@ -88,5 +90,53 @@ async fn initiators_log_in_again_after_a_restart_and_go_on() {
     for index in 0..written {
         let found = client.unit().read(Lba(index * 8), 8, BlockLength::B512).await.unwrap();
         assert_eq!(found, pattern::bytes(3, index, 4096), "block {index} was acknowledged");
+    }
+}
+
+/// What the target and its movers call besides what every service does: a call that the unit refuses fails late and quietly.
+const CALLED: [&str; 10] = [
+    "seccomp",
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+    "mincore",
+    "copy_file_range",
+    "fallocate",
+    "memfd_create",
+    "pidfd_open",
+    "ioprio_set",
+];
+
+/// The system calls of one entry of `SystemCallFilter=`: itself, or what the sets of this version of systemd hold.
+fn system_calls(entry: &str) -> Vec<String> {
+    if !entry.starts_with('@') {
+        return vec![entry.to_owned()];
+    }
+    let output = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", entry]).output().unwrap();
+    assert!(output.status.success(), "{entry}: {}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let entries = listed.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    entries.flat_map(system_calls).collect()
+}
+
+#[test]
+fn the_unit_is_understood_by_systemd_and_allows_what_the_programs_call() {
+    if !has("systemd-analyze") {
+        skip!("systemd-analyze is missing (Debian: systemd)");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist/offhost-target.service");
+    let text = std::fs::read_to_string(unit).unwrap();
+    let here = folder.path().join("offhost-target.service");
+    std::fs::write(&here, text.replace("/usr/bin/offhost-target", program("offhost-target").to_str().unwrap())).unwrap();
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&here).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Other units of this machine are none of ours.
+    let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("offhost-target.service")).collect();
+    assert!(of_ours.is_empty(), "{said}");
+    let filters = text.lines().filter_map(|line| line.strip_prefix("SystemCallFilter="));
+    let allowed: Vec<String> = filters.flat_map(str::split_whitespace).flat_map(system_calls).collect();
+    for call in CALLED {
+        assert!(allowed.iter().any(|one| one == call), "{call} is refused");
     }
 }
