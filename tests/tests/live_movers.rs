@@ -114,6 +114,14 @@ async fn another_secret_or_port_holds_at_once_and_a_reload_that_fails_leaves_bot
     configure(folder, "a.img", &attach("127.0.0.1:0", "second"));
     control.reload().await.unwrap();
     assert_eq!(known(), [false, true, false], "the same port, another secret");
+    secret_file(folder, "second", SECRETS[0]).unwrap();
+    control.reload().await.unwrap();
+    assert_eq!(known(), [true, false, false], "another secret in the same file");
+    secret_file(folder, "second", "short").unwrap();
+    control.reload().await.unwrap_err();
+    secret_file(folder, "second", SECRETS[1]).unwrap();
+    control.reload().await.unwrap();
+    assert_eq!(known(), [false, true, false], "and back, after one that failed");
 
     // Closed and opened again, on the very port.
     configure(folder, "a.img", "");

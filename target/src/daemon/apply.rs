@@ -1,9 +1,9 @@
 //! From the configuration that runs to the one that is wanted.
 //!
 //! One way for everything: start, a change over the control socket, and a reload each say what is wanted, and only what differs is
-//! touched. First all that can fail is done beside what runs (files opened, addresses bound, secrets read); then the outcome is put
-//! in place. A LUN whose file another LUN still holds cannot be opened beside it: the old one is taken out first, and comes back
-//! when the new one cannot be had.
+//! touched; a secret is another one when its file is. First all that can fail is done beside what runs (files opened, addresses bound,
+//! secrets read); then the outcome is put in place. A LUN whose file another LUN still holds cannot be opened beside it: the old one is
+//! taken out first, and comes back when the new one cannot be had.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::devices::{Shared, open_lun, synchronize};
 use super::edit::edit;
+use super::secrets::SecretFiles;
 use super::{Daemon, refuse};
 use crate::access::{Access, Discovery};
 use crate::config::{self, Config};
@@ -97,7 +98,10 @@ impl Daemon {
     /// See the module. `closing` are addresses that are to be closed even if a portal of their form stays.
     pub(super) async fn apply(&self, wanted: Config, closing: &[SocketAddr]) -> Result<Vec<Effect>, Failure> {
         wanted.check().map_err(|fault| Failure { kind: ErrorKind::Invalid, error: fault.to_string() })?;
-        let running = self.config();
+        let mut running = self.config();
+        let config = wanted.clone();
+        let secret_files = tokio::task::spawn_blocking(move || SecretFiles::of(&config)).await.map_err(internal)?;
+        self.secret_files().forget_changed(&secret_files, &mut running);
         let mut plan = Plan::between(&running, &wanted);
         for (target, number) in plan.gone.keys().chain(plan.resized.iter().map(|(place, _)| place)) {
             if self.snapshots_of(target, *number) > 0 {
@@ -130,6 +134,7 @@ impl Daemon {
         }
         self.listen(portals).await;
         self.server.busy_poll(wanted.busy_poll.map_or(Duration::ZERO, |time| time.0));
+        *self.secret_files() = secret_files;
         *self.running() = wanted;
         for effect in &plan.effects {
             info!("{effect}");

@@ -14,6 +14,7 @@
 //! | `devices` | a LUN's device |
 //! | `listening` | portals, and where movers of other hosts attach |
 //! | `operator` | cartridges in and out of a library |
+//! | `secrets` | which files of secrets are others by now |
 //! | `snapshots` | views, and the LUNs that show them |
 //! | `status` | what there is to say |
 //! | `sums` | the thread that takes sums which copies by reference left out |
@@ -23,6 +24,7 @@ mod devices;
 mod edit;
 mod listening;
 mod operator;
+mod secrets;
 mod snapshots;
 mod status;
 mod sums;
@@ -44,6 +46,7 @@ use crate::net::{self, Server};
 use crate::snapshot::SnapshotService;
 use crate::xcopy::CopyManager;
 use listening::Listening;
+use secrets::SecretFiles;
 use snapshots::ServedView;
 use sums::SumTaker;
 
@@ -65,6 +68,8 @@ pub struct Daemon {
     sums: Mutex<Option<SumTaker>>,
     /// What runs.
     config: Mutex<Config>,
+    /// Where its secrets came from.
+    secret_files: Mutex<SecretFiles>,
     portals: Mutex<Vec<Listening>>,
     /// Held while something is changed: one change at a time.
     changing: tokio::sync::Mutex<()>,
@@ -94,6 +99,7 @@ impl Daemon {
             views: Mutex::default(),
             sums: Mutex::default(),
             config: Mutex::new(Config { targets: Vec::new(), portals: Vec::new(), ..config.clone() }),
+            secret_files: Mutex::default(),
             portals: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         });
@@ -183,6 +189,10 @@ impl Daemon {
 
     fn portals(&self) -> MutexGuard<'_, Vec<Listening>> {
         self.portals.lock().expect("no holder panics")
+    }
+
+    fn secret_files(&self) -> MutexGuard<'_, SecretFiles> {
+        self.secret_files.lock().expect("no holder panics")
     }
 
     fn attachments(&self) -> MutexGuard<'_, Option<Attachments>> {
