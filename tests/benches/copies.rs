@@ -1,11 +1,13 @@
 //! EXTENDED COPY against `cp`, side by side in one run: disk to tape, tape to disk, disk to disk, many small extents, one small
 //! command, and by reference.
 //!
-//! `cargo build --release && cargo bench -p offhost-tests --bench copies [-- GIB ROUNDS [XFS_GIB]]`; as root with xfsprogs for the
-//! part by reference. Page cache warm, sums on (CRC32C and BLAKE3 of every record), both sides without waiting for the disk but for
-//! the tape, whose copies end synchronized: so the files lie on tmpfs, where that costs neither side anything. A virtual machine may
-//! have to ask its host for memory that nobody used for a while, which costs more than a copy does: as much as each run needs is
-//! touched right before it, for `cp` as for the others. Rates are medians; what counts are the ratios.
+//! `cargo build --release && cargo bench -p offhost-tests --bench copies [-- GIB ROUNDS [XFS_GIB]]`, and any of `files`, `extents`,
+//! `command` and `reference` behind it where not all parts are wanted; as root with xfsprogs for the part by reference. Page cache
+//! warm, sums on (CRC32C and BLAKE3 of every record), both sides without waiting for the disk but for the tape, whose copies end
+//! synchronized: so the files lie on tmpfs, where that costs neither side anything. A virtual machine may have to ask its host for
+//! memory that nobody used for a while, which costs more than a copy does: as much as each run needs is touched right before it, for
+//! `cp` as for the others. What they wrote before is gone by then: a long image is freed beside the copy that overwrites it, on a
+//! processor that the copy wants. Rates are medians; what counts are the ratios.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,10 +34,25 @@ fn main() -> Result<()> {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let number = |index: usize, default| numbers.get(index).copied().unwrap_or(default);
     let (gib, rounds, xfs_gib) = (number(0, 4), number(1, 3) as usize, number(2, 10));
+    let named = |part: &&str| std::env::args().any(|argument| argument == *part);
+    let mut parts: Vec<_> = PARTS.iter().copied().filter(named).collect();
+    if parts.is_empty() {
+        parts = PARTS.to_vec();
+    }
     tokio::runtime::Runtime::new()?.block_on(async {
-        through_memory(gib, rounds).await?;
-        by_reference(xfs_gib).await
+        through_memory(gib, rounds, &parts).await?;
+        if parts.contains(&"reference") { by_reference(xfs_gib).await } else { Ok(()) }
     })
+}
+
+const PARTS: [&str; 4] = ["files", "extents", "command", "reference"];
+
+/// What a run begins with.
+#[derive(PartialEq)]
+enum Cartridge {
+    Blank,
+    Rewound,
+    Unused,
 }
 
 /// A target with a disk that is full, one to write, and a tape.
@@ -46,7 +63,10 @@ struct Bench {
     bytes: u64,
 }
 
-async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
+async fn through_memory(gib: u64, rounds: usize, parts: &[&str]) -> Result<()> {
+    if parts == ["reference"] {
+        return Ok(());
+    }
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     pattern::image(&folder.path().join("from.img"), 1, gib << 10)?;
     let to = format!("to.img:{gib}GiB");
@@ -57,31 +77,15 @@ async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
         "{gib} GiB in {}, {rounds} rounds after one that does not count; rates as multiples of cp's",
         bench.folder.display()
     );
-    let extents = 100_000.min(bench.bytes / SMALL / 2);
-    let (out, back, disks) = (bench.to_tape().await?, bench.off_tape().await?, bench.disks().await?);
-    let (scattered, one) = (bench.scattered(extents).await?, bench.one_extent(extents * SMALL).await?);
-    let mut times: [Vec<f64>; 6] = Default::default();
-    for round in 0..=rounds {
-        let taken = [
-            copy(&bench.folder.join("from.img"), &bench.folder.join("cp.img"), bench.bytes)?,
-            bench.run(TAPE, &out, true, bench.bytes).await?,
-            bench.run(TO, &back, true, bench.bytes).await?,
-            bench.run(TO, &disks, false, bench.bytes).await?,
-            bench.run(TAPE, &scattered, true, extents * SMALL).await?,
-            bench.run(TAPE, &one, true, extents * SMALL).await?,
-        ];
-        if round > 0 {
-            times.iter_mut().zip(taken).for_each(|(times, seconds)| times.push(seconds));
-        }
+    if parts.contains(&"files") {
+        bench.files(rounds).await?;
     }
-    let [cp, out, back, disks, scattered, one] = times.map(|mut seconds| median(&mut seconds));
-    let rate = |seconds: f64| bench.bytes as f64 / seconds / 1e9;
-    println!("cp --reflink=never   {cp:.3} s, {:.2} GB/s", rate(cp));
-    for (what, seconds) in [("disk to tape", out), ("tape to disk", back), ("disk to disk", disks)] {
-        println!("{what:20} {seconds:.3} s, {:.2} GB/s, {:.2} x cp", rate(seconds), cp / seconds);
+    if parts.contains(&"extents") {
+        bench.extents(rounds).await?;
     }
-    println!("{extents} extents of 4 KiB to tape {scattered:.3} s, one extent {one:.3} s: {:.2} of its rate", one / scattered);
-    bench.small_command().await?;
+    if parts.contains(&"command") {
+        bench.small_command().await?;
+    }
     let said = status(&bench.target.control())?;
     for mover in &said.movers {
         println!("mover {}: {} MiB of memory now, at most {} MiB", mover.pid, mover.memory >> 20, mover.memory_limit >> 20);
@@ -91,6 +95,51 @@ async fn through_memory(gib: u64, rounds: usize) -> Result<()> {
 }
 
 impl Bench {
+    async fn files(&self, rounds: usize) -> Result<()> {
+        let (out, back, disks) = (self.to_tape().await?, self.off_tape().await?, self.disks().await?);
+        let mut times: [Vec<f64>; 4] = Default::default();
+        for round in 0..=rounds {
+            let taken = [
+                copy(&self.folder.join("from.img"), &self.folder.join("cp.img"), self.bytes)?,
+                self.run(TAPE, &out, Cartridge::Blank, self.bytes).await?,
+                self.run(TO, &back, Cartridge::Rewound, self.bytes).await?,
+                self.run(TO, &disks, Cartridge::Unused, self.bytes).await?,
+            ];
+            if round > 0 {
+                times.iter_mut().zip(taken).for_each(|(times, seconds)| times.push(seconds));
+            }
+        }
+        let [cp, out, back, disks] = times.map(|mut seconds| median(&mut seconds));
+        let rate = |seconds: f64| self.bytes as f64 / seconds / 1e9;
+        println!("cp --reflink=never   {cp:.3} s, {:.2} GB/s", rate(cp));
+        for (what, seconds) in [("disk to tape", out), ("tape to disk", back), ("disk to disk", disks)] {
+            println!("{what:20} {seconds:.3} s, {:.2} GB/s, {:.2} x cp", rate(seconds), cp / seconds);
+        }
+        Ok(())
+    }
+
+    async fn extents(&self, rounds: usize) -> Result<()> {
+        let extents = 100_000.min(self.bytes / SMALL / 2);
+        let bytes = extents * SMALL;
+        let (scattered, one) = (self.scattered(extents).await?, self.one_extent(bytes).await?);
+        let mut times: [Vec<f64>; 2] = Default::default();
+        for round in 0..=rounds {
+            let taken = [
+                self.run(TAPE, &scattered, Cartridge::Blank, bytes).await?,
+                self.run(TAPE, &one, Cartridge::Blank, bytes).await?,
+            ];
+            if round > 0 {
+                times.iter_mut().zip(taken).for_each(|(times, seconds)| times.push(seconds));
+            }
+        }
+        let [scattered, one] = times.map(|mut seconds| median(&mut seconds));
+        println!(
+            "{extents} extents of 4 KiB to tape {scattered:.3} s, one extent {one:.3} s: {:.2} of its rate",
+            one / scattered
+        );
+        Ok(())
+    }
+
     /// Lists of at most 4,096 segments, each carried by one command.
     async fn to_tape(&self) -> Result<Vec<Bytes>> {
         self.segments(self.bytes, false).await
@@ -140,10 +189,15 @@ impl Bench {
         Ok(lists)
     }
 
-    /// Seconds, from a tape that stands at its beginning, and with so much memory at hand.
-    async fn run(&self, lun: u16, lists: &[Bytes], rewind: bool, bytes: u64) -> Result<f64> {
-        if rewind {
-            self.client.lun(TAPE).rewind().await?;
+    /// Seconds, with so much memory at hand.
+    async fn run(&self, lun: u16, lists: &[Bytes], cartridge: Cartridge, bytes: u64) -> Result<f64> {
+        let tape = self.client.lun(TAPE);
+        if cartridge != Cartridge::Unused {
+            tape.rewind().await?;
+        }
+        if cartridge == Cartridge::Blank {
+            tape.write_filemarks(1).await?;
+            tape.rewind().await?;
         }
         have_memory(bytes);
         let start = Instant::now();
@@ -157,7 +211,7 @@ impl Bench {
         let list = disk_to_disk(&self.client, (FROM, Lba(0)), (TO, Lba(0)), 4096).await?;
         let mut times = Vec::new();
         for _ in 0..1_000 {
-            times.push(self.run(TO, std::slice::from_ref(&list), false, 0).await?);
+            times.push(self.run(TO, std::slice::from_ref(&list), Cartridge::Unused, 0).await?);
         }
         println!("one command of one 4 KiB segment, disk to disk: {:.0} µs from CDB to status", median(&mut times) * 1e6);
         Ok(())
