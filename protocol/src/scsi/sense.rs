@@ -205,7 +205,7 @@ impl StreamFlags {
 }
 
 /// Which end of a third-party copy said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum CopyEnd {
     /// The copy source.

@@ -10,6 +10,7 @@ mod rods;
 mod sides;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use protocol::mover::ends::End;
@@ -178,9 +179,10 @@ pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds, tok
         task,
         remotes,
         opened: BTreeMap::new(),
-        found: BTreeMap::new(),
+        resolved: BTreeMap::new(),
         plan,
         residue: false,
+        admitted: BTreeSet::new(),
         registers: BTreeSet::new(),
         rods: BTreeMap::new(),
     };
@@ -210,11 +212,14 @@ struct Planner<'a> {
     remotes: &'a RemoteEnds,
     /// Remote logical units by the position of their descriptor: each is logged in to once.
     opened: BTreeMap<usize, Arc<RemoteUnit>>,
-    /// Logical units of this target likewise: thousands of segments name the same few.
-    found: BTreeMap<usize, Option<Device>>,
+    /// What ids stand for, and where their descriptors begin: thousands of segments name the same few. Without RODs, which change from
+    /// segment to segment.
+    resolved: BTreeMap<CscdId, (usize, Rc<Cscd>)>,
     plan: Plan,
     /// Source data of an earlier segment may be left, so that fewer blocks are read than a segment counts.
     residue: bool,
+    /// Those that the nexus may use, and as what.
+    admitted: BTreeSet<(usize, CopyEnd)>,
     /// Logical units that an earlier 14h registers with: whether the nexus may use them only shows then.
     registers: BTreeSet<usize>,
     /// RODs by the index of their CSCD descriptor.
@@ -265,7 +270,8 @@ impl Planner<'_> {
         let source = descriptor.segment.source().map(|id| self.resolve(&mut checked, id, CopyEnd::Source)).transpose()?;
         let destination =
             descriptor.segment.destination().map(|id| self.resolve(&mut checked, id, CopyEnd::Destination)).transpose()?;
-        self.admit(&checked, source.as_ref(), destination.as_ref())?;
+        let (source, destination) = (source.as_deref(), destination.as_deref());
+        self.admit(&checked, source, destination)?;
         let action = match (source, destination) {
             (source, Some(destination)) => self.action(&mut checked, source, destination)?,
             (Some(source), None) => self.without_destination(&checked, source)?,
@@ -284,8 +290,12 @@ impl Planner<'_> {
     }
 
     /// The logical unit of a CSCD id, and what the list says of it.
-    fn resolve(&mut self, checked: &mut Checked<'_>, id: CscdId, end: CopyEnd) -> Result<Cscd, Sense> {
-        let plain = |unit| Ok(Cscd { unit, pad: false, fixed: None });
+    fn resolve(&mut self, checked: &mut Checked<'_>, id: CscdId, end: CopyEnd) -> Result<Rc<Cscd>, Sense> {
+        if let Some((at, known)) = self.resolved.get(&id) {
+            checked.notes.name(end, *at);
+            return Ok(Rc::clone(known));
+        }
+        let plain = |unit| Ok(Rc::new(Cscd { unit, pad: false, fixed: None }));
         match id {
             CscdId::NULL_BLOCK => return plain(Unit::NullBlock),
             CscdId::NULL_STREAM => return plain(Unit::NullStream),
@@ -300,22 +310,17 @@ impl Planner<'_> {
         }
         let index = self.list.cscd_index(id).ok_or_else(|| checked.field(Sense::UNREACHABLE_COPY_TARGET, field))?;
         let at = self.list.cscd_at(index);
-        match end {
-            CopyEnd::Source => checked.notes.source_at = Some(at),
-            CopyEnd::Destination => checked.notes.destination_at = Some(at),
-        }
+        checked.notes.name(end, at);
         let descriptor = &self.list.cscds[index];
         let wrong_device =
             |checked: &Checked<'_>| at_cscd(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE), &checked.notes, end);
         let unit = match descriptor.name {
             CscdName::Designator(_) => {
-                let known = self.found.get(&index).cloned();
-                let found = known.unwrap_or_else(|| self.find(descriptor));
-                let device = self.found.entry(index).or_insert(found).clone().ok_or_else(|| checked.not_reachable(end))?;
+                let device = self.find(descriptor).ok_or_else(|| checked.not_reachable(end))?;
                 unit(&device).ok_or_else(|| wrong_device(checked))?
             }
             CscdName::Iscsi(_) | CscdName::Served(_) => self.remote(checked, index, end)?,
-            CscdName::Rod(_) => return self.rod(checked, index, end),
+            CscdName::Rod(_) => return self.rod(checked, index, end).map(Rc::new),
         };
         let (pad, fixed) = match (&unit, descriptor.parameters) {
             (Unit::Disk(disk), CscdParameters::Block { device_type: 0x00, pad, block_length }) => {
@@ -335,7 +340,9 @@ impl Planner<'_> {
             }
             _ => return Err(wrong_device(checked)),
         };
-        Ok(Cscd { unit, pad, fixed })
+        let cscd = Rc::new(Cscd { unit, pad, fixed });
+        self.resolved.insert(id, (at, Rc::clone(&cscd)));
+        Ok(cscd)
     }
 
     /// The remote logical unit that a descriptor names.
@@ -382,18 +389,20 @@ impl Planner<'_> {
         }
         for (cscd, end) in [(source, CopyEnd::Source), (destination, CopyEnd::Destination)] {
             let Some(device) = cscd.and_then(|cscd| cscd.unit.device()) else { continue };
-            if self.registers.contains(&device.address()) {
+            let part = (device.address(), end);
+            if self.registers.contains(&part.0) {
                 let duty = Duty::Admit { device, end, notes: checked.notes };
                 self.plan.duties.entry(checked.number).or_default().push(duty);
-            } else {
+            } else if !self.admitted.contains(&part) {
                 admitted(&self.task.nexus, &device, end).map_err(|refusal| checked.refused(end, refusal))?;
+                self.admitted.insert(part);
             }
         }
         Ok(())
     }
 
     /// 06h and 07h.
-    fn without_destination(&mut self, checked: &Checked<'_>, source: Cscd) -> Result<Action, Sense> {
+    fn without_destination(&mut self, checked: &Checked<'_>, source: &Cscd) -> Result<Action, Sense> {
         match checked.descriptor.segment {
             // The token was validated; a ROD that is to be populated is ignored.
             Segment::VerifyCscd { .. } if matches!(source.unit, Unit::Rod(_)) => Ok(Action::Nothing),
@@ -412,7 +421,7 @@ impl Planner<'_> {
                 Ok(Action::Nothing)
             }
             Segment::StreamToDiscard { transfer_length, bytes, .. } => {
-                let from = self.stream_source(checked, &source, transfer_length, 9, bytes > 0)?;
+                let from = self.stream_source(checked, source, transfer_length, 9, bytes > 0)?;
                 Ok(Action::Move(Move {
                     from,
                     to: Destination::Discard,
@@ -427,21 +436,20 @@ impl Planner<'_> {
         }
     }
 
-    fn action(&mut self, checked: &mut Checked<'_>, source: Option<Cscd>, destination: Cscd) -> Result<Action, Sense> {
+    fn action(&mut self, checked: &mut Checked<'_>, from: Option<&Cscd>, destination: &Cscd) -> Result<Action, Sense> {
+        let source_pad = from.is_some_and(|source| source.pad);
         let data = |from, to, process, output| {
-            let source_pad = source.as_ref().is_some_and(|source| source.pad);
             let (destination_pad, hold) = (destination.pad, checked.descriptor.hold);
             Action::Move(Move { from, to, process, output, source_pad, destination_pad, hold })
         };
-        let from = source.as_ref();
         Ok(match checked.descriptor.segment {
             Segment::BlockToStream { transfer_length, blocks, from: lba, .. } => {
                 let (source, bytes) = self.block_source(checked, from, lba, blocks)?;
-                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                let to = self.stream_destination(checked, destination, transfer_length, bytes > 0)?;
                 data(source, to, Some(bytes), None)
             }
             Segment::StreamToBlock { transfer_length, blocks, to: lba, .. } => {
-                let (to, bytes) = self.block_destination(checked, &destination, lba, blocks)?;
+                let (to, bytes) = self.block_destination(checked, destination, lba, blocks)?;
                 let source = self.stream_source_of(checked, from, transfer_length, 9, bytes > 0)?;
                 data(source, to, None, Some(bytes))
             }
@@ -449,12 +457,12 @@ impl Planner<'_> {
                 let counts_source = count_of == CountOf::SourceBlocks;
                 let (source, process) = self.block_source(checked, from, from_lba, if counts_source { blocks } else { 0 })?;
                 let (to, output) =
-                    self.block_destination(checked, &destination, to_lba, if counts_source { 0 } else { blocks })?;
+                    self.block_destination(checked, destination, to_lba, if counts_source { 0 } else { blocks })?;
                 if counts_source { data(source, to, Some(process), None) } else { data(source, to, None, Some(output)) }
             }
             Segment::StreamToStream { source_transfer_length, transfer_length, bytes, .. } => {
                 let source = self.stream_source_of(checked, from, source_transfer_length, 9, bytes > 0)?;
-                let to = self.stream_destination_at(checked, &destination, transfer_length, 13, bytes > 0)?;
+                let to = self.stream_destination_at(checked, destination, transfer_length, 13, bytes > 0)?;
                 if let (Source::Stream { end: a, .. }, Destination::Stream { end: b, .. }) = (source, to) {
                     // One drive cannot stand at two places.
                     if a == b {
@@ -471,32 +479,32 @@ impl Planner<'_> {
                 if end > self.list.inline.len() as u64 {
                     return Err(checked.field(Sense::INLINE_DATA_LENGTH_EXCEEDED, 16));
                 }
-                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                let to = self.stream_destination(checked, destination, transfer_length, bytes > 0)?;
                 data(Source::Inline { offset, len: bytes }, to, None, None)
             }
             Segment::EmbeddedToStream { transfer_length, data: ref embedded, .. } => {
-                let to = self.stream_destination(checked, &destination, transfer_length, !embedded.is_empty())?;
+                let to = self.stream_destination(checked, destination, transfer_length, !embedded.is_empty())?;
                 let offset = self.plan.inline.len() as u32;
                 self.plan.inline.extend_from_slice(embedded);
                 data(Source::Inline { offset, len: embedded.len() as u32 }, to, None, None)
             }
             Segment::BlockOffsetToStream { transfer_length, bytes, from: lba, offset, .. } => {
                 let source = self.byte_source(checked, from, lba, offset, bytes)?;
-                let to = self.stream_destination(checked, &destination, transfer_length, bytes > 0)?;
+                let to = self.stream_destination(checked, destination, transfer_length, bytes > 0)?;
                 data(source, to, Some(u64::from(bytes)), None)
             }
             Segment::StreamToBlockOffset { transfer_length, bytes, to: lba, offset, .. } => {
-                let to = self.byte_destination(checked, &destination, lba, offset, bytes)?;
+                let to = self.byte_destination(checked, destination, lba, offset, bytes)?;
                 let source = self.stream_source_of(checked, from, transfer_length, 9, bytes > 0)?;
                 data(source, to, None, Some(u64::from(bytes)))
             }
             Segment::BlockOffsetToBlockOffset { bytes, from: from_lba, from_offset, to: to_lba, to_offset, .. } => {
                 let source = self.byte_source(checked, from, from_lba, from_offset, bytes)?;
-                let to = self.byte_destination(checked, &destination, to_lba, to_offset, bytes)?;
+                let to = self.byte_destination(checked, destination, to_lba, to_offset, bytes)?;
                 data(source, to, Some(u64::from(bytes)), Some(u64::from(bytes)))
             }
             Segment::WriteFilemarks { immediate, count, .. } => {
-                Action::WriteFilemarks { end: self.tape(checked, &destination)?, count, immediate }
+                Action::WriteFilemarks { end: self.tape(checked, destination)?, count, immediate }
             }
             Segment::Space { code, count, .. } => {
                 let over = match code {
@@ -505,16 +513,14 @@ impl Planner<'_> {
                     0x3 => SpaceOver::EndOfData,
                     _ => return Err(checked.invalid(8)),
                 };
-                Action::Space { end: self.tape(checked, &destination)?, over, count }
+                Action::Space { end: self.tape(checked, destination)?, over, count }
             }
-            Segment::Locate { object, .. } => {
-                Action::Locate { end: self.tape(checked, &destination)?, object: u64::from(object) }
-            }
-            Segment::TapeImage { filemarks, .. } => self.tape_image(checked, from, &destination, filemarks)?,
+            Segment::Locate { object, .. } => Action::Locate { end: self.tape(checked, destination)?, object: u64::from(object) },
+            Segment::TapeImage { filemarks, .. } => self.tape_image(checked, from, destination, filemarks)?,
             Segment::BlockImage { blocks, from: from_lba, to: to_lba, .. } => {
-                self.block_image(checked, (from, &destination), (from_lba, to_lba), blocks)?
+                self.block_image(checked, (from, destination), (from_lba, to_lba), blocks)?
             }
-            Segment::PopulateRod { .. } | Segment::PopulateRodRange { .. } => self.populate(checked, &destination)?,
+            Segment::PopulateRod { .. } | Segment::PopulateRodRange { .. } => self.populate(checked, destination)?,
             Segment::RegisterKey { key, action_key, .. } => {
                 if matches!(destination.unit, Unit::RemoteDisk(_) | Unit::RemoteTape(_)) {
                     return Err(checked.wrong_device(6));

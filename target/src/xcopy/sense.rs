@@ -20,6 +20,14 @@ pub struct Notes {
 }
 
 impl Notes {
+    /// The CSCD descriptor of a side begins at a byte of the parameter list.
+    pub const fn name(&mut self, end: CopyEnd, at: usize) {
+        match end {
+            CopyEnd::Source => self.source_at = Some(at),
+            CopyEnd::Destination => self.destination_at = Some(at),
+        }
+    }
+
     fn cscd_at(&self, end: CopyEnd) -> Option<usize> {
         match end {
             CopyEnd::Source => self.source_at,
