@@ -75,8 +75,6 @@ pub struct Engine<'a> {
     following: &'a [Step],
     /// What was read for them already.
     gathered: Gathered,
-    /// Some of the destination data was.
-    read_together: bool,
     /// There when a segment holds what it processes.
     held: Option<Held>,
     /// The segment that is carried out writes a disk.
@@ -134,7 +132,6 @@ impl<'a> Engine<'a> {
             destination,
             following: &[],
             gathered,
-            read_together: false,
             held,
             writes_disk: false,
             copied: 0,
@@ -292,8 +289,8 @@ impl<'a> Engine<'a> {
                 if !matches!(self.end(end)?, OpenEnd::Tape(_) | OpenEnd::RemoteTape(_)) {
                     return Err(destination_fault(FaultKind::Null));
                 }
-                // Reading many small extents takes longer than writing them: then the writer takes the sums.
-                let summed = !std::mem::take(&mut self.read_together);
+                // While the writer has enough to do, the sums are taken here.
+                let summed = self.shared.unwritten.load(Ordering::Relaxed) > 0;
                 Op::Records { end, records: records(data, transfer, summed) }
             }
             Destination::Discard => unreachable!("discarded data never becomes destination data"),
@@ -454,6 +451,8 @@ impl<'a> Engine<'a> {
         if self.shared.stopped.load(Ordering::Relaxed) || self.shared.control.cancelled.load(Ordering::Relaxed) {
             return Err(Halt::Stopped);
         }
+        let records = self.begun.iter().filter(|op| matches!(op, Op::Records { .. })).count();
+        self.shared.unwritten.fetch_add(records, Ordering::Relaxed);
         self.operations.send(std::mem::take(&mut self.begun)).map_err(|_| Halt::Stopped)
     }
 }
@@ -493,7 +492,7 @@ impl Output {
     }
 }
 
-/// The records of one transfer. Unless the writer is to do so, the sums are taken here, beside it.
+/// The records of one transfer, with their sums unless the writer is to take them.
 fn records(data: Vec<Bytes>, transfer: Transfer, summed: bool) -> Vec<Record> {
     let mut fifo = Fifo::from(data);
     (0..transfer.records)

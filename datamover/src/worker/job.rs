@@ -1,7 +1,7 @@
 //! One job: opens its ends, runs its two threads, and says how it ended.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -79,6 +79,8 @@ pub struct Shared {
     pub control: Arc<Control>,
     /// Nothing more will be written: read no further.
     pub stopped: AtomicBool,
+    /// Write commands of tapes that the writer has not taken up yet.
+    pub unwritten: AtomicUsize,
     /// Bytes read from copy sources.
     pub read: AtomicU64,
     /// The first fault in the order of the segments.
@@ -98,8 +100,8 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
         Ok(ends) => ends,
         Err(kind) => return Outcome::Fault(Fault { segment: 0, side: None, kind, expected: 0, written: 0 }),
     };
-    let (stopped, read, fault) = Default::default();
-    let shared = Shared { control, stopped, read, fault };
+    let (stopped, unwritten, read, fault) = Default::default();
+    let shared = Shared { control, stopped, unwritten, read, fault };
     let priority = io_priority(job.priority);
     let pool = Pool::new(buffers(&job));
     let (operations, queue) = sync_channel(OPERATIONS);

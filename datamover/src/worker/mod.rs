@@ -6,8 +6,9 @@
 //!                                     remote
 //! ```
 //!
-//! One job has two threads. The engine walks the segments, reads ahead of the writer as far as its buffers reach, and takes the
-//! records' sums; the writer writes in order and asks the target before it does. Memory is a fixed pool of buffers a job.
+//! One job has two threads. The engine walks the segments and reads ahead of the writer as far as its buffers reach; the writer
+//! writes in order and asks the target before it does. Whichever has less to do takes the records' sums. Memory is a fixed pool of
+//! buffers a job.
 //!
 //! It has no code that opens a file by name, and its process could not ([`cage`]): all files come from the target, beside the job.
 //! How fast it may be is said with the job and may change ([`throttle`]). It speaks SCSI with remote ends only; faults go back as

@@ -261,10 +261,13 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             Op::Range { from, from_at, end, at, len } => self.copy_range(from, from_at, end, at, len),
-            Op::Records { end, records } => match self.remote_tape(end) {
-                Some(tape) => self.write_remote_records(tape, records),
-                None => self.append_records(end, records),
-            },
+            Op::Records { end, records } => {
+                self.shared.unwritten.fetch_sub(1, Ordering::Relaxed);
+                match self.remote_tape(end) {
+                    Some(tape) => self.write_remote_records(tape, records),
+                    None => self.append_records(end, records),
+                }
+            }
             Op::Filemarks { end, count, immediate } => match self.remote_tape(end) {
                 Some(tape) => {
                     self.flush()?;

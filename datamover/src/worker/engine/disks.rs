@@ -80,9 +80,7 @@ impl Engine<'_> {
             let filled = gather::read(&extents, &mut buffer, read);
             self.gathered.fill(&extents, buffer.freeze(filled));
         }
-        let taken = self.gathered.take(wanted);
-        self.read_together |= taken.is_some();
-        Ok(taken)
+        Ok(self.gathered.take(wanted))
     }
 
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
