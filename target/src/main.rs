@@ -10,6 +10,7 @@ use offhost_target::config::{self, Config, ConfigError, ServeArgs, Source};
 use offhost_target::control;
 use offhost_target::daemon::Daemon;
 use offhost_target::import;
+use offhost_target::mover;
 use offhost_target::service::{self, Signals};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -105,6 +106,9 @@ fn main() -> ExitCode {
             let matches = matches.subcommand_matches("serve").expect("the command is serve");
             let format = serve.log_format.unwrap_or(if serve.json { LogFormat::Json } else { LogFormat::Text });
             log_to_stderr(serve.log, format);
+            if format == LogFormat::Json {
+                mover::log_as_json();
+            }
             let source = serve.args.source(matches);
             match source.read() {
                 Ok(config) => run(source, config, serve.json),

@@ -93,6 +93,20 @@ async fn initiators_log_in_again_after_a_restart_and_go_on() {
     }
 }
 
+#[test]
+fn every_line_of_a_log_in_json_is_an_object_also_those_of_movers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut target = Target::start(folder.path(), &["--disk", "a.img:1MiB", "--disk", "b.img:1MiB"]).unwrap();
+    let copied = Command::new(program("offhost-sim")).args(["copy", &target.url(0), &target.url(1)]).output().unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    assert!(target.stop().unwrap().success());
+    let log = std::fs::read_to_string(folder.path().join("target.log")).unwrap();
+    let said: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    assert!(said.iter().all(|line| line["timestamp"].is_string() && line["fields"]["message"].is_string()), "{log}");
+    assert!(log.contains("offhost_datamover"), "the mover says that a job begins: {log}");
+}
+
 /// What the target and its movers call besides what every service does: a call that the unit refuses fails late and quietly.
 const CALLED: [&str; 10] = [
     "seccomp",

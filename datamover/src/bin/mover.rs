@@ -1,7 +1,7 @@
 //! `offhost-mover`: moves the blocks of copy jobs. Started by `offhost-target`; by hand only on another host.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +36,9 @@ struct Arguments {
     /// What the target shows this mover as
     #[arg(long, value_name = "NAME", default_value = "mover")]
     name: String,
+    /// Log as JSON, an object a line
+    #[arg(long)]
+    log_json: bool,
     /// The process that started this one to be attached once
     #[arg(long, hide = true, requires = "attach")]
     kept_by: Option<i32>,
@@ -46,7 +49,11 @@ fn main() -> ExitCode {
     // Owned before anything else is opened, so that the number cannot be something else's.
     let socket = arguments.socket_fd.map(sys::inherited_socket);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match arguments.log_json {
+        true => log.json().init(),
+        false => log.with_ansi(io::stderr().is_terminal()).init(),
+    }
     let served = match socket {
         Some(socket) => socket.and_then(|socket| {
             confine(&Reach::Nothing);

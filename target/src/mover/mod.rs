@@ -20,7 +20,7 @@ use std::time::Duration;
 use protocol::control::{MoverSettings, MoverStatus};
 use protocol::mover::{JobId, ToMover};
 
-pub use process::{Event, JobHandle, Mover};
+pub use process::{Event, JobHandle, Mover, log_as_json};
 
 /// More movers of other hosts are not taken.
 const ATTACHED_MOST: usize = 16;

@@ -9,7 +9,6 @@
 //! Believes nothing that it says but what the sender of a job checks. Messages: [`protocol::mover`].
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -366,10 +365,19 @@ fn resident(pid: u32) -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
+/// The log is the process's, and so is its form.
+static LOG_AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Movers started from now on log as JSON: they write where this process does.
+pub fn log_as_json() {
+    LOG_AS_JSON.store(true, Ordering::Relaxed);
+}
+
 /// The socket becomes standard input: so no other child that is started meanwhile gets it.
 fn spawn(program: &Path, socket: OwnedFd) -> io::Result<Child> {
     Command::new(program)
-        .args([OsStr::new("--socket-fd"), OsStr::new("0")])
+        .args(["--socket-fd", "0"])
+        .args(LOG_AS_JSON.load(Ordering::Relaxed).then_some("--log-json"))
         .stdin(socket)
         .stdout(Stdio::null())
         // A group of its own: a signal for the terminal is the target's to answer.
