@@ -83,8 +83,8 @@ const LUNS: &[(&str, &[&str])] = &[
     ("thick.img:128MiB,thick", &["SCSI.GetLBAStatus", "SCSI.Mandatory", "SCSI.Unmap", "SCSI.WriteSame"]),
     ("removable.img:128MiB,removable", &["SCSI.PreventAllow", "SCSI.StartStopUnit", "SCSI.NoMedia", "SCSI.TestUnitReady"]),
     ("read-only.img,read-only", &["SCSI.ReadOnly", "SCSI.Inquiry", "SCSI.ModeSense6"]),
-    // It looks whether the operation goes on several seconds later.
-    ("/dev/null:6GiB", &["SCSI.Sanitize.Reset"]),
+    // It looks whether the operation goes on four seconds later, which on a busy machine are more.
+    ("/dev/null:16GiB", &["SCSI.Sanitize.Reset"]),
     // As many blocks as the copy manager takes in one segment have to fit.
     ("large.img:64GiB", &["SCSI.ExtendedCopy"]),
 ];
