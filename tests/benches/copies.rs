@@ -6,8 +6,8 @@
 //! warm, sums on (CRC32C and BLAKE3 of every record), both sides without waiting for the disk but for the tape, whose copies end
 //! synchronized: so the files lie on tmpfs, where that costs neither side anything. A virtual machine may have to ask its host for
 //! memory that nobody used for a while, which costs more than a copy does: as much as each run needs is touched right before it, for
-//! `cp` as for the others. What they wrote before is gone by then: a long image is freed beside the copy that overwrites it, on a
-//! processor that the copy wants. Rates are medians; what counts are the ratios.
+//! `cp` as for the others; a disk is overwritten and needs none. What they wrote before is gone by then: a long image is freed beside
+//! the copy that overwrites it, on a processor that the copy wants. Rates are medians; what counts are the ratios.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -102,8 +102,8 @@ impl Bench {
             let taken = [
                 copy(&self.folder.join("from.img"), &self.folder.join("cp.img"), self.bytes)?,
                 self.run(TAPE, &out, Cartridge::Blank, self.bytes).await?,
-                self.run(TO, &back, Cartridge::Rewound, self.bytes).await?,
-                self.run(TO, &disks, Cartridge::Unused, self.bytes).await?,
+                self.run(TO, &back, Cartridge::Rewound, 0).await?,
+                self.run(TO, &disks, Cartridge::Unused, 0).await?,
             ];
             if round > 0 {
                 times.iter_mut().zip(taken).for_each(|(times, seconds)| times.push(seconds));
