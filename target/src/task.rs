@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::nexus::Nexus;
 use crate::store::in_place::Mapping;
 
-/// A command whose Data-Out is complete.
+/// A command whose Data-Out is complete, unless it is [written as it comes](crate::lun::disk::StreamedWrite).
 #[derive(Debug)]
 pub struct Task {
     /// Who sent it.

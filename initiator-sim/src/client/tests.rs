@@ -78,7 +78,7 @@ async fn serve(mut stream: TcpStream, log: Log) {
         let alive = session.handle_input(CONNECTION, Instant::now(), &mut input).is_ok();
         while let Some(event) = session.poll_event() {
             match event {
-                TargetEvent::SessionUp(_) | TargetEvent::Join(_) => {}
+                TargetEvent::SessionUp(_) | TargetEvent::Join(_) | TargetEvent::DataOut { .. } | TargetEvent::Failed { .. } => {}
                 TargetEvent::Command(command) => {
                     let written = command.data_out.iter().map(Bytes::len).sum();
                     log.push(Seen::Command(command.cdb.opcode(), written));

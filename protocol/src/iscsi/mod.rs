@@ -22,8 +22,8 @@ pub mod text;
 pub use keys::Parameters;
 pub use pdu::{Header, Pdu, Transmit};
 pub use session::{
-    Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, Joining, ProtocolError,
-    Reply, Residual, Session, Submission, Target, TargetConfig, TargetEntry, TargetEvent, TaskManagementFunction,
+    Arriving, Attribute, Command, Completion, ConnectionId, Data, Initiator, InitiatorConfig, InitiatorEvent, Joining,
+    ProtocolError, Reply, Residual, Session, Submission, Target, TargetConfig, TargetEntry, TargetEvent, TaskManagementFunction,
     TaskManagementResponse,
 };
 

@@ -53,6 +53,15 @@ impl Device {
         })
     }
 
+    /// A command whose `expected` bytes of Data-Out are still coming, as one that is written meanwhile; `None` where it is not to be.
+    #[must_use]
+    pub fn stream(&self, task: Task, expected: u64) -> Option<disk::StreamedWrite> {
+        match self {
+            Self::Disk(disk) => disk::StreamedWrite::begin(disk, task, expected),
+            Self::Tape(_) | Self::Changer(_) => None,
+        }
+    }
+
     /// Who is to be told that a command which ends well ends leases of views; `None` for most.
     fn ends_leases(&self, task: &Task) -> Option<(Arc<dyn CopyService>, LeaseEnd)> {
         let why = match (task.cdb.opcode(), self) {

@@ -26,6 +26,8 @@ pub(crate) struct MemoryStore {
     read_only: bool,
     /// `read_now` finds everything.
     pub(crate) cached: AtomicBool,
+    /// A write need not wait.
+    pub(crate) buffered: AtomicBool,
     pub(crate) syncs: AtomicUsize,
     /// The error number that the next write gives.
     pub(crate) fail_write: Mutex<Option<i32>>,
@@ -40,6 +42,7 @@ impl MemoryStore {
             allocated: Mutex::new(vec![false; size.div_ceil(PAGE)]),
             read_only: false,
             cached: AtomicBool::new(true),
+            buffered: AtomicBool::new(false),
             syncs: AtomicUsize::new(0),
             fail_write: Mutex::new(None),
         }
@@ -86,6 +89,10 @@ impl BlockStore for MemoryStore {
             allocated[at as usize / PAGE..=(at as usize + data.len() - 1) / PAGE].fill(true);
         }
         Ok(())
+    }
+
+    fn buffered(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed)
     }
 
     fn deallocate(&self, range: ByteRange) -> io::Result<()> {

@@ -19,10 +19,11 @@ use tracing::{debug, error};
 use super::connection::Connection;
 use super::hops::Job;
 use super::management::{Aborted, Finished, Message, Plan, Reset, Scope};
+use super::streams::Stream;
 use super::target::{SessionHandle, Target};
 use super::wire::Guest;
 use crate::lun::common::Place;
-use crate::lun::disk::TRANSFER_MAX;
+use crate::lun::disk::{StreamedWrite, TRANSFER_MAX};
 use crate::lun::{Device, absent};
 use crate::sys::FileMapping;
 use crate::task::{Attribute, Execution, Response, Task};
@@ -59,6 +60,8 @@ pub(super) struct Placed {
     command: Command,
     device: Option<Device>,
     place: Option<Place>,
+    /// What is written of it already.
+    written: Option<StreamedWrite>,
 }
 
 /// Data-In that keeps its command in the task set.
@@ -94,6 +97,14 @@ pub(super) enum Then {
 impl Connection {
     /// Starts a command, or lets it wait for others of its task set or for room.
     pub(super) fn admit(&mut self, command: Command, batch: &mut Vec<Job>) {
+        if !self.session.has_task(command.tag) {
+            // Aborted between its last byte and its turn here: nothing of it may land any more.
+            return;
+        }
+        if let Some(Stream { device, place, write }) = self.streams.remove(&command.tag) {
+            let placed = Placed { command, device: Some(device), place: Some(place), written: Some(write) };
+            return self.start_or_defer(placed, batch);
+        }
         let device = self.handle.as_ref().and_then(|handle| handle.nexus.luns.get(command.lun));
         let number = self.next_run;
         let place = device.as_ref().map(|device| {
@@ -103,16 +114,22 @@ impl Connection {
             })
         });
         let waits = place.as_ref().is_some_and(|place| !place.may_begin());
-        let command = Placed { command, device, place };
+        let placed = Placed { command, device, place, written: None };
         if waits {
             self.next_run += 1;
-            self.dormant.insert(number, command);
-        } else if self.deferred.is_empty() && self.has_room(&command.command) {
-            self.start(command, batch);
-        } else if command.command.attribute == WireAttribute::HeadOfQueue {
-            self.deferred.push_front(command);
+            self.dormant.insert(number, placed);
         } else {
-            self.deferred.push_back(command);
+            self.start_or_defer(placed, batch);
+        }
+    }
+
+    fn start_or_defer(&mut self, placed: Placed, batch: &mut Vec<Job>) {
+        if self.deferred.is_empty() && self.has_room(&placed.command) {
+            self.start(placed, batch);
+        } else if placed.command.attribute == WireAttribute::HeadOfQueue {
+            self.deferred.push_front(placed);
+        } else {
+            self.deferred.push_back(placed);
         }
     }
 
@@ -151,7 +168,7 @@ impl Connection {
     }
 
     fn start(&mut self, placed: Placed, batch: &mut Vec<Job>) {
-        let Placed { command, device, place } = placed;
+        let Placed { command, device, place, written } = placed;
         let Some(handle) = &self.handle else { return };
         let nexus = Arc::clone(&handle.nexus);
         let extended_copy = is_extended_copy(&command);
@@ -174,9 +191,10 @@ impl Connection {
             in_place: self.session.only_sends(FileMapping::PAGE as u32),
             abort: abort.clone(),
         };
-        let execution = match &device {
-            Some(device) => device.start(task),
-            None => Execution::Done(absent(&task)),
+        let execution = match (written, &device) {
+            (Some(write), _) => write.end(task),
+            (None, Some(device)) => device.start(task),
+            (None, None) => Execution::Done(absent(&task)),
         };
         if let Execution::Done(mut response) = execution {
             if let Some(mapping) = &response.in_place {
@@ -305,6 +323,7 @@ impl Connection {
         // By now, since a tag may come again before there is room.
         self.deferred.retain(|placed| !tags.contains(&placed.command.tag));
         self.dormant.retain(|_, placed| !tags.contains(&placed.command.tag));
+        self.streams.retain(|tag, _| !tags.contains(tag));
         let mut runs = HashSet::new();
         for (run, running) in &mut self.running {
             // A task of the same tag that was aborted before is waited for as well.
@@ -360,6 +379,7 @@ impl Connection {
         self.close();
         self.deferred.clear();
         self.dormant.clear();
+        self.streams.clear();
         self.session.abort_tasks(|_, _| true);
         for running in self.running.values_mut() {
             running.aborted = true;
@@ -434,7 +454,7 @@ fn is_extended_copy(command: &Command) -> bool {
     cdb[0] == 0x83 && cdb[1] & 0x1F <= 1
 }
 
-fn attribute(attribute: WireAttribute) -> Attribute {
+pub(super) fn attribute(attribute: WireAttribute) -> Attribute {
     use WireAttribute as Wire;
     match attribute {
         Wire::Untagged | Wire::Simple => Attribute::Simple,

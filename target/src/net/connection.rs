@@ -27,6 +27,7 @@ use super::hops::Hops;
 use super::management::Message;
 use super::memory::Share;
 use super::pace::Pace;
+use super::streams::Stream;
 use super::target::SessionHandle;
 use super::turns::OwnTurns;
 use super::wire::{End, Guest, Wire};
@@ -93,6 +94,8 @@ pub(super) struct Connection {
     pub(super) deferred: VecDeque<Placed>,
     /// Commands that wait for others of their task set, by the number that tells of their turn.
     pub(super) dormant: HashMap<u64, Placed>,
+    /// Commands of which something is written and whose data is still coming, by task tag.
+    pub(super) streams: HashMap<u32, Stream>,
     pub(super) waits: Vec<Wait>,
     /// Who asked whether the initiator has hung up.
     pub(super) asked_to_notice: Vec<oneshot::Sender<()>>,
@@ -136,6 +139,7 @@ impl Connection {
             data_in_running: 0,
             deferred: VecDeque::new(),
             dormant: HashMap::new(),
+            streams: HashMap::new(),
             waits: Vec::new(),
             asked_to_notice: Vec::new(),
         }
@@ -452,6 +456,8 @@ impl Connection {
                 TargetEvent::SessionUp(logged_in) => self.begin(&logged_in).await,
                 TargetEvent::Join(logged_in) => self.ask_to_join(&logged_in),
                 TargetEvent::Command(command) => self.admit(command, &mut batch),
+                TargetEvent::DataOut { tag } => self.write_arrived(tag),
+                TargetEvent::Failed { tag } => drop(self.streams.remove(&tag)),
                 TargetEvent::TaskManagement { tag, function, lun, referenced } => {
                     // What this wake-up decoded before must be running by now, to be found.
                     self.hops.start(std::mem::take(&mut batch));

@@ -12,7 +12,8 @@
 //!
 //! All commands that one wake-up decodes are started together, and what they answer leaves together: that, not the way a file
 //! is read, decides how many small commands a second there are. What a command does is the logical unit's; what an iSCSI PDU
-//! says is [`protocol::iscsi`]'s. Follows RFC 7143 and, for task management and nexus loss, SAM-5.
+//! says is [`protocol::iscsi`]'s. The data of a long WRITE does not wait for its command: it is written as it comes. Follows
+//! RFC 7143 and, for task management and nexus loss, SAM-5.
 
 mod commands;
 mod connection;
@@ -24,6 +25,7 @@ mod memory;
 mod pace;
 mod portal;
 mod socket;
+mod streams;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ mod in_place;
 mod joining;
 mod management;
 mod sessions;
+mod streams;
 
 use std::collections::HashSet;
 use std::sync::Condvar;

@@ -30,8 +30,9 @@ const USED_BUFFERS: usize = 32;
 /// Bytes of receive buffers above which they are not kept for long when nothing more comes, and how long they are.
 const MANY_BUFFERS: usize = 2 * LONG_READ_ROOM;
 const KEPT_FOR: Duration = Duration::from_secs(1);
-/// Reads of one wake-up, before others have their turn.
-const READS_PER_WAKE_UP: usize = 4;
+/// Bytes of one wake-up, before what they ask for is done and others have their turn: what is read far ahead of that has left the
+/// processor's cache when its turn comes.
+const READ_PER_WAKE_UP: usize = 256 * 1024;
 /// Time of one: a flood of small PDUs is not taken in as long as one of data.
 const WAKE_UP: Duration = Duration::from_micros(300);
 /// Bytes waiting to be sent above which nothing more is read.
@@ -223,7 +224,8 @@ impl Wire {
     fn read_some(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let begun = Instant::now();
         self.read_at = begun;
-        for _ in 0..READS_PER_WAKE_UP {
+        let mut taken = 0;
+        loop {
             let missing = session.missing(self.id, &self.input.bytes);
             self.make_room(missing);
             // Not far into the next PDU: it may have to move to another buffer.
@@ -231,7 +233,10 @@ impl Wire {
             let room = self.input.bytes.capacity() - self.input.bytes.len();
             let dry = match self.socket.read(&mut (&mut self.input.bytes).limit(most)) {
                 Ok(0) => return Err(End::Closed),
-                Ok(read) => read < most.min(room),
+                Ok(read) => {
+                    taken += read;
+                    read < most.min(room)
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(End::Io(error)),
             };
@@ -239,11 +244,10 @@ impl Wire {
             if dry {
                 return Ok(true);
             }
-            if begun.elapsed() >= WAKE_UP {
-                break;
+            if taken >= READ_PER_WAKE_UP || begun.elapsed() >= WAKE_UP {
+                return Ok(false);
             }
         }
-        Ok(false)
     }
 
     /// Has the socket gather the rest of a long PDU. With every segment that comes, a wake-up would cost the sender more than the
@@ -264,14 +268,18 @@ impl Wire {
     }
 
     /// Room for the rest of a PDU that has begun, or for many small ones. Not topped up for every read: what is left over is copied
-    /// when the buffer changes. A buffer that no command refers to any more comes again, with its pages.
+    /// when the buffer changes. A buffer that no command refers to any more comes again, with its pages: the same one from its
+    /// beginning, or the one that was filled last, of which the processor's cache holds most.
     fn make_room(&mut self, missing: usize) {
         let input = &mut self.input.bytes;
+        if input.is_empty() {
+            let _ = input.try_reclaim(self.input.size);
+        }
         if input.capacity() - input.len() >= missing.max(READ_ROOM / 2) {
             return;
         }
         let room = if missing > READ_ROOM { (input.len() + missing).max(LONG_READ_ROOM) } else { 2 * READ_ROOM };
-        let again = self.used.iter_mut().position(|used| used.bytes.try_reclaim(room));
+        let again = self.used.iter_mut().rposition(|used| used.bytes.try_reclaim(room));
         let mut next = again.and_then(|at| self.used.remove(at)).unwrap_or_else(|| {
             self.buffers += room;
             Buffer::of(room)

@@ -84,6 +84,8 @@ impl Peer {
                     assert!(gathered <= 1 << 20, "more was gathered than is allowed");
                     self.running.push_back(command.tag);
                 }
+                TargetEvent::DataOut { tag } => drop(self.session.take_data_out(tag, 4096)),
+                TargetEvent::Failed { .. } => {}
                 TargetEvent::TaskManagement { tag, .. } => self.managing.push_back(tag),
                 TargetEvent::Logout { tag, .. } => self.logout = Some(tag),
             }

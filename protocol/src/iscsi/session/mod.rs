@@ -25,7 +25,7 @@ mod recovery_tests;
 
 pub use super::login::TargetEntry;
 pub use initiator::{Completion, Data, Handover, Initiator, InitiatorConfig, InitiatorEvent, Submission, Watch};
-pub use target::{Command, Joining, Reply, Target, TargetConfig, TargetEvent};
+pub use target::{Arriving, Command, Joining, Reply, Target, TargetConfig, TargetEvent};
 
 use std::collections::VecDeque;
 use std::fmt;

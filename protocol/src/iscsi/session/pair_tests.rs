@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use proptest::prelude::*;
 
+use super::super::bhs;
 use super::super::keys::{DigestWish, Wishes};
 use super::*;
 use crate::scsi::{Cdb, LunAddress, Status};
+use crate::wire::U32;
 
 const CID: ConnectionId = ConnectionId(0);
 const NAME: &str = "iqn.2026-11.example:disk";
@@ -28,6 +30,9 @@ struct Pair {
     /// Commands the target holds back.
     held: Vec<Command>,
     hold: bool,
+    /// The target takes whole kilobytes of a write's data as they come: by task tag.
+    takes: bool,
+    taken: HashMap<u32, Vec<u8>>,
     completions: HashMap<u32, Completion>,
     events: Vec<InitiatorEvent>,
     target_events: Vec<TargetEvent>,
@@ -65,6 +70,8 @@ impl Pair {
             memory: Vec::new(),
             held: Vec::new(),
             hold: false,
+            takes: false,
+            taken: HashMap::new(),
             completions: HashMap::new(),
             events: Vec::new(),
             target_events: Vec::new(),
@@ -121,6 +128,13 @@ impl Pair {
         match event {
             TargetEvent::Command(command) if self.hold => self.held.push(command),
             TargetEvent::Command(command) => self.execute(&command),
+            TargetEvent::DataOut { tag } if self.takes => {
+                // One that has come to its end meanwhile has all its data with it.
+                let held = self.target.arriving(tag).map_or(0, |arriving| arriving.held / 1024 * 1024);
+                let parts = self.target.take_data_out(tag, held);
+                self.taken.entry(tag).or_default().extend(parts.concat());
+            }
+            TargetEvent::DataOut { .. } => {}
             event => self.target_events.push(event),
         }
     }
@@ -128,7 +142,8 @@ impl Pair {
     fn execute(&mut self, command: &Command) {
         let mut reply = Reply { status: Status::Good, sense: Bytes::new(), data_in: Vec::new(), transfer_length: None };
         if command.cdb.opcode() == 0x2A {
-            self.memory = command.data_out.concat();
+            self.memory = self.taken.remove(&command.tag).unwrap_or_default();
+            self.memory.extend(command.data_out.concat());
         } else {
             // In parts of odd sizes, as a device may give them.
             reply.data_in = self.memory.chunks(70_001).map(Bytes::copy_from_slice).collect();
@@ -332,6 +347,57 @@ fn writes_wait_for_budget_and_all_are_served() {
 }
 
 #[test]
+fn what_is_taken_of_a_write_makes_room_for_others() {
+    let config = TargetConfig { write_budget: 2_000_000, queue_depth: 32, ..Pair::config() };
+    let mut pair = Pair::with(Wishes { first_burst_length: 65_536, ..wishes() }, config, Some(NAME));
+    (pair.takes, pair.hold, pair.step) = (true, true, 100_000);
+    let writes: Vec<u32> = (0..4).map(|_| pair.write(1_500_000)).collect();
+    pair.drive().unwrap();
+    assert_eq!(pair.held.len(), 4, "none waits for the answer of another");
+    assert!(pair.target.asked_for() + pair.target.unasked() < 1_600_000, "the end of each");
+    for command in std::mem::take(&mut pair.held) {
+        pair.execute(&command);
+        assert_eq!(pair.memory.len(), 1_500_000);
+    }
+    for write in writes {
+        assert_eq!(pair.finished(write).status, Status::Good as u8);
+    }
+    assert_eq!((pair.target.asked_for(), pair.target.unasked()), (0, 0));
+}
+
+#[test]
+fn a_write_behind_an_ordered_one_is_not_told_before_it() {
+    let mut pair = Pair::new(Wishes { first_burst_length: 65_536, ..wishes() }, wishes());
+    (pair.takes, pair.hold) = (true, true);
+    let cdb = Cdb::new(&[0x2A, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    let lun = LunAddress::from_number(0);
+    let data = Data::Out(vec![Bytes::from(vec![1; 900_000])]);
+    pair.initiator.submit(Submission { lun, cdb, attribute: Attribute::Ordered, immediate: false, data });
+    pair.write(900_000);
+    pair.only_to_target();
+    assert!(pair.held.is_empty() && pair.taken.is_empty());
+    pair.drive().unwrap();
+    assert_eq!(pair.held[0].attribute, Attribute::Ordered);
+    assert_eq!(pair.held.len(), 2);
+}
+
+#[test]
+fn who_took_data_is_told_that_the_transfer_is_broken() {
+    let mut pair = Pair::new(Wishes { first_burst_length: 65_536, ..wishes() }, wishes());
+    pair.takes = true;
+    let write = pair.write(900_000);
+    pair.only_to_target();
+    assert_eq!(pair.taken[&write].len(), 65_536);
+    let mut stray = Transmit::default();
+    let header = bhs::DataOut { initiator_task_tag: U32::new(write), target_transfer_tag: U32::new(99), ..Default::default() };
+    stray.push(header, &[Bytes::from_static(b"none of it was asked for")]);
+    let mut input = BytesMut::from(&stray.copy_to_bytes(stray.len())[..]);
+    pair.target.handle_input(CID, pair.now, &mut input).unwrap();
+    assert!(matches!(pair.target.poll_event(), Some(TargetEvent::Failed { tag }) if tag == write));
+    assert!(pair.target.arriving(write).is_none());
+}
+
+#[test]
 fn a_budget_that_shrinks_lets_one_write_through_and_one_that_grows_all_that_wait() {
     let mut pair = Pair::with(wishes(), TargetConfig { queue_depth: 32, ..Pair::config() }, Some(NAME));
     pair.hold = true;
@@ -500,10 +566,9 @@ fn provoke<H: super::super::bhs::Bhs>(header: H, data: &[u8]) -> (Result<(), Pro
 }
 
 mod hostile {
-    use super::super::super::bhs::{self, RejectReason};
+    use super::super::super::bhs::RejectReason;
     use super::super::super::{Header, bhs::NopOut};
     use super::*;
-    use crate::wire::U32;
 
     fn command(cmd_sn: u32) -> bhs::ScsiCommand {
         bhs::ScsiCommand { flags: bhs::FINAL, cmd_sn: U32::new(cmd_sn), initiator_task_tag: U32::new(99), ..Default::default() }
@@ -669,9 +734,10 @@ proptest! {
     #[test]
     fn whatever_is_negotiated_data_comes_through_whole(
         ours in any_wishes(), theirs in any_wishes(), step in 1usize..100_000,
-        lengths in proptest::collection::vec(prop_oneof![0usize..3000, 0usize..600_000], 1..4),
+        lengths in proptest::collection::vec(prop_oneof![0usize..3000, 0usize..600_000], 1..4), takes: bool,
     ) {
         let mut pair = Pair::new(ours, theirs);
+        pair.takes = takes;
         pair.step = step.max(50);
         for length in lengths {
             let write = pair.write(length);

@@ -41,6 +41,8 @@ struct Line {
     /// The login is through, and digests are where they belong.
     up: bool,
     memory: Vec<u8>,
+    /// Of a write whose end has not come: data is taken as it comes.
+    taken: Vec<u8>,
     /// Data-In with a status of its own, as a short record of a tape has.
     apart: bool,
     completions: HashMap<u32, Completion>,
@@ -78,6 +80,7 @@ impl Line {
             done: 0,
             up: false,
             memory: Vec::new(),
+            taken: Vec::new(),
             apart: false,
             completions: HashMap::new(),
         };
@@ -98,8 +101,13 @@ impl Line {
             }
             self.target.handle_input(CID, self.now, &mut BytesMut::from(&to_target[..])).unwrap();
             while let Some(event) = self.target.poll_event() {
-                if let TargetEvent::Command(command) = event {
-                    self.execute(&command);
+                match event {
+                    TargetEvent::Command(command) => self.execute(&command),
+                    TargetEvent::DataOut { tag } => {
+                        let held = self.target.arriving(tag).map_or(0, |arriving| arriving.held / 1024 * 1024);
+                        self.taken.extend(self.target.take_data_out(tag, held).concat());
+                    }
+                    _ => {}
                 }
             }
             self.initiator.handle_input(CID, self.now, &mut BytesMut::from(&to_initiator[..])).unwrap();
@@ -141,7 +149,8 @@ impl Line {
     fn execute(&mut self, command: &Command) {
         let mut reply = Reply { status: Status::Good, sense: Bytes::new(), data_in: Vec::new(), transfer_length: None };
         if command.cdb.opcode() == 0x2A {
-            self.memory = command.data_out.concat();
+            self.memory = std::mem::take(&mut self.taken);
+            self.memory.extend(command.data_out.concat());
         } else {
             reply.data_in = self.memory.chunks(7001).map(Bytes::copy_from_slice).collect();
             if self.apart {

@@ -1,7 +1,7 @@
 //! The target's side of a session.
 //!
-//! Gathers Data-Out until a command is complete and tells it as one event; cuts Data-In, counts residuals and answers. What a
-//! command does, and which tasks a task management function hits, is the caller's business. The parts: [`order`] of commands,
+//! Gathers Data-Out until a command is complete and tells it as one event, for a caller that does not take it before; cuts Data-In,
+//! counts residuals and answers. What a command does, and which tasks a task management function hits, is the caller's business. The parts: [`order`] of commands,
 //! [`tasks`] and their data, other [`requests`], what [`recovery`] keeps, and how connections [`join`].
 //! RFC 7143 (4.2), (4.6), (11).
 
@@ -105,7 +105,7 @@ pub struct Command {
     pub attribute: Attribute,
     /// What to do.
     pub cdb: Cdb,
-    /// In order, sliced from the receive buffers.
+    /// In order, sliced from the receive buffers; behind what [`Session::take_data_out`] gave before.
     pub data_out: Vec<Bytes>,
     /// Bytes of Data-In that the initiator has room for.
     pub data_in_limit: u64,
@@ -124,6 +124,23 @@ pub struct Reply {
     pub transfer_length: Option<u64>,
 }
 
+/// A write whose Data-Out has not come to its end.
+#[derive(Debug, Clone)]
+pub struct Arriving {
+    /// Logical unit.
+    pub lun: LunAddress,
+    /// Task attribute.
+    pub attribute: Attribute,
+    /// What to do.
+    pub cdb: Cdb,
+    /// Bytes of Data-Out in all.
+    pub expected: u32,
+    /// Of those, what was taken.
+    pub taken: u32,
+    /// Of those, what has come and was not taken.
+    pub held: u32,
+}
+
 /// What a target session tells its caller.
 #[derive(Debug)]
 pub enum TargetEvent {
@@ -131,6 +148,18 @@ pub enum TargetEvent {
     SessionUp(LoggedIn),
     /// A command to carry out and answer by [`Session::respond`].
     Command(Command),
+    /// Data-Out of a command whose [`TargetEvent::Command`] is still to come, enough to be written in the meantime: see
+    /// [`Session::arriving`]. No older command has to be carried out first. The caller may let it pass; what is not taken comes
+    /// with the command.
+    DataOut {
+        /// Initiator task tag.
+        tag: u32,
+    },
+    /// A command of which data was taken has ended before the rest came, and is answered: what was broken is the transfer.
+    Failed {
+        /// Initiator task tag.
+        tag: u32,
+    },
     /// To carry out, and answer by [`Session::respond_task_management`].
     TaskManagement {
         /// Initiator task tag of the request.
@@ -267,6 +296,23 @@ impl Session<Target> {
     /// Answers a command. An unknown tag, as of an aborted task, is let pass.
     pub fn respond(&mut self, tag: u32, reply: &Reply) {
         self.role.respond(&mut self.links, tag, reply);
+    }
+
+    /// What has come of a command's Data-Out before all of it has; `None` for one that is complete, aborted or unknown.
+    #[must_use]
+    pub fn arriving(&self, tag: u32) -> Option<Arriving> {
+        let Task { state: TaskState::Gathering(gathering), lun, attribute, cdb, expected, .. } = self.role.tasks.get(&tag)?
+        else {
+            return None;
+        };
+        let (taken, held) = (gathering.taken(), gathering.held());
+        Some(Arriving { lun: *lun, attribute: *attribute, cdb: *cdb, expected: *expected, taken, held })
+    }
+
+    /// Takes the first `length` bytes of what [`Session::arriving`] says is held, to be written now. They do not come again; until
+    /// the command is told, it may still be aborted or fail.
+    pub fn take_data_out(&mut self, tag: u32, length: u32) -> Vec<Bytes> {
+        self.role.take_data_out(&mut self.links, tag, length)
     }
 
     /// Answers a task management request, once what was sent before on the other connections has arrived. RFC 7143 (4.2.3.3).

@@ -12,6 +12,8 @@ use super::super::bhs::NO_TAG;
 
 /// A piece shorter than this is copied while its command waits for more: a slice would keep a whole receive buffer alive.
 const COPY_BELOW: usize = 16 * 1024;
+/// Bytes that are worth to be taken while a command waits for more.
+const WORTH_TAKING: u32 = 64 * 1024;
 
 /// What is wrong with Data-Out, in the terms of the sense data that RFC 7143 (11.4.7.2) asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,10 @@ pub(super) struct Gathering {
     /// Short pieces behind the parts, in one place: each on its own would cost many times its length.
     short: BytesMut,
     received: u32,
+    /// Of those, what was handed on.
+    taken: u32,
+    /// Of those, what was there when it was last said that some is.
+    told: u32,
     expected: u32,
     /// Unsolicited Data-Out may still come up to this offset.
     unsolicited_until: Option<u32>,
@@ -79,6 +85,8 @@ impl Gathering {
             parts: Vec::new(),
             short: BytesMut::new(),
             received: 0,
+            taken: 0,
+            told: 0,
             expected,
             unsolicited_until,
             unsolicited_data_sn: 0,
@@ -93,6 +101,42 @@ impl Gathering {
 
     pub fn is_complete(&self) -> bool {
         self.received == self.expected
+    }
+
+    /// Bytes at the front that were handed on.
+    pub const fn taken(&self) -> u32 {
+        self.taken
+    }
+
+    /// Bytes that have come, and were not handed on.
+    pub const fn held(&self) -> u32 {
+        self.received - self.taken
+    }
+
+    /// True once whenever so much more has come that it is worth to be handed on before the rest.
+    pub fn is_worth_taking(&mut self) -> bool {
+        let worth = self.received - self.told.max(self.taken) >= WORTH_TAKING;
+        if worth {
+            self.told = self.received;
+        }
+        worth
+    }
+
+    /// Hands on the first `len` bytes of those that are held; all of them where there are fewer.
+    pub fn take(&mut self, len: u32) -> Vec<Bytes> {
+        self.end_short();
+        let mut left = len.min(self.held()) as usize;
+        self.taken += left as u32;
+        let mut taken = Vec::with_capacity(self.parts.len());
+        for mut part in std::mem::take(&mut self.parts) {
+            let here = part.split_to(left.min(part.len()));
+            left -= here.len();
+            if !here.is_empty() {
+                taken.push(here);
+            }
+            self.keep(part);
+        }
+        taken
     }
 
     /// Bytes that have to be asked for.
@@ -183,10 +227,14 @@ impl Gathering {
     }
 
     fn append(&mut self, data: Bytes) {
+        self.received += data.len() as u32;
+        self.keep(data);
+    }
+
+    fn keep(&mut self, data: Bytes) {
         if data.is_empty() {
             return;
         }
-        self.received += data.len() as u32;
         if self.received == self.expected || data.len() >= COPY_BELOW {
             self.end_short();
             self.parts.push(data);
@@ -364,6 +412,36 @@ mod tests {
         let parts = gathering.into_parts();
         assert!(parts.len() <= 4, "{} parts", parts.len());
         assert_eq!(parts.concat(), data);
+    }
+
+    #[test]
+    fn what_is_taken_does_not_come_again_and_what_is_left_is_whole() {
+        let data: Bytes = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+        let parameters = Parameters { first_burst_length: 200_000, ..parameters(false) };
+        let mut gathering = Gathering::new(200_000, data.slice(..70_001), false, &parameters).unwrap();
+        assert!(gathering.is_worth_taking() && !gathering.is_worth_taking(), "said once");
+        let mut taken = gathering.take(69_632).concat();
+        assert_eq!((gathering.taken(), gathering.held()), (69_632, 369));
+        assert_ne!(gathering.short.as_ptr(), data[69_632..].as_ptr(), "a short rest keeps no receive buffer");
+        gathering.unsolicited(0, 70_001, data.slice(70_001..130_000), false).unwrap();
+        assert!(!gathering.is_worth_taking(), "a little short of it");
+        gathering.unsolicited(1, 130_000, data.slice(130_000..150_000), false).unwrap();
+        assert!(gathering.is_worth_taking());
+        taken.extend(gathering.take(u32::MAX).concat());
+        assert_eq!(gathering.held(), 0);
+        // Something is lost: what was taken is not asked for again.
+        gathering.lost(NO_TAG, true);
+        assert_eq!(gathering.next_r2t(7, &parameters).unwrap().offset, 150_000);
+        let mut offset = 150_000;
+        let mut tag = 7;
+        while !gathering.is_complete() {
+            let end = (offset + 1500).min(200_000);
+            gathering.solicited(tag, 0, offset, data.slice(offset as usize..end as usize), true).unwrap();
+            (offset, tag) = (end, tag + 1);
+            let _ = gathering.next_r2t(tag, &Parameters { max_outstanding_r2t: 1, ..parameters });
+        }
+        taken.extend(gathering.into_parts().concat());
+        assert!(taken == data);
     }
 
     #[test]

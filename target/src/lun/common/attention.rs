@@ -112,6 +112,12 @@ impl Attentions {
         condition
     }
 
+    /// True when a nexus has something to be told.
+    #[must_use]
+    pub fn has(&self, nexus: u64) -> bool {
+        !self.is_content(nexus) && self.nexuses().known.get(&nexus).is_some_and(|known| !known.pending.is_empty())
+    }
+
     /// Takes back a condition that a nexus has learned of in another way.
     pub fn withdraw(&self, nexus: u64, condition: &Sense) {
         if let Some(known) = self.nexuses().known.get_mut(&nexus) {

@@ -75,6 +75,24 @@ fn choose<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>
     admitted(device, task)
 }
 
+/// The row of a command that would be carried out now; `None` when the device has anything else to say to it. Nothing is taken by it.
+pub fn begins<D: LogicalUnit>(device: &D, task: &Task) -> Option<&'static CommandSpec> {
+    let attentions = &device.common().attentions;
+    attentions.know(&task.nexus);
+    if attentions.has(task.nexus.id) {
+        return None;
+    }
+    admitted(device, task).ok().map(|command| command.spec)
+}
+
+/// Looks again at a command that goes on for long: what has come up meanwhile stops it, but for unit attentions.
+///
+/// # Errors
+/// What the command is to be answered with.
+pub fn admits<D: LogicalUnit>(device: &D, task: &Task) -> Result<(), Response> {
+    admitted(device, task).map(|_| ())
+}
+
 /// As [`choose`], with unit attentions left alone.
 fn admitted<D: LogicalUnit>(device: &D, task: &Task) -> Result<&'static Command<D>, Response> {
     let common = device.common();
@@ -167,7 +185,7 @@ const fn passes_attentions(opcode: u8) -> bool {
 }
 
 /// Sense data that comes later is written as the logical unit was told when the command began.
-fn formatted(execution: Execution, format: SenseFormat) -> Execution {
+pub fn formatted(execution: Execution, format: SenseFormat) -> Execution {
     execution.map(move |response| match response.sense {
         Some(_) => Response { sense_format: format, ..response },
         None => response,

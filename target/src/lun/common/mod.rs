@@ -18,8 +18,8 @@ mod turns;
 
 pub use attention::Attentions;
 pub use background::{Background, Lasting, Operation, Told};
-pub(in crate::lun) use dispatch::answer_at_once;
 pub use dispatch::{Command, Reply, ReplyFuture, Run, answer, dispatch};
+pub(in crate::lun) use dispatch::{admits, answer_at_once, begins, formatted};
 pub use identity::Identity;
 pub use keep::Kept;
 pub use removal::{RemovalPrevention, prevent_allow};

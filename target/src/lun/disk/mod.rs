@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `transfer` | READ, WRITE, WRITE AND VERIFY, VERIFY, SYNCHRONIZE CACHE, PRE-FETCH |
+//! | `stream` | WRITE, piece by piece as its data comes |
 //! | `atomic` | COMPARE AND WRITE, ORWRITE, WRITE ATOMIC |
 //! | `journal` | what makes WRITE ATOMIC all or nothing |
 //! | `medium` | START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL |
@@ -23,6 +24,7 @@ mod options;
 mod pages;
 mod provision;
 mod sanitize;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod threshold;
@@ -30,6 +32,7 @@ mod transfer;
 
 pub use options::{DiskOptions, PHYSICAL_BLOCK, ViewRules};
 pub use sanitize::Copying;
+pub use stream::StreamedWrite;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,14 +17,14 @@ use crate::volume::Admission;
 
 /// Up to this size a READ or WRITE is tried without a thread: copying it takes about as long as the way to a thread and back, and
 /// leaves the bytes where the processor that sends them has them at hand.
-const AT_ONCE_MAX: u64 = 1 << 20;
+pub(super) const AT_ONCE_MAX: u64 = 1 << 20;
 
 /// From this size on a READ is answered with the place of its blocks. Below, finding out whether they are there costs as much as
 /// copying them.
 const IN_PLACE_MIN: u64 = 32 * 1024;
 
 /// The page cache's page.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// What is read at once where nothing has to be kept.
 const PIECE: u64 = 1 << 20;
@@ -81,13 +81,27 @@ pub(super) fn write(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec) ->
         Err(sense) => Execution::Done(answer(spec, Err(sense))),
         Ok(range) if range.len == 0 => Execution::Done(Response::good()),
         Ok(range) if ends_inside_a_block(disk, &task, range) => Execution::Done(torn(range)),
-        Ok(range) if !extent.force_unit_access() && writes_at_once(disk, range) => {
-            disk.change_at_once(spec, task, move |disk, task, admission| write_range(disk, task, admission, range))
-        }
-        Ok(range) => disk.change(spec, task, extent.force_unit_access(), move |disk, task, admission| {
-            write_range(disk, task, admission, range)
-        }),
+        Ok(range) => start_write(disk, task, spec, range, range.len),
     }
+}
+
+/// Writes Data-Out to `range`, the last or only part of the `moved_by_cdb` bytes that the command moves.
+pub(super) fn start_write(
+    disk: &Arc<Disk>,
+    task: Task,
+    spec: &'static CommandSpec,
+    range: ByteRange,
+    moved_by_cdb: u64,
+) -> Execution {
+    let force_unit_access = Extent::of(&task.cdb).force_unit_access();
+    let work = move |disk: &Disk, task: &Task, admission: &Admission| {
+        write_blocks(disk, task, admission, range)?;
+        Ok(moved(moved_by_cdb))
+    };
+    if !force_unit_access && disk.write_cache() && writes_at_once(disk, range) {
+        return disk.change_at_once(spec, task, work);
+    }
+    disk.change(spec, task, force_unit_access, work)
 }
 
 /// True when fewer bytes came than the CDB says, and no whole blocks: the last one could only be mixed from old and new.
@@ -101,15 +115,10 @@ fn torn(range: ByteRange) -> Response {
     Response { transfer_length: Some(range.len), ..Sense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT.into() }
 }
 
-/// Whether a write need not wait, as far as can be told: whole pages, which nothing has to be read for.
-fn writes_at_once(disk: &Disk, range: ByteRange) -> bool {
+/// Whether bytes can be written without waiting, as far as can be told: whole pages, which nothing has to be read for.
+pub(super) fn writes_at_once(disk: &Disk, range: ByteRange) -> bool {
     let whole_pages = range.start.is_multiple_of(PAGE) && range.len.is_multiple_of(PAGE);
-    whole_pages && range.len <= AT_ONCE_MAX && disk.write_cache() && disk.volume.writes_at_once()
-}
-
-fn write_range(disk: &Disk, task: &Task, admission: &Admission, range: ByteRange) -> Reply {
-    write_blocks(disk, task, admission, range)?;
-    Ok(moved(range.len))
+    whole_pages && range.len <= AT_ONCE_MAX && disk.volume.writes_at_once()
 }
 
 /// Writes what came: an initiator that sends fewer bytes than its CDB says gets its whole blocks written, and a residual.

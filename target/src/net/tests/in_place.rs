@@ -8,10 +8,10 @@ use crate::store::raw::{RawSpec, RawStore};
 
 /// More than the sockets hold between an initiator that does not read and the target.
 const BLOCKS: u16 = 16384;
-const LEN: u64 = BLOCKS as u64 * 512;
+pub(super) const LEN: u64 = BLOCKS as u64 * 512;
 
 /// With a file full of `A` as LUN 0.
-async fn with_file() -> (Served, File, tempfile::TempDir) {
+pub(super) async fn with_file() -> (Served, File, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.img");
     std::fs::write(&path, vec![b'A'; LEN as usize]).unwrap();

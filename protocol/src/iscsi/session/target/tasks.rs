@@ -105,23 +105,59 @@ impl Target {
             self.held += 1;
             return self.release(links);
         }
-        if gathering.to_ask() == 0 {
-            return;
-        }
-        if task.reserved == 0 {
-            let wanted = u64::from(gathering.to_ask());
-            // Nobody passes one that waits: an older command must not wait for a younger one.
-            let first = self.waiting.front().is_none_or(|front| *front == tag);
-            if self.reserved > 0 && (self.reserved + wanted > self.config.write_budget || !first) {
-                if !self.waiting.contains(&tag) {
-                    self.waiting.push_back(tag);
+        let wanted = u64::from(gathering.to_ask());
+        if wanted > 0 {
+            if task.reserved == 0 {
+                // Nobody passes one that waits: an older command must not wait for a younger one.
+                let first = self.waiting.front().is_none_or(|front| *front == tag);
+                if self.reserved > 0 && (self.reserved + wanted > self.config.write_budget || !first) {
+                    if !self.waiting.contains(&tag) {
+                        self.waiting.push_back(tag);
+                    }
+                    return;
                 }
-                return;
+                task.reserved = wanted;
+                self.reserved += wanted;
             }
-            task.reserved = wanted;
-            self.reserved += wanted;
+            self.ask(links, tag);
         }
-        self.ask(links, tag);
+        self.offer(links, tag);
+    }
+
+    /// Tells of data that may be taken before the rest comes.
+    fn offer(&mut self, links: &mut Links<Self>, tag: u32) {
+        // Behind an ORDERED command it would come before its turn.
+        let in_turn = (self.ordered, self.held) == (0, 0);
+        let Some(task) = self.tasks.get_mut(&tag) else { return };
+        let simple = matches!(task.attribute, Attribute::Simple | Attribute::Untagged);
+        // Once it has begun others wait for it: it must not wait for budget, and so for others.
+        if in_turn
+            && simple
+            && task.reserved > 0
+            && let TaskState::Gathering(gathering) = &mut task.state
+            && gathering.is_worth_taking()
+        {
+            links.event(TargetEvent::DataOut { tag });
+        }
+    }
+
+    /// Hands on what has come of a command's data, and what the budget had set aside for it.
+    pub(super) fn take_data_out(&mut self, links: &mut Links<Self>, tag: u32, length: u32) -> Vec<Bytes> {
+        let Some(task) = self.tasks.get_mut(&tag) else { return Vec::new() };
+        let TaskState::Gathering(gathering) = &mut task.state else { return Vec::new() };
+        let before = gathering.taken();
+        let parts = gathering.take(length);
+        let taken = u64::from(gathering.taken() - before);
+        // What comes unasked comes first.
+        let unasked = taken.min(task.unasked);
+        // Something of it stays until the answer: a task without budget would get in line for it.
+        let reserved = (taken - unasked).min(task.reserved.saturating_sub(1));
+        task.unasked -= unasked;
+        task.reserved -= reserved;
+        self.unasked -= unasked;
+        self.reserved -= reserved;
+        self.grant_waiting(links);
+        parts
     }
 
     /// Tells held commands, by age, as far as the order that ORDERED ones ask for lets them: each is told behind all older ones and
@@ -212,8 +248,13 @@ impl Target {
         }
     }
 
-    /// Ends a task that never reached its device.
+    /// Ends a task before all its data has come.
     fn fail(&mut self, links: &mut Links<Self>, tag: u32, sense: &Sense) {
+        if let Some(Task { state: TaskState::Gathering(gathering), .. }) = self.tasks.get(&tag)
+            && gathering.taken() > 0
+        {
+            links.event(TargetEvent::Failed { tag });
+        }
         let reply =
             Reply { status: Status::CheckCondition, sense: sense.fixed().into(), data_in: Vec::new(), transfer_length: None };
         self.respond(links, tag, &reply);

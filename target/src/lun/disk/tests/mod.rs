@@ -1,6 +1,7 @@
 //! The disk as an initiator sees it: CDBs in, data and sense out.
 
 mod medium;
+mod stream;
 
 use std::pin::Pin;
 use std::sync::Arc;
