@@ -30,9 +30,8 @@ const USED_BUFFERS: usize = 32;
 /// Bytes of receive buffers above which they are not kept for long when nothing more comes, and how long they are.
 const MANY_BUFFERS: usize = 2 * LONG_READ_ROOM;
 const KEPT_FOR: Duration = Duration::from_secs(1);
-/// Bytes of one wake-up, before what they ask for is done and others have their turn: what is read far ahead of that has left the
-/// processor's cache when its turn comes.
-const READ_PER_WAKE_UP: usize = 256 * 1024;
+/// Reads of one wake-up, before others have their turn.
+const READS_PER_WAKE_UP: usize = 4;
 /// Time of one: a flood of small PDUs is not taken in as long as one of data.
 const WAKE_UP: Duration = Duration::from_micros(300);
 /// Bytes waiting to be sent above which nothing more is read.
@@ -224,8 +223,7 @@ impl Wire {
     fn read_some(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let begun = Instant::now();
         self.read_at = begun;
-        let mut taken = 0;
-        loop {
+        for _ in 0..READS_PER_WAKE_UP {
             let missing = session.missing(self.id, &self.input.bytes);
             self.make_room(missing);
             // Not far into the next PDU: it may have to move to another buffer.
@@ -233,10 +231,7 @@ impl Wire {
             let room = self.input.bytes.capacity() - self.input.bytes.len();
             let dry = match self.socket.read(&mut (&mut self.input.bytes).limit(most)) {
                 Ok(0) => return Err(End::Closed),
-                Ok(read) => {
-                    taken += read;
-                    read < most.min(room)
-                }
+                Ok(read) => read < most.min(room),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(End::Io(error)),
             };
@@ -244,10 +239,12 @@ impl Wire {
             if dry {
                 return Ok(true);
             }
-            if taken >= READ_PER_WAKE_UP || begun.elapsed() >= WAKE_UP {
-                return Ok(false);
+            // The data of a long PDU is dealt with while the processor's cache has it.
+            if missing > SHORT || begun.elapsed() >= WAKE_UP {
+                break;
             }
         }
+        Ok(false)
     }
 
     /// Has the socket gather the rest of a long PDU. With every segment that comes, a wake-up would cost the sender more than the
