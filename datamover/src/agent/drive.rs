@@ -141,7 +141,7 @@ impl Drive {
             let ended = self.unit.good("VERIFY(6)", &TEST_UNIT_READY, Data::None).await;
             match ended.as_ref().err().and_then(ClientError::sense) {
                 Some(sense) if sense.key == SenseKey::NotReady && sense.progress.is_some() => {
-                    percent(u32::from(sense.progress.unwrap_or(0)) * 100 >> 16);
+                    percent((u32::from(sense.progress.unwrap_or(0)) * 100) >> 16);
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 _ => return ended.map(drop),

@@ -30,8 +30,9 @@ const USED_BUFFERS: usize = 32;
 /// Bytes of receive buffers above which they are not kept for long when nothing more comes, and how long they are.
 const MANY_BUFFERS: usize = 2 * LONG_READ_ROOM;
 const KEPT_FOR: Duration = Duration::from_secs(1);
-/// Reads of one wake-up, before others have their turn.
-const READS_PER_WAKE_UP: usize = 4;
+/// Bytes of one wake-up, before what they ask for is done and others have their turn: half of what a processor's own cache holds, so
+/// that data is still there when it is written.
+const READ_PER_WAKE_UP: usize = 512 * 1024;
 /// Time of one: a flood of small PDUs is not taken in as long as one of data.
 const WAKE_UP: Duration = Duration::from_micros(300);
 /// Bytes waiting to be sent above which nothing more is read.
@@ -223,7 +224,8 @@ impl Wire {
     fn read_some(&mut self, session: &mut Session<TargetRole>) -> Result<bool, End> {
         let begun = Instant::now();
         self.read_at = begun;
-        for _ in 0..READS_PER_WAKE_UP {
+        let mut taken = 0;
+        while taken < READ_PER_WAKE_UP && begun.elapsed() < WAKE_UP {
             let missing = session.missing(self.id, &self.input.bytes);
             self.make_room(missing);
             // Not far into the next PDU: it may have to move to another buffer.
@@ -231,17 +233,16 @@ impl Wire {
             let room = self.input.bytes.capacity() - self.input.bytes.len();
             let dry = match self.socket.read(&mut (&mut self.input.bytes).limit(most)) {
                 Ok(0) => return Err(End::Closed),
-                Ok(read) => read < most.min(room),
+                Ok(read) => {
+                    taken += read;
+                    read < most.min(room)
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(End::Io(error)),
             };
             self.take_in(session)?;
             if dry {
                 return Ok(true);
-            }
-            // The data of a long PDU is dealt with while the processor's cache has it.
-            if missing > SHORT || begun.elapsed() >= WAKE_UP {
-                break;
             }
         }
         Ok(false)
