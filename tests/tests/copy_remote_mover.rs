@@ -1,5 +1,6 @@
-//! A mover on another host, which is a network namespace here: it attaches to the target over TCP, and copies between two disks of
-//! Debian's tgt that the target itself never reads. What one had of a copy that dies, another does. Who only pretends to be a mover, or to know the secret, harms nobody.
+//! A mover on another host, which is a network namespace here: it attaches to the target over TCP, and copies between two disks
+//! of Debian's tgt that the target itself never reads. What one had of a copy that dies, another does. Who only pretends to be a
+//! mover, or to know the secret, harms nobody.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

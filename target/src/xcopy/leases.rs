@@ -1,10 +1,11 @@
 //! Views for agents that cannot ask for one: the policy `xcopy_view = "lease"` of a disk.
 //!
-//! The first copy of an I_T nexus from such a disk onto a tape waits until the disk is quiet and takes a view of it; later ones read
-//! that same view, so that what lies on a tape is of one moment though it took many commands. A lease ends when the tape is rewound or
-//! unloaded, by a command to it or by its changer, a reservation of the nexus is released, the nexus or the disk is gone, or nobody has
-//! used it for a minute; what is done to a tape of another target is not seen here. Copies that read its view by then still end. A view that is lost is not replaced before its lease ends: its copies fail, and nobody gets one
-//! half of this moment and the other half of another.
+//! The first copy of an I_T nexus from such a disk onto a tape waits until the disk is quiet and takes a view of it; later ones
+//! read that same view, so that what lies on a tape is of one moment though it took many commands. A lease ends when the tape is
+//! rewound or unloaded, by a command to it or by its changer, a reservation of the nexus is released, the nexus or the disk is
+//! gone, or nobody has used it for a minute; what is done to a tape of another target is not seen here. Copies that read its view
+//! by then still end. A view that is lost is not replaced before its lease ends: its copies fail, and nobody gets one half of this
+//! moment and the other half of another.
 //!
 //! What has no such policy is read as it is. Follows no standard: SPC-4 leaves open what a copy source shows while it is written.
 

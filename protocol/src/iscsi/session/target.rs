@@ -1,9 +1,9 @@
 //! The target's side of a session.
 //!
-//! Gathers Data-Out until a command is complete and tells it as one event, for a caller that does not take it before; cuts Data-In,
-//! counts residuals and answers. What a command does, and which tasks a task management function hits, is the caller's business. The parts: [`order`] of commands,
-//! [`tasks`] and their data, other [`requests`], what [`recovery`] keeps, and how connections [`join`].
-//! RFC 7143 (4.2), (4.6), (11).
+//! Gathers Data-Out until a command is complete and tells it as one event, for a caller that does not take it before; cuts
+//! Data-In, counts residuals and answers. What a command does, and which tasks a task management function hits, is the caller's
+//! business. The parts: [`order`] of commands, [`tasks`] and their data, other [`requests`], what [`recovery`] keeps, and how
+//! connections [`join`]. RFC 7143 (4.2), (4.6), (11).
 
 mod join;
 mod order;
