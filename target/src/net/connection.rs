@@ -94,7 +94,7 @@ pub(super) struct Connection {
     pub(super) deferred: VecDeque<Placed>,
     /// Commands that wait for others of their task set, by the number that tells of their turn.
     pub(super) dormant: HashMap<u64, Placed>,
-    /// Commands of which something is written and whose data is still coming, by task tag.
+    /// Commands that may be written in pieces and whose data is still coming, by task tag.
     pub(super) streams: HashMap<u32, Stream>,
     pub(super) waits: Vec<Wait>,
     /// Who asked whether the initiator has hung up.
@@ -239,7 +239,7 @@ impl Connection {
                 }
                 Woken::Deadline => {
                     armed = None;
-                    self.time_out()
+                    self.time_out().await
                 }
                 Woken::Shutdown => {
                     last_call = true;
@@ -377,7 +377,7 @@ impl Connection {
         }
     }
 
-    fn time_out(&mut self) -> Option<End> {
+    async fn time_out(&mut self) -> Option<End> {
         let now = Instant::now();
         self.rests_until = self.rests_until.filter(|until| *until > now);
         if self.ends_at.is_some_and(|at| now >= at) {
@@ -394,7 +394,7 @@ impl Connection {
                 wire.shed();
             }
             if wire.stale_at().is_some_and(|at| at <= now.into_std())
-                && let Err(error) = wire.copy_stale(&mut self.session)
+                && let Err(error) = wire.copy_stale(&mut self.session).await
             {
                 if let Some(end) = self.part_with(at, End::Io(error)) {
                     return Some(end);

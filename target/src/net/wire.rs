@@ -173,14 +173,17 @@ impl Wire {
         self.stale_at
     }
 
-    /// Copies what still waits where it lies.
+    /// Copies what still waits where it lies, on a thread that may block: some of it may have to come from the disk again.
     ///
     /// # Errors
     /// It can no longer be read: the connection is of no use any more, since its header has said that it comes.
-    pub fn copy_stale(&mut self, session: &mut Session<TargetRole>) -> io::Result<()> {
+    pub async fn copy_stale(&mut self, session: &mut Session<TargetRole>) -> io::Result<()> {
         self.stale_at = None;
         let Ok(transmit) = session.transmit(self.id) else { return Ok(()) };
-        copy_out(&mut self.in_place, transmit)
+        let (mut mappings, mut taken) = (std::mem::take(&mut self.in_place), std::mem::take(transmit));
+        let work = move || copy_out(&mut mappings, &mut taken).map(|()| taken);
+        *transmit = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
+        Ok(())
     }
 
     /// Ready when there is something to do: `Ok(true)` when bytes can be read.
