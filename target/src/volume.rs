@@ -68,11 +68,23 @@ impl Volume {
         Admission { gate: Arc::clone(&self.gate) }
     }
 
-    /// Whether a write is likely not to wait: it only goes to memory, nothing has to be copied up for a snapshot, and none waited a
-    /// moment ago.
+    /// Whether a write is likely not to wait where [`Volume::is_kept`]: it only goes to memory, and none waited a moment ago.
     #[must_use]
     pub fn writes_at_once(&self) -> bool {
-        self.store.buffered() && self.trackers.none_live() && !self.pace.is_held_up()
+        self.store.buffered() && !self.pace.is_held_up()
+    }
+
+    /// True when nothing has to be copied up for a snapshot before `range` is written. It stays so while a write is in flight that was
+    /// admitted before.
+    #[must_use]
+    pub fn is_kept(&self, range: ByteRange) -> bool {
+        self.trackers.need_nothing_of(range)
+    }
+
+    /// Blocks. Copies up what live snapshots still need of a range that is to be written soon, so that the write finds it done. Changes
+    /// nothing on the disk, and so needs no admission: who writes there meanwhile has copied up before, or waits until it is done.
+    pub fn keep_ahead(&self, range: ByteRange) {
+        self.trackers.preserve(&*self.store, range);
     }
 
     /// Runs a write that was expected not to wait, and takes note if it did.

@@ -101,7 +101,7 @@ impl Connection {
             // Aborted between its last byte and its turn here: nothing of it may land any more.
             return;
         }
-        if let Some(Stream { device, place, write }) = self.streams.remove(&command.tag) {
+        if let Some(Stream { device, write, place: Some(place) }) = self.streams.remove(&command.tag) {
             let placed = Placed { command, device: Some(device), place: Some(place), written: Some(write) };
             return self.start_or_defer(placed, batch);
         }
@@ -258,6 +258,7 @@ impl Connection {
                 Message::Finished(finished) => finished.into_iter().for_each(|one| self.finish(one)),
                 Message::Abort(scope, done) => self.abort(&scope, Then::Tell(done)),
                 Message::Begin(number) => self.begin_dormant(number),
+                Message::Writable(tag) => self.write_on(tag),
                 Message::Join(guest) => self.take_in(guest),
                 Message::Managed { tag, outcome, cold_reset } => {
                     self.session.respond_task_management(tag, outcome);

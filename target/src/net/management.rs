@@ -27,6 +27,8 @@ pub(super) enum Message {
     Managed { tag: u32, outcome: Outcome, cold_reset: bool },
     /// The turn of a command in its task set has come.
     Begin(u64),
+    /// What a write in pieces waited for is done: of the command with this tag, or of one that had it before.
+    Writable(u32),
     /// A connection has logged in to this session.
     Join(Box<Guest>),
     /// End the session: another takes its place, or the target was reset.

@@ -200,6 +200,12 @@ impl Trackers {
         self.live.read().expect("no holder panics").is_empty()
     }
 
+    /// True while a write to `range` has nothing to copy up.
+    pub(crate) fn need_nothing_of(&self, range: ByteRange) -> bool {
+        let live = self.live.read().expect("no holder panics");
+        live.iter().all(|tracker| tracker.touched(range).all(|chunk| tracker.is_served(chunk)))
+    }
+
     /// *Birth*: to be called while no write is in flight. Every write admitted later serves it.
     pub(super) fn publish(&self, tracker: Arc<Tracker>) {
         tracker.table.set_state(State::Live);

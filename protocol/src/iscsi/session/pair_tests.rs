@@ -32,6 +32,8 @@ struct Pair {
     hold: bool,
     /// The target takes whole kilobytes of a write's data as they come: by task tag.
     takes: bool,
+    /// How often it was told of some that it did not take.
+    told: usize,
     taken: HashMap<u32, Vec<u8>>,
     completions: HashMap<u32, Completion>,
     events: Vec<InitiatorEvent>,
@@ -71,6 +73,7 @@ impl Pair {
             held: Vec::new(),
             hold: false,
             takes: false,
+            told: 0,
             taken: HashMap::new(),
             completions: HashMap::new(),
             events: Vec::new(),
@@ -128,13 +131,13 @@ impl Pair {
         match event {
             TargetEvent::Command(command) if self.hold => self.held.push(command),
             TargetEvent::Command(command) => self.execute(&command),
-            TargetEvent::DataOut { tag } if self.takes => {
+            TargetEvent::DataOut { .. } if !self.takes => self.told += 1,
+            TargetEvent::DataOut { tag } => {
                 // One that has come to its end meanwhile has all its data with it.
                 let held = self.target.arriving(tag).map_or(0, |arriving| arriving.held / 1024 * 1024);
                 let parts = self.target.take_data_out(tag, held);
                 self.taken.entry(tag).or_default().extend(parts.concat());
             }
-            TargetEvent::DataOut { .. } => {}
             event => self.target_events.push(event),
         }
     }
@@ -395,6 +398,20 @@ fn who_took_data_is_told_that_the_transfer_is_broken() {
     pair.target.handle_input(CID, pair.now, &mut input).unwrap();
     assert!(matches!(pair.target.poll_event(), Some(TargetEvent::Failed { tag }) if tag == write));
     assert!(pair.target.arriving(write).is_none());
+}
+
+#[test]
+fn nothing_more_is_told_of_a_write_that_is_to_come_whole() {
+    let mut pair = Pair::new(Wishes { first_burst_length: 65_536, ..wishes() }, wishes());
+    let write = pair.write(900_000);
+    pair.only_to_target();
+    pair.target.keep_data_out(write);
+    pair.told = 0;
+    let completion = pair.finished(write);
+    assert_eq!((completion.status, pair.told), (0, 0));
+    let other = pair.write(900_000);
+    assert_eq!(pair.finished(other).status, 0);
+    assert!(pair.told > 1, "of others it is");
 }
 
 #[test]

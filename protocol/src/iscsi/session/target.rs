@@ -155,7 +155,8 @@ pub enum TargetEvent {
         /// Initiator task tag.
         tag: u32,
     },
-    /// A command of which data was taken has ended before the rest came, and is answered: what was broken is the transfer.
+    /// A command of which [`TargetEvent::DataOut`] was told has ended before the rest came, and is answered: what was broken is the
+    /// transfer.
     Failed {
         /// Initiator task tag.
         tag: u32,
@@ -313,6 +314,11 @@ impl Session<Target> {
     /// the command is told, it may still be aborted or fail.
     pub fn take_data_out(&mut self, tag: u32, length: u32) -> Vec<Bytes> {
         self.role.take_data_out(&mut self.links, tag, length)
+    }
+
+    /// No data of this command is taken before all has come: it is not told of again.
+    pub fn keep_data_out(&mut self, tag: u32) {
+        self.role.keep_whole(tag);
     }
 
     /// Answers a task management request, once what was sent before on the other connections has arrived. RFC 7143 (4.2.3.3).

@@ -115,11 +115,21 @@ impl Gathering {
 
     /// True once whenever so much more has come that it is worth to be handed on before the rest.
     pub fn is_worth_taking(&mut self) -> bool {
-        let worth = self.received - self.told.max(self.taken) >= WORTH_TAKING;
+        let worth = self.received.saturating_sub(self.told.max(self.taken)) >= WORTH_TAKING;
         if worth {
             self.told = self.received;
         }
         worth
+    }
+
+    /// Nothing is worth to be taken any more before all has come.
+    pub const fn keep_whole(&mut self) {
+        self.told = u32::MAX;
+    }
+
+    /// True when it was ever said that some is worth to be taken.
+    pub const fn was_told(&self) -> bool {
+        self.told > 0
     }
 
     /// Hands on the first `len` bytes of those that are held; all of them where there are fewer.

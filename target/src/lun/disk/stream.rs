@@ -1,10 +1,13 @@
 //! WRITE, piece by piece as its data comes.
 //!
 //! What is written soon after it has been received is still in the processor's cache, and a long WRITE holds no more than a piece of
-//! its data. A piece is written where it stands or not at all: a hold, a snapshot that needs the old blocks, a writer that has the
-//! disk alone, a store that makes writers wait or blocks that are no whole pages leave it to the pieces behind it and at last to the
-//! rest, which goes the way of every WRITE. So nothing of the command is under way between two pieces, however long its initiator
-//! takes to send the next one: it keeps no hold waiting, and is gone at once when it is aborted.
+//! its data. A piece is written where it stands or not at all: a hold, a writer that has the disk alone, a store that makes writers
+//! wait or blocks that are no whole pages leave it to the pieces behind it and at last to the rest, which goes the way of every WRITE.
+//! So nothing of the command is under way between two pieces, however long its initiator takes to send the next one: it keeps no hold
+//! waiting, and is gone at once when it is aborted.
+//!
+//! Old blocks that a live snapshot needs are read and kept on another thread, for the whole command once its first piece has come, and
+//! no piece is written over any that are not kept. That changes nothing on the disk, and does no harm to a command that is aborted.
 //!
 //! All that is refused is refused before the first piece. What comes up later, an error of the store as well as a reservation or write
 //! protection, ends the command with what it says once its data has come. It does not know how data comes. Follows SBC-4, "WRITE (10)
@@ -22,7 +25,7 @@ use super::transfer::{AT_ONCE_MAX, PAGE, start_write, writes_at_once};
 use super::{Disk, fault, threshold};
 use crate::lun::common::{LogicalUnit, admits, begins, formatted};
 use crate::metrics::usage::{Meter, Op};
-use crate::task::{Execution, Response, Task};
+use crate::task::{Attribute, Execution, Response, Task};
 
 /// A WRITE of which some data has come.
 pub struct StreamedWrite {
@@ -38,6 +41,17 @@ pub struct StreamedWrite {
     sense_format: SenseFormat,
     /// From the first piece on.
     meter: Option<Meter>,
+    /// Whether live snapshots have what they need of it.
+    ahead: Ahead,
+}
+
+/// Old blocks that live snapshots need are kept before anything is written over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    NotNeeded,
+    Needed,
+    /// Not again: a snapshot that is taken meanwhile has the rest wait for all data.
+    Asked,
 }
 
 impl fmt::Debug for StreamedWrite {
@@ -62,7 +76,14 @@ impl StreamedWrite {
             return None;
         }
         let sense_format = disk.common().sense_format();
-        Some(Self { disk: Arc::clone(disk), task, spec, range, written: 0, refused: None, sense_format, meter: None })
+        let disk = Arc::clone(disk);
+        Some(Self { disk, task, spec, range, written: 0, refused: None, sense_format, meter: None, ahead: Ahead::NotNeeded })
+    }
+
+    /// Its place in the order of commands.
+    #[must_use]
+    pub fn attribute(&self) -> Attribute {
+        self.task.attribute
     }
 
     /// True when none of its data is written.
@@ -83,8 +104,14 @@ impl StreamedWrite {
         }
         let disk = &self.disk;
         let len = (held / PAGE * PAGE).min(AT_ONCE_MAX);
-        let piece = ByteRange { start: self.range.start + self.written, len };
+        let piece = ByteRange { len, ..self.rest() };
         if len == 0 || !writes_at_once(disk, piece) {
+            return;
+        }
+        if !disk.volume.is_kept(piece) {
+            if self.ahead == Ahead::NotNeeded {
+                self.ahead = Ahead::Needed;
+            }
             return;
         }
         let Ok(writing) = disk.writers.try_read() else { return };
@@ -99,11 +126,25 @@ impl StreamedWrite {
         self.written += len;
     }
 
+    /// What has to be done before more can be written, on a thread that may block; told once.
+    pub fn work_ahead(&mut self) -> Option<impl FnOnce() + Send + 'static> {
+        if self.ahead != Ahead::Needed {
+            return None;
+        }
+        self.ahead = Ahead::Asked;
+        let (disk, rest) = (Arc::clone(&self.disk), self.rest());
+        Some(move || disk.volume.keep_ahead(rest))
+    }
+
+    const fn rest(&self) -> ByteRange {
+        ByteRange { start: self.range.start + self.written, len: self.range.len - self.written }
+    }
+
     /// Carries out the rest: `task` is the command with all data that was not taken.
     #[must_use]
     pub fn end(self, task: Task) -> Execution {
-        let Self { disk, spec, range, written, refused, sense_format, meter, .. } = self;
-        let rest = ByteRange { start: range.start + written, len: range.len - written };
+        let rest = self.rest();
+        let Self { disk, spec, range, refused, sense_format, meter, .. } = self;
         let execution = match refused.map_or_else(|| admits(&*disk, &task), Err) {
             Err(refusal) => Execution::Done(refusal),
             Ok(()) => start_write(&disk, task, spec, rest, range.len),

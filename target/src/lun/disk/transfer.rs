@@ -98,7 +98,7 @@ pub(super) fn start_write(
         write_blocks(disk, task, admission, range)?;
         Ok(moved(moved_by_cdb))
     };
-    if !force_unit_access && disk.write_cache() && writes_at_once(disk, range) {
+    if !force_unit_access && disk.write_cache() && writes_at_once(disk, range) && disk.volume.is_kept(range) {
         return disk.change_at_once(spec, task, work);
     }
     disk.change(spec, task, force_unit_access, work)

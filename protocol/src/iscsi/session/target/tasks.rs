@@ -160,6 +160,12 @@ impl Target {
         parts
     }
 
+    pub(super) fn keep_whole(&mut self, tag: u32) {
+        if let Some(Task { state: TaskState::Gathering(gathering), .. }) = self.tasks.get_mut(&tag) {
+            gathering.keep_whole();
+        }
+    }
+
     /// Tells held commands, by age, as far as the order that ORDERED ones ask for lets them: each is told behind all older ones and
     /// before all younger ones, whoever's data comes first.
     fn release(&mut self, links: &mut Links<Self>) {
@@ -251,7 +257,7 @@ impl Target {
     /// Ends a task before all its data has come.
     fn fail(&mut self, links: &mut Links<Self>, tag: u32, sense: &Sense) {
         if let Some(Task { state: TaskState::Gathering(gathering), .. }) = self.tasks.get(&tag)
-            && gathering.taken() > 0
+            && gathering.was_told()
         {
             links.event(TargetEvent::Failed { tag });
         }

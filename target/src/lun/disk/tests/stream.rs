@@ -3,6 +3,8 @@
 use super::*;
 use crate::lun::disk::StreamedWrite;
 use crate::metrics::usage::Op;
+use crate::snapshot::{Request, SnapshotService, Source};
+use crate::store::BlockStore;
 
 /// WRITE(10) of 64 KiB to LBA 0.
 const WRITE: &str = "2a 00 00000000 00 0080 00";
@@ -87,6 +89,32 @@ async fn a_hold_and_a_writer_that_is_alone_leave_the_data_where_it_is() {
     assert_eq!(offer(&mut write, 8192), 0);
     drop(alone);
     assert_eq!(offer(&mut write, 8192), 8192);
+}
+
+#[tokio::test]
+async fn what_a_live_snapshot_needs_is_kept_before_a_piece_is_written() {
+    let bench = bench();
+    bench.good(WRITE, vec![7; LEN]);
+    let copies = |size| Ok(Arc::new(MemoryStore::new(size as usize)) as Arc<dyn BlockStore>);
+    let sources = vec![Source { volume: Arc::clone(bench.disk.volume()), range: None }];
+    let request = Request { sources, quiet: Duration::ZERO, timeout: Duration::from_secs(1) };
+    let taken = SnapshotService::with_copy_stores(copies).take(request, |_| ()).await.unwrap();
+    let mut write = begin(&bench, WRITE).unwrap();
+    assert!(write.work_ahead().is_none(), "nothing has come");
+    assert_eq!(offer(&mut write, 8192), 0);
+    assert!(bench.disk.volume().quiet().in_flight == 0, "a hold need not wait for the command");
+    let work = write.work_ahead().expect("old blocks are not kept");
+    assert_eq!(offer(&mut write, 8192), 0);
+    assert!(write.work_ahead().is_none(), "asked for once");
+    work();
+    assert_eq!(offer(&mut write, 8192), 8192);
+    assert_eq!(end(&bench, write, LEN - 8192).status, Status::Good);
+    assert_eq!(bench.data("28 00 00000000 00 0080 00"), [vec![1; 8192], vec![2; LEN - 8192]].concat());
+    let mut old = [0; LEN];
+    taken.views[0].read_at(0, &mut old).unwrap();
+    assert_eq!(old, [7; LEN]);
+    let mut again = begin(&bench, WRITE).unwrap();
+    assert_eq!(offer(&mut again, 8192), 8192, "nothing is left to be kept");
 }
 
 #[test]
