@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, BytesMut};
 use libc::EFAULT;
 use nix::poll::PollFlags;
+use protocol::iscsi::bhs;
 use protocol::iscsi::login::LoginStatus;
 use protocol::iscsi::pdu::Transmit;
 use protocol::iscsi::{ConnectionId, ProtocolError, Session, Target as TargetRole};
@@ -21,8 +22,8 @@ use super::socket::Socket;
 use crate::store::in_place::Mapping;
 use crate::sys;
 
-/// Bytes of a read: enough for many commands.
-const READ_ROOM: usize = 128 * 1024;
+/// Bytes of a read: enough for many commands, or for one PDU of 128 KiB and the header behind it.
+const READ_ROOM: usize = 132 * 1024;
 /// Size of a buffer while long PDUs come, in bytes: several go into one.
 const LONG_READ_ROOM: usize = 1024 * 1024;
 /// Former input buffers kept to be used again.
@@ -230,9 +231,9 @@ impl Wire {
         let mut taken = 0;
         while taken < READ_PER_WAKE_UP && begun.elapsed() < WAKE_UP {
             let missing = session.missing(self.id, &self.input.bytes);
+            // Not far into the PDU behind a long one: it may have to move to another buffer. Its header says how to go on.
+            let most = if missing > SHORT { missing + bhs::LENGTH } else { READ_ROOM };
             self.make_room(missing);
-            // Not far into the next PDU: it may have to move to another buffer.
-            let most = missing.max(READ_ROOM);
             let room = self.input.bytes.capacity() - self.input.bytes.len();
             let dry = match self.socket.read(&mut (&mut self.input.bytes).limit(most)) {
                 Ok(0) => return Err(End::Closed),
