@@ -6,7 +6,7 @@
 //! Follows "SIMH Magtape Representation and Handling".
 
 use super::frame::{self, WORD, Word};
-use super::layout::Layout;
+use super::layout::{ALIGNMENT, Layout};
 use super::{ObjectKind, TapePosition};
 
 /// Where an image's bytes come from: a closure over a file, or a slice.
@@ -140,8 +140,9 @@ pub fn object_backward<I: Image + ?Sized>(image: &mut I, at: u64) -> Result<(Fou
     })
 }
 
-/// Words of a gap that are read at once.
-const GAP_CHUNK: usize = 4096;
+/// Bytes of a gap that are read at once: no more than to the next multiple of it. There data begins in front of which a gap lies, and
+/// data that lies in the image by reference is to be left where it is: a look at one byte would have a disk read many.
+const GAP_CHUNK: usize = ALIGNMENT as usize;
 
 /// Behind the erase gap that begins at byte `at`; `at` where none does.
 ///
@@ -166,7 +167,7 @@ pub fn behind_gap<I: Image + ?Sized>(image: &mut I, mut at: u64) -> Result<u64, 
         if ended {
             return Ok(at);
         }
-        wanted = GAP_CHUNK;
+        wanted = (ALIGNMENT - at % ALIGNMENT).max(WORD) as usize;
     }
 }
 
@@ -200,7 +201,7 @@ pub fn before_gap<I: Image + ?Sized>(image: &mut I, mut at: u64) -> Result<u64, 
         if ended {
             return Ok(at);
         }
-        wanted = GAP_CHUNK as u64;
+        wanted = (at.saturating_sub(1) % ALIGNMENT + 1).max(2 * WORD);
     }
 }
 
@@ -431,6 +432,7 @@ pub fn slice(bytes: &[u8]) -> impl Image<Error = std::convert::Infallible> + '_ 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::layout;
     use super::*;
     use crate::wire::hex;
 
@@ -484,6 +486,34 @@ mod tests {
             assert_eq!(walk.by_ref().count(), 1);
             assert_eq!((walk.ending(), walk.position().offset), (Some(Ending::Gap), 10), "{layout:?}");
         }
+    }
+
+    #[test]
+    fn to_find_aligned_records_no_byte_of_their_data_is_read() {
+        let length = 2 * ALIGNMENT as u32;
+        let (mut image, mut data) = (vec![0; 4], Vec::new());
+        for _ in 0..3 {
+            image.extend(layout::gap_bytes(Layout::Aligned.gap(image.len() as u64, length)));
+            image.extend(length.to_le_bytes());
+            data.push(image.len() as u64..image.len() as u64 + u64::from(length));
+            image.resize(image.len() + length as usize, 0x5A);
+            image.extend(length.to_le_bytes());
+        }
+        let end = image.len() as u64;
+        let mut looked = |at: u64, into: &mut [u8]| {
+            let read = at..at + into.len() as u64;
+            assert!(data.iter().all(|data| read.end <= data.start || data.end <= read.start), "{read:?} of {data:?}");
+            slice(&image).read_at(at, into)
+        };
+        let (mut at, mut found) = (WORD, 0);
+        while let Found::Record { next, .. } = object_forward(&mut looked, at).unwrap() {
+            (at, found) = (next, found + 1);
+        }
+        assert_eq!((at, found), (end, 3));
+        while let (Found::Record { .. }, begins) = object_backward(&mut looked, at).unwrap() {
+            (at, found) = (begins, found - 1);
+        }
+        assert_eq!((at, found), (WORD, 0));
     }
 
     proptest! {
