@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::control::{QUIET_MS, TIMEOUT_MS};
-use target::snapshot::{Request, SnapshotError, SnapshotService, Source};
+use target::snapshot::{Keeper, Request, SnapshotError, SnapshotService, Source};
 use target::store::memory::MemoryStore;
 use target::volume::Volume;
 
@@ -20,7 +20,7 @@ fn disk() -> (SnapshotService, Arc<Volume>) {
 }
 
 fn as_users_get_it(volume: &Arc<Volume>) -> Request {
-    let source = Source { volume: Arc::clone(volume), range: None };
+    let source = Source { volume: Arc::clone(volume), range: None, keeper: Keeper::Asker };
     Request { sources: vec![source], quiet: Duration::from_millis(QUIET_MS), timeout: Duration::from_millis(TIMEOUT_MS) }
 }
 

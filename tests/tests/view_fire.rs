@@ -22,7 +22,7 @@ use datamover::worker::view::ViewReader;
 use protocol::mover::ends::End;
 use protocol::mover::table::{CHUNK, ReadError};
 use protocol::units::ByteRange;
-use target::snapshot::{Request, SnapshotService, Source, View};
+use target::snapshot::{Keeper, Request, SnapshotService, Source, View};
 use target::store::BlockStore;
 use target::store::faulty::FaultyStore;
 use target::store::raw::{RawSpec, RawStore};
@@ -397,7 +397,7 @@ fn round(
     tally: &mut Tally,
 ) {
     let done_before = Ledger::now(&ledger.done);
-    let source = Source { volume: Arc::clone(volume), range: None };
+    let source = Source { volume: Arc::clone(volume), range: None, keeper: Keeper::Asker };
     let request = Request { sources: vec![source], quiet: Duration::ZERO, timeout: Duration::from_secs(1) };
     let mut taken = runtime.block_on(service.take(request, |_| ())).expect("writes end soon, so the hold does");
     let begun_after = Ledger::now(&ledger.begun);

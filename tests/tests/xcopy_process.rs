@@ -21,7 +21,7 @@ use target::lun::disk::Disk;
 use target::lun::tape::Tape;
 use target::mover::Movers;
 use target::nexus::{LunMap, Nexus, NexusCounters};
-use target::snapshot::{Request, SnapshotService, Source};
+use target::snapshot::{Keeper, Request, SnapshotService, Source};
 use target::store::BlockStore;
 use target::store::raw::{RawSpec, RawStore};
 use target::task::{Attribute, Execution, Response, Task};
@@ -293,7 +293,7 @@ async fn a_snapshot_is_copied_as_it_was_while_its_disk_changes() {
     let world = World::new(8 * MIB);
     let Device::Disk(live) = world.device(DISK) else { panic!("a disk") };
     let service = SnapshotService::new(world.folder.path().to_path_buf());
-    let sources = vec![Source { volume: Arc::clone(live.volume()), range: None }];
+    let sources = vec![Source { volume: Arc::clone(live.volume()), range: None, keeper: Keeper::Asker }];
     let wanted = Request { sources, quiet: Duration::ZERO, timeout: Duration::from_secs(5) };
     let taken = service.take(wanted, |_| ()).await.unwrap();
     let view = Volume::new(Arc::clone(&taken.views[0]) as Arc<dyn BlockStore>);

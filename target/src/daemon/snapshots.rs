@@ -16,7 +16,7 @@ use crate::lun::common::{Common, CopyService, Identity, LogicalUnit};
 use crate::lun::disk::Disk;
 use crate::net::Target;
 use crate::quiet::Waiting;
-use crate::snapshot::{self, SnapshotError, View};
+use crate::snapshot::{self, Keeper, SnapshotError, View};
 use crate::store::BlockStore;
 use crate::volume::Volume;
 
@@ -122,7 +122,7 @@ impl Daemon {
             }
         };
         let volume = Arc::clone(disk.volume());
-        Ok((disk, snapshot::Source { volume, range }))
+        Ok((disk, snapshot::Source { volume, range, keeper: Keeper::Asker }))
     }
 
     fn serve_view(

@@ -42,6 +42,17 @@ pub struct Source {
     pub volume: Arc<Volume>,
     /// Bytes of it; all when `None`. Nothing outside is copied on write.
     pub range: Option<ByteRange>,
+    /// Who wants it.
+    pub keeper: Keeper,
+}
+
+/// Who wants a view, and so what becomes of it when what the disk held is to be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// Somebody asked for it by itself: the disk is not sanitized before it is given up.
+    Asker,
+    /// A token or a lease, which is cancelled then.
+    Copies,
 }
 
 impl Source {
@@ -157,9 +168,9 @@ impl SnapshotService {
             }
             let id = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
             let generation = self.generations.wrapping_add(id);
-            let make_copy_store = Arc::clone(&self.make_copy_store);
-            let made =
-                tokio::task::spawn_blocking(move || Tracker::new(range, grid, generation, make_copy_store(range.len)?)).await;
+            let (make_copy_store, keeper) = (Arc::clone(&self.make_copy_store), source.keeper);
+            let make = move || Tracker::new(range, grid, generation, make_copy_store(range.len)?, keeper);
+            let made = tokio::task::spawn_blocking(make).await;
             let tracker = made.unwrap_or_else(|panic| Err(io::Error::other(panic))).map_err(SnapshotError::CopyStore)?;
             views.push(Arc::new(View::new(id, Arc::clone(&source.volume), Arc::new(tracker))));
         }

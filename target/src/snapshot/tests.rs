@@ -52,7 +52,9 @@ fn unmap(volume: &Volume, range: ByteRange) {
 }
 
 fn now(volumes: &[(&Arc<Volume>, Option<ByteRange>)]) -> Request {
-    let sources = volumes.iter().map(|(volume, range)| Source { volume: Arc::clone(volume), range: *range }).collect();
+    let source =
+        |(volume, range): &(&Arc<Volume>, _)| Source { volume: Arc::clone(volume), range: *range, keeper: Keeper::Asker };
+    let sources = volumes.iter().map(source).collect();
     Request { sources, quiet: Duration::ZERO, timeout: Duration::from_secs(1) }
 }
 

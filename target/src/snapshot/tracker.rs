@@ -17,6 +17,7 @@ use protocol::mover::table::{Grid, State, TableWriter};
 use protocol::units::ByteRange;
 use tracing::warn;
 
+use super::Keeper;
 use crate::store::BlockStore;
 use crate::sys::SharedWords;
 
@@ -37,6 +38,7 @@ pub(super) struct Tracker {
     given_back: Condvar,
     failure: OnceLock<String>,
     copied_bytes: AtomicU64,
+    keeper: Keeper,
 }
 
 /// What is to be done about a chunk.
@@ -57,7 +59,13 @@ struct Claim<'a> {
 
 impl Tracker {
     /// A snapshot that nobody serves yet. All that it needs is allocated here, before any write is held.
-    pub(super) fn new(range: ByteRange, grid: Grid, generation: u64, copies: Arc<dyn BlockStore>) -> io::Result<Self> {
+    pub(super) fn new(
+        range: ByteRange,
+        grid: Grid,
+        generation: u64,
+        copies: Arc<dyn BlockStore>,
+        keeper: Keeper,
+    ) -> io::Result<Self> {
         let words = grid.words().try_into().map_err(io::Error::other)?;
         let (words, table_file) = SharedWords::sealed(words)?;
         Ok(Self {
@@ -69,6 +77,7 @@ impl Tracker {
             given_back: Condvar::new(),
             failure: OnceLock::new(),
             copied_bytes: AtomicU64::new(0),
+            keeper,
         })
     }
 
@@ -190,20 +199,20 @@ pub(crate) struct Trackers {
 }
 
 impl Trackers {
-    /// How many there are.
+    /// How many writes have to serve.
     pub(crate) fn count(&self) -> usize {
         self.current().len()
-    }
-
-    /// True while no write has to serve any.
-    pub(crate) fn none_live(&self) -> bool {
-        self.live.read().expect("no holder panics").is_empty()
     }
 
     /// True while a write to `range` has nothing to copy up.
     pub(crate) fn need_nothing_of(&self, range: ByteRange) -> bool {
         let live = self.live.read().expect("no holder panics");
         live.iter().all(|tracker| tracker.touched(range).all(|chunk| tracker.is_served(chunk)))
+    }
+
+    /// True while somebody wants one who is not a copy.
+    pub(crate) fn any_asked_for(&self) -> bool {
+        self.current().iter().any(|tracker| tracker.keeper == Keeper::Asker)
     }
 
     /// *Birth*: to be called while no write is in flight. Every write admitted later serves it.

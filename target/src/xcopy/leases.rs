@@ -24,7 +24,7 @@ use super::tokens::{Moment, Rod, no_view};
 use crate::lun::common::{LeaseEnd, LogicalUnit};
 use crate::lun::disk::{Copying, Disk};
 use crate::nexus::Nexus;
-use crate::snapshot::{SnapshotService, Source};
+use crate::snapshot::{Keeper, SnapshotService, Source};
 use crate::task::Response;
 
 /// So long nobody need use a lease.
@@ -273,7 +273,7 @@ async fn take(
     let bytes = |disk: &Disk| ByteRange { start: 0, len: disk.capacity().0 * disk.block_length().bytes() };
     let sources = missing().map(|(wanted, _)| {
         let (volume, range) = (Arc::clone(wanted.disk.volume()), Some(bytes(&wanted.disk)));
-        Source { volume, range }
+        Source { volume, range, keeper: Keeper::Copies }
     });
     let sources: Vec<Source> = sources.collect();
     if sources.is_empty() {

@@ -249,10 +249,8 @@ fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -
     if *disk.sanitizing.copies() > 0 {
         return busy();
     }
-    // From here on no moment comes: the admission is a write that does not end.
-    disk.cancel_views();
-    // A snapshot keeps what is to be gone.
-    if !disk.volume.trackers().none_live() {
+    // A snapshot keeps what is to be gone. No moment comes from here on: the admission is a write that does not end.
+    if disk.volume.trackers().any_asked_for() {
         return Execution::Done(answer(spec, Err(Sense::COMMAND_SEQUENCE_ERROR)));
     }
     let (immediate, record) = (cdb.immediate(), Record { unrestricted: cdb.unrestricted_exit() });
@@ -263,6 +261,8 @@ fn start(disk: &Arc<Disk>, task: Task, spec: &'static CommandSpec, work: Work) -
             return Err(Response::status(Status::Busy));
         }
         disk.sanitizing.begin(record).map_err(failed)?;
+        // Not before: what is refused changes nothing.
+        disk.cancel_views();
         let (ended, end) = watch::channel(None);
         let runner = Arc::clone(&disk);
         let spawned = thread::Builder::new().name("sanitize".into()).spawn(move || {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::in_place::{LEN, with_file};
 use super::*;
 use crate::quiet::await_quiet;
-use crate::snapshot::{Request, SnapshotService, Source, View};
+use crate::snapshot::{Keeper, Request, SnapshotService, Source, View};
 
 /// Bytes that an initiator sends of such a write before it is asked for more.
 const FIRST: usize = 256 * 1024;
@@ -145,7 +145,7 @@ async fn an_ordered_command_of_another_session_waits_for_a_write_that_has_begun(
 /// What the view of the whole disk shows, and the view.
 async fn view_of(disk: &Disk, folder: &Path) -> Arc<View> {
     let service = SnapshotService::new(folder.to_owned());
-    let sources = vec![Source { volume: Arc::clone(disk.volume()), range: None }];
+    let sources = vec![Source { volume: Arc::clone(disk.volume()), range: None, keeper: Keeper::Asker }];
     let request = Request { sources, quiet: Duration::ZERO, timeout: PATIENCE };
     service.take(request, |_| ()).await.unwrap().views.remove(0)
 }

@@ -16,17 +16,21 @@ use super::{TARGET, designator, identity, manager};
 use crate::cartridge::NewMedium;
 use crate::lun::Device;
 use crate::lun::common::{Common, CopyService, Identity};
-use crate::lun::disk::{Disk, DiskOptions};
+use crate::lun::disk::{Disk, DiskOptions, ViewRules};
 use crate::lun::tape::Tape;
 use crate::lun::testing::{MemoryStore, nexus, task};
 use crate::nexus::Nexus;
+use crate::snapshot::{Keeper, Request, Source};
 use crate::task::{Execution, Response};
 use crate::volume::Volume;
+use crate::xcopy::CopyManager;
 
+const READY: &str = "00 00 00 00 00 00";
 const RANGE: RangeDescriptor = RangeDescriptor { lba: Lba(0), blocks: 8 };
 
 /// A removable disk with a copy manager, which has no mover, and a tape.
 struct World {
+    manager: Arc<CopyManager>,
     disk: Arc<Disk>,
     tape: Arc<Tape>,
     nexus: Arc<Nexus>,
@@ -35,13 +39,15 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let common = Common::new(Identity::new(TARGET, "sanitized", "TEST"), Some(manager() as Arc<dyn CopyService>));
+        let manager = manager();
+        let copies: Arc<dyn CopyService> = manager.clone();
+        let common = Common::new(Identity::new(TARGET, "sanitized", "TEST"), Some(copies));
         let options = DiskOptions { removable: true, ..BlockLength::B512.into() };
         let disk = Disk::new(common, Volume::new(Arc::new(MemoryStore::new(1 << 20))), options);
         let folder = tempfile::tempdir().unwrap();
         let tape = Tape::open(identity("tape"), folder.path(), NewMedium::of_capacity(1 << 24)).unwrap();
         let nexus = nexus(1, &[Device::Disk(Arc::clone(&disk)), Device::Tape(Arc::clone(&tape))]);
-        Self { disk, tape, nexus, _folder: folder }
+        Self { manager, disk, tape, nexus, _folder: folder }
     }
 
     async fn run(&self, cdb: &str, data: Vec<u8>) -> Response {
@@ -68,6 +74,23 @@ impl World {
         parse_token_descriptors(descriptors).unwrap().remove(0).1
     }
 
+    /// Begins a copy of the disk onto the tape, which no mover carries out.
+    async fn copy_onto_tape(&self) {
+        let mut list = List::new(0x33);
+        let source = list.cscd(CscdDescriptor::disk(designator(&Device::Disk(Arc::clone(&self.disk))), 512));
+        let destination = list.cscd(CscdDescriptor::tape(designator(&Device::Tape(Arc::clone(&self.tape)))));
+        list.push(Segment::BlockToStream { source, destination, transfer_length: 512, blocks: 1, from: Lba(0) });
+        let list = list.emit();
+        let failed = self.run(&format!("83 00 0000000000000000 {:08x} 0000", list.len()), list).await.sense;
+        assert_eq!(failed.expect("sense data").key, SenseKey::CopyAborted);
+    }
+
+    /// Tokens that are good, and leases.
+    fn kept(&self) -> (usize, usize) {
+        let disk = Device::Disk(Arc::clone(&self.disk)).address();
+        (self.manager.means.tokens.of(disk).len(), self.manager.means.leases.facts().len())
+    }
+
     /// What WRITE USING TOKEN says to a token.
     async fn refusal(&self, token: &RodToken) -> Sense {
         let token = Box::new(*token.as_bytes());
@@ -84,10 +107,10 @@ async fn a_disk_with_tokens_is_sanitized_and_they_are_cancelled() {
     let token = world.token().await;
     let copying = world.disk.begin_copy_of_view().unwrap();
     assert_eq!(world.run("48 82 0000000000 0000 00", Vec::new()).await.status, Status::Busy, "it is copied from");
-    assert!(!world.disk.volume().trackers().none_live(), "and it keeps its token");
+    assert_eq!(world.disk.volume().trackers().count(), 1, "and it keeps its token");
     drop(copying);
     world.good("48 82 0000000000 0000 00", Vec::new()).await;
-    assert!(world.disk.volume().trackers().none_live(), "nothing is kept of it");
+    assert_eq!(world.disk.volume().trackers().count(), 0, "nothing is kept of it");
     let limit = Instant::now() + Duration::from_secs(30);
     let refused = loop {
         let refused = world.refusal(&token).await;
@@ -103,11 +126,31 @@ async fn a_disk_with_tokens_is_sanitized_and_they_are_cancelled() {
 }
 
 #[tokio::test]
+async fn a_sanitize_that_a_snapshot_keeps_away_cancels_nothing() {
+    let world = World::new();
+    world.disk.set_view_rules(ViewRules { lease: true, quiet: Duration::ZERO, timeout: Some(Duration::from_secs(30)) });
+    world.token().await;
+    world.copy_onto_tape().await;
+    assert_eq!(world.kept(), (1, 1));
+    let sources = vec![Source { volume: Arc::clone(world.disk.volume()), range: None, keeper: Keeper::Asker }];
+    let request = Request { sources, quiet: Duration::ZERO, timeout: Duration::from_secs(30) };
+    let snapshot = world.manager.means.snapshots.take(request, |_| ()).await.unwrap();
+    for cdb in ["48 82 0000000000 0000 00", "48 02 0000000000 0000 00"] {
+        assert_eq!(world.run(cdb, Vec::new()).await.sense, Some(Sense::COMMAND_SEQUENCE_ERROR), "{cdb}");
+    }
+    assert_eq!(world.kept(), (1, 1));
+    world.good(READY, Vec::new()).await;
+    drop(snapshot);
+    world.good("48 82 0000000000 0000 00", Vec::new()).await;
+    assert_eq!(world.kept(), (0, 0));
+}
+
+#[tokio::test]
 async fn tokens_of_a_medium_are_cancelled_when_it_is_ejected() {
     let world = World::new();
     let token = world.token().await;
     world.good("1b 00 00 00 02 00", Vec::new()).await;
-    assert!(world.disk.volume().trackers().none_live());
+    assert_eq!(world.disk.volume().trackers().count(), 0);
     world.good("1b 00 00 00 03 00", Vec::new()).await;
     assert_eq!(world.refusal(&token).await.code, Sense::INVALID_TOKEN_OPERATION_TOKEN_CANCELLED.code);
 }

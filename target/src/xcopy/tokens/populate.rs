@@ -14,7 +14,7 @@ use tracing::{debug, info};
 
 use super::{Rod, Tokens};
 use crate::lun::disk::{Copying, Disk};
-use crate::snapshot::{Prepared, SnapshotError, SnapshotService, Source};
+use crate::snapshot::{Keeper, Prepared, SnapshotError, SnapshotService, Source};
 use crate::task::Response;
 use crate::xcopy::plan::{Plan, PlannedEnd};
 
@@ -209,7 +209,7 @@ pub async fn prepare(
     let (Some(start), Some(end)) = ends else { return Ok(None) };
     // Nothing outside of it is copied on write.
     let hull = ByteRange { start, len: end - start };
-    let source = Source { volume: Arc::clone(disk.volume()), range: Some(hull) };
+    let source = Source { volume: Arc::clone(disk.volume()), range: Some(hull), keeper: Keeper::Copies };
     let prepared = snapshots.prepare(&[source]).await.map_err(|error| no_view(&error))?;
     let parts = on_disk.into_iter().map(|range| ByteRange { start: range.start - start, len: range.len }).collect();
     Ok(Some((Rod::new(Arc::clone(&prepared.views()[0]), parts, disk.block_length()), prepared)))

@@ -3,7 +3,7 @@
 use super::*;
 use crate::lun::disk::StreamedWrite;
 use crate::metrics::usage::Op;
-use crate::snapshot::{Request, SnapshotService, Source};
+use crate::snapshot::{Keeper, Request, SnapshotService, Source};
 use crate::store::BlockStore;
 
 /// WRITE(10) of 64 KiB to LBA 0.
@@ -96,7 +96,7 @@ async fn what_a_live_snapshot_needs_is_kept_before_a_piece_is_written() {
     let bench = bench();
     bench.good(WRITE, vec![7; LEN]);
     let copies = |size| Ok(Arc::new(MemoryStore::new(size as usize)) as Arc<dyn BlockStore>);
-    let sources = vec![Source { volume: Arc::clone(bench.disk.volume()), range: None }];
+    let sources = vec![Source { volume: Arc::clone(bench.disk.volume()), range: None, keeper: Keeper::Asker }];
     let request = Request { sources, quiet: Duration::ZERO, timeout: Duration::from_secs(1) };
     let taken = SnapshotService::with_copy_stores(copies).take(request, |_| ()).await.unwrap();
     let mut write = begin(&bench, WRITE).unwrap();
