@@ -7,6 +7,7 @@
 //!
 //! Does not say when there is time for it. Such sums tell later damage and prove nothing about the writing: [`SumState::Recomputed`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -52,6 +53,56 @@ impl Absent {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self { records: self.records + other.records, bytes: self.bytes + other.bytes }
+    }
+}
+
+/// Entries that are counted together.
+pub(super) const STRETCH: u64 = 4096;
+
+/// Records of an index that lack their sums, counted stretch by stretch: a cut takes those behind it away without reading them.
+#[derive(Debug, Default)]
+pub(super) struct AbsentByStretch {
+    total: Absent,
+    /// By the number of the stretch; only those that have any.
+    stretches: BTreeMap<u64, Absent>,
+}
+
+impl AbsentByStretch {
+    pub const fn total(&self) -> Absent {
+        self.total
+    }
+
+    /// Whether the stretch of an object has any.
+    pub fn has_any(&self, object: u64) -> bool {
+        self.stretches.contains_key(&(object / STRETCH))
+    }
+
+    /// Counts an object that came.
+    pub fn add(&mut self, entry: &Entry) {
+        if entry.sum_state == SumState::Absent {
+            self.total.add(entry);
+            self.stretches.entry(entry.at.object / STRETCH).or_default().add(entry);
+        }
+    }
+
+    /// An object as it was counted is gone, or has its sums now.
+    pub fn remove(&mut self, entry: &Entry) {
+        let stretch = entry.at.object / STRETCH;
+        let Some(counted) = self.stretches.get_mut(&stretch) else { return };
+        counted.remove(entry);
+        self.total.remove(entry);
+        if counted.records == 0 {
+            self.stretches.remove(&stretch);
+        }
+    }
+
+    /// Nothing counts any more from `object` on, with which a stretch begins.
+    pub fn remove_from(&mut self, object: u64) {
+        debug_assert!(object.is_multiple_of(STRETCH));
+        for gone in self.stretches.split_off(&(object / STRETCH)).into_values() {
+            self.total.records -= gone.records;
+            self.total.bytes -= gone.bytes;
+        }
     }
 }
 

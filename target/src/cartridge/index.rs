@@ -9,7 +9,7 @@ use protocol::cartridge::TapePosition;
 use protocol::cartridge::index::{Entry, Header, SLOT, SumState, entry_offset};
 use protocol::cartridge::sums::RecordSum;
 
-use super::absent::Absent;
+use super::absent::{Absent, AbsentByStretch, STRETCH};
 
 /// Entries read or written at once.
 const CHUNK: u64 = 4096;
@@ -23,7 +23,7 @@ pub struct Index {
     header: Header,
     on_file: u64,
     unsynced: Vec<Entry>,
-    absent: Absent,
+    absent: AbsentByStretch,
     /// An entry on the file was replaced since the last flush.
     replaced: bool,
 }
@@ -57,7 +57,7 @@ impl Index {
             header: header.unwrap_or(fresh),
             on_file: 0,
             unsynced: Vec::new(),
-            absent: Absent::default(),
+            absent: AbsentByStretch::default(),
             replaced: false,
         };
         if header.is_none() {
@@ -110,7 +110,7 @@ impl Index {
 
     /// Records whose sums are absent.
     pub const fn absent(&self) -> Absent {
-        self.absent
+        self.absent.total()
     }
 
     pub const fn generation(&self) -> u32 {
@@ -235,21 +235,16 @@ impl Index {
 
     /// The entries from `object` on count no more. One that cannot be read any longer is taken for one with sums.
     fn discount(&mut self, object: u64) {
-        if object == 0 {
-            self.absent = Absent::default();
-        }
-        let mut at = object;
-        while self.absent.records > 0 && at < self.on_file {
-            let file = self.file.as_ref().expect("entries on a file have one");
-            let Ok(slots) = read_chunk(file, at, CHUNK.min(self.on_file - at)) else { break };
-            if slots.is_empty() {
-                break;
+        let whole = object.next_multiple_of(STRETCH);
+        self.absent.remove_from(whole);
+        // Of the stretch that is cut through only the entries tell.
+        if self.absent.has_any(object) {
+            for object in object..whole.min(self.len()) {
+                if let Ok(Some(entry)) = self.get(object) {
+                    self.absent.remove(&entry);
+                }
             }
-            slots.iter().flat_map(Entry::parse).for_each(|entry| self.absent.remove(&entry));
-            at += slots.len() as u64;
         }
-        let kept = usize::try_from(object.saturating_sub(self.on_file)).unwrap_or(usize::MAX).min(self.unsynced.len());
-        self.unsynced[kept..].iter().for_each(|entry| self.absent.remove(entry));
     }
 
     fn start_over(&mut self) -> io::Result<()> {

@@ -204,6 +204,25 @@ fn records_without_sums_are_counted_through_all_that_happens_to_them() {
 }
 
 #[test]
+fn a_cut_anywhere_leaves_the_count_of_what_is_in_front_of_it() {
+    const OBJECTS: usize = 9000;
+    let lengths: Vec<usize> = (0..OBJECTS).map(|object| 1 + object % 7).collect();
+    for synced in [false, true] {
+        let folder = new_aligned();
+        let mut cartridge = open(&folder);
+        refer(&mut cartridge, &lengths);
+        if synced {
+            cartridge.sync().unwrap();
+        }
+        for object in [OBJECTS - 1, 8192, 8191, 4100, 4096, 4095, 3, 0] {
+            cartridge.cut(cartridge.position_of(object as u64).unwrap()).unwrap();
+            let bytes: usize = lengths[..object].iter().sum();
+            assert_eq!(absent(&cartridge), (object as u64, bytes as u64), "cut at {object}");
+        }
+    }
+}
+
+#[test]
 fn sums_are_taken_beside_the_drive_and_find_later_damage() {
     let folder = new_aligned();
     let mut cartridge = open_all(&folder);
