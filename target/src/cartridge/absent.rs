@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -18,7 +19,7 @@ use protocol::cartridge::sums::RecordSum;
 use tracing::warn;
 
 use super::image::Image;
-use super::{Cartridge, Partition, ReadError};
+use super::{Cartridge, Metadata, Partition, ReadError, open};
 
 /// Entries looked at by one search: about a millisecond.
 const SEARCHED_AT_ONCE: u64 = 4096;
@@ -150,6 +151,16 @@ impl Cartridge {
         self.partitions.iter().map(Partition::absent).fold(Absent::default(), Absent::and)
     }
 
+    /// The same of a cartridge that nobody has open, as far as its indexes tell; none of one that is write-protected. Locks nothing.
+    ///
+    /// # Errors
+    /// Label or index cannot be read.
+    pub fn absent_in(folder: &Path) -> io::Result<Absent> {
+        let metadata = Metadata::load(folder)?;
+        let partitions = if metadata.write_protect { 0 } else { metadata.partition_sizes().len() };
+        (0..partitions).try_fold(Absent::default(), |absent, number| Ok(absent.and(open::absent_in_index(folder, number)?)))
+    }
+
     /// Goes on with the search for a record without sums, a piece.
     pub fn find_unsummed(&mut self) -> Search {
         let mut searches = self.partitions.iter_mut().map(Partition::find_unsummed);
@@ -233,4 +244,20 @@ const UNREADABLE: &str = "there are records whose sums cannot be taken";
 
 fn lacks_sums(entry: &Entry) -> bool {
     entry.kind == ObjectKind::Record && entry.sum_state == SumState::Absent
+}
+
+#[cfg(test)]
+impl Cartridge {
+    /// Leaves all records as a copy by reference does. Their sums are absent once it is opened again.
+    pub(crate) fn take_sums_away(&mut self) {
+        for partition in &mut self.partitions {
+            for object in 0..partition.end().object {
+                let entry = partition.index.get(object).unwrap().unwrap();
+                if entry.kind == ObjectKind::Record {
+                    partition.index.replace(Entry { sum_state: SumState::Absent, sum: RecordSum::default(), ..entry }).unwrap();
+                }
+            }
+            partition.index.flush().unwrap();
+        }
+    }
 }

@@ -24,7 +24,7 @@ use super::index::Index;
 use super::metadata::{self, Metadata};
 use super::partition::MAX_UNSYNCED_ENTRIES;
 use super::sums::SumsCache;
-use super::{Cartridge, Partition};
+use super::{Absent, Cartridge, Partition};
 
 /// Objects at the end of the index whose words are compared with the image at once; earlier ones are compared when they are read.
 const FRAMES_COMPARED: u64 = 65_536;
@@ -126,6 +126,13 @@ impl Partition {
             .finish(&image_path, limits)
             .map_err(|source| OpenError::File { path: image_path, source })
     }
+}
+
+/// What the index with this number says of records without sums, believed by itself.
+pub(super) fn absent_in_index(folder: &Path, number: usize) -> io::Result<Absent> {
+    let (mut index, _) = Index::open(&folder.join(index_name(number)), false)?;
+    index.load()?;
+    Ok(index.absent())
 }
 
 /// An empty image with this number, and no index beside it, whatever was there.

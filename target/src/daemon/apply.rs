@@ -124,6 +124,8 @@ impl Daemon {
             }
         }
         self.put_in_place(&plan, devices, accesses, &wanted).await;
+        // Tapes that came may lack sums.
+        self.bell.ring();
         if let Some(discovery) = discovery {
             self.server.set_discovery(discovery);
         }
@@ -175,8 +177,8 @@ impl Daemon {
     /// Opens LUNs; all or none.
     async fn open_all(&self, luns: &[(Place, LunSpec)]) -> Result<BTreeMap<Place, Device>, Failure> {
         let state = self.running().data.join("luns");
-        let (luns, shared) =
-            (luns.to_vec(), Shared { copies: Arc::clone(&self.copies), libraries: Arc::clone(&self.libraries), state });
+        let (copies, libraries, bell) = (Arc::clone(&self.copies), Arc::clone(&self.libraries), Arc::clone(&self.bell));
+        let (luns, shared) = (luns.to_vec(), Shared { copies, libraries, bell, state });
         let opening = tokio::task::spawn_blocking(move || {
             let mut devices = BTreeMap::new();
             for ((target, number), spec) in luns {

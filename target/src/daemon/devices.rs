@@ -13,7 +13,7 @@ use crate::lun::Device;
 use crate::lun::changer::Changer;
 use crate::lun::common::{Common, CopyService, Identity};
 use crate::lun::disk::Disk;
-use crate::lun::tape::Tape;
+use crate::lun::tape::{Bell, Tape};
 use crate::store::BlockStore;
 use crate::store::null::NullStore;
 use crate::store::raw::{RawSpec, RawStore};
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub copies: Arc<CopyManager>,
     /// Libraries, which a changer and its drives share.
     pub libraries: Arc<Libraries>,
+    /// Rings when there may be sums to take.
+    pub bell: Arc<Bell>,
     /// Where logical units keep what outlives a restart: reservations, mode pages.
     pub state: PathBuf,
 }
@@ -57,10 +59,13 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
         }
         Lun::Tape(tape) => {
             let opened = Tape::open(common(&tape.path, "TAPE")?, &tape.path, tape.new);
-            Device::Tape(opened.with_context(|| tape.path.display().to_string())?)
+            let opened = opened.with_context(|| tape.path.display().to_string())?;
+            opened.set_bell(Arc::clone(&shared.bell));
+            Device::Tape(opened)
         }
         Lun::Changer(changer) => {
             let library = shared.libraries.open(&changer.library)?;
+            library.set_bell(Arc::clone(&shared.bell));
             library.arrange(&changer.wanted)?;
             // A changer has no data: nothing is copied to or from it.
             let common = Common::new(identity(target, &changer.library, "LIBRARY", spec), None).keep_in(&shared.state)?;
@@ -70,6 +75,8 @@ pub(super) fn open_lun(target: &str, spec: &LunSpec, shared: &Shared) -> anyhow:
             let library = shared.libraries.open(&drive.library)?;
             let name = drive.library.join(format!("drive {}", drive.number + 1));
             let tape = Tape::empty(common(&name, "TAPE")?);
+            library.set_bell(Arc::clone(&shared.bell));
+            tape.set_bell(Arc::clone(&shared.bell));
             library.attach(drive.number, &tape)?;
             Device::Tape(tape)
         }

@@ -40,6 +40,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Source};
 use crate::library::Libraries;
+use crate::lun::tape::Bell;
 use crate::mover::Movers;
 use crate::mover::attach::Attachments;
 use crate::net::{self, Server};
@@ -63,6 +64,8 @@ pub struct Daemon {
     /// Where movers of other hosts attach.
     attachments: Mutex<Option<Attachments>>,
     libraries: Arc<Libraries>,
+    /// Rings when there may be sums to take.
+    bell: Arc<Bell>,
     snapshots: Arc<SnapshotService>,
     views: Mutex<BTreeMap<u64, ServedView>>,
     sums: Mutex<Option<SumTaker>>,
@@ -95,6 +98,7 @@ impl Daemon {
             movers,
             attachments: Mutex::default(),
             libraries: Arc::default(),
+            bell: Arc::default(),
             snapshots,
             views: Mutex::default(),
             sums: Mutex::default(),
@@ -106,7 +110,9 @@ impl Daemon {
         let sums_rate = config.limits.sums_mib_per_second.unwrap_or(sums::DEFAULT_MIB_PER_SECOND);
         daemon.apply(config, &[]).await.map_err(|failure| anyhow::anyhow!(failure.error))?;
         if sums_rate > 0 {
-            let taker = SumTaker::start(Arc::clone(&daemon.server), u64::from(sums_rate) << 20)?;
+            let (server, libraries, bell) = (&daemon.server, &daemon.libraries, &daemon.bell);
+            let (server, libraries, bell) = (Arc::clone(server), Arc::clone(libraries), Arc::clone(bell));
+            let taker = SumTaker::start(server, libraries, bell, u64::from(sums_rate) << 20)?;
             *daemon.sums.lock().expect("no holder panics") = Some(taker);
         }
         info!(

@@ -13,6 +13,7 @@ mod inventory;
 mod operator;
 mod record;
 mod registry;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -24,15 +25,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use protocol::control::LibraryMoves;
 use protocol::scsi::Sense;
 use tracing::{error, info, warn};
 
 use crate::cartridge::{Cartridge, Metadata, NewMedium, OpenError, shelf};
-use crate::lun::tape::{LoadError, Tape, UnloadError};
+use crate::lun::tape::{Bell, LoadError, Tape, UnloadError};
 use crate::sys;
+use sums::Bench;
 
 /// Held open and locked by the target that serves the library.
 const LOCK_NAME: &str = "library.lock";
@@ -48,6 +50,10 @@ pub struct Library {
     /// By number, from 0. A drive that is served no longer leaves its element empty of a drive.
     drives: Mutex<BTreeMap<u16, Weak<Tape>>>,
     moves: Mutex<LibraryMoves>,
+    /// Touched only by who has the arm.
+    bench: Mutex<Bench>,
+    /// For who takes sums that are absent.
+    bell: OnceLock<Arc<Bell>>,
     _lock: File,
 }
 
@@ -154,6 +160,8 @@ impl Library {
             inventory: Mutex::new(inventory),
             drives: Mutex::default(),
             moves: Mutex::default(),
+            bench: Mutex::default(),
+            bell: OnceLock::new(),
             _lock: lock,
         }))
     }
@@ -277,11 +285,27 @@ impl Library {
     }
 
     fn arm(&self) -> MutexGuard<'_, Inventory> {
-        self.inventory.lock().expect("no holder panics")
+        let inventory = self.inventory.lock().expect("no holder panics");
+        self.bench().clear();
+        inventory
+    }
+
+    fn bench(&self) -> MutexGuard<'_, Bench> {
+        self.bench.lock().expect("no holder panics")
     }
 
     fn show(&self, inventory: &Inventory) {
+        self.bench().forget_moved(inventory);
         *self.shown.lock().expect("no holder panics") = Arc::new(inventory.clone());
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+
+    /// From now on this bell rings when a cartridge has come that may lack sums.
+    pub fn set_bell(&self, bell: Arc<Bell>) {
+        // Nobody sets another one later.
+        let _ = self.bell.set(bell);
     }
 
     /// Loads what the record has in a drive that is empty.

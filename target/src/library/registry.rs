@@ -15,6 +15,12 @@ pub struct Libraries {
 }
 
 impl Libraries {
+    /// All that are open.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Library>> {
+        self.open.lock().expect("no holder panics").values().cloned().collect()
+    }
+
     /// The library of a folder, which is opened when it is not yet. Blocks.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! A library with real drives and real files: moves, what a crash finds, and what an operator does.
 
+use bytes::Bytes;
 use protocol::scsi::Status;
 
 use super::*;
+use crate::cartridge::{Absent, Stored};
 use crate::lun::Device;
 use crate::lun::common::{Common, Identity};
+use crate::lun::tape::Taken;
 use crate::lun::testing::{finish, nexus, task};
 
 const NAME: &str = "iqn.2026-01.org.offhost:library";
@@ -252,4 +255,64 @@ fn one_folder_is_one_library_whatever_it_is_called() {
     let elsewhere = tempfile::tempdir().unwrap();
     libraries.open(elsewhere.path()).unwrap();
     assert!(Library::open(folder.path()).is_ok(), "nobody has it any more");
+}
+
+/// Three records without sums on a cartridge that nobody has open.
+fn without_sums(cartridge: &Path) {
+    let mut cartridge = Cartridge::open(cartridge).unwrap();
+    let record = [Bytes::from_static(b"placed by reference")];
+    let partition = &mut cartridge.partitions_mut()[0];
+    partition.append_records((0..3).map(|_| Stored { parts: &record, wrapped: false }));
+    partition.sync().unwrap();
+    cartridge.take_sums_away();
+}
+
+/// How many sums are taken until there is nothing more to do.
+fn take_sums(library: &Library) -> usize {
+    let mut taken = 0;
+    loop {
+        match library.take_sum() {
+            Taken::Bytes(_) => taken += 1,
+            Taken::Searched => {}
+            Taken::Later => panic!("nobody has the arm"),
+            Taken::Nothing => return taken,
+        }
+    }
+}
+
+#[test]
+fn cartridges_in_slots_get_their_sums_and_a_drive_takes_them_over_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(serve(folder.path()));
+    let cartridge = |name: &str| folder.path().join(name);
+    ["OFH001L8", "OFH002L8"].map(cartridge).iter().for_each(|path| without_sums(path));
+    let Served { library, drives } = serve(folder.path());
+    while library.take_sum() == Taken::Searched {}
+    assert!(matches!(Cartridge::open(&cartridge("OFH001L8")), Err(OpenError::InUse(_))), "it is being looked through");
+    let bell = Arc::new(Bell::default());
+    library.set_bell(Arc::clone(&bell));
+    library.move_medium(Place::Slot(0), Place::Drive(0)).unwrap();
+    assert_eq!(drives[0].status().1.without_sums.records, 2, "one has been taken");
+
+    assert_eq!(take_sums(&library), 3, "the other cartridge's");
+    assert_eq!(Cartridge::open(&cartridge("OFH002L8")).unwrap().absent(), Absent::default());
+    assert!(bell.wait(), "the move has rung it");
+    library.move_medium(Place::Drive(0), Place::Mail(0)).unwrap();
+    assert!(bell.wait());
+    assert_eq!(take_sums(&library), 2, "what is back is looked through again");
+    let exported = library.export("OFH001L8", None).unwrap();
+    assert_eq!(Cartridge::open(&exported).unwrap().absent(), Absent::default());
+}
+
+#[test]
+fn a_cartridge_that_cannot_get_its_sums_is_looked_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(serve(folder.path()));
+    let path = folder.path().join("OFH003L8");
+    without_sums(&path);
+    Metadata { write_protect: true, ..Metadata::load(&path).unwrap() }.store(&path).unwrap();
+    fs::remove_file(folder.path().join("OFH004L8/cartridge.json")).unwrap();
+    let Served { library, .. } = serve(folder.path());
+    assert_eq!(take_sums(&library), 0);
+    assert_eq!(Cartridge::absent_in(&path).unwrap(), Absent::default(), "it cannot be given any");
 }

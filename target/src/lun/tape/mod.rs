@@ -29,11 +29,11 @@ mod transfer;
 mod verify;
 
 pub use copy::TapeCopy;
-pub use sums::Taken;
+pub use sums::{Bell, Taken};
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub struct Tape {
     /// What can be told without waiting for the drive; never held across anything that waits.
     shown: Mutex<Shown>,
     turns: Turns,
+    /// For who takes sums that are absent.
+    bell: OnceLock<Arc<Bell>>,
 }
 
 /// What the drive last showed.
@@ -137,6 +139,7 @@ impl Tape {
             settings: Mutex::default(),
             encryption: Mutex::default(),
             turns: Turns::default(),
+            bell: OnceLock::new(),
         })
     }
 
@@ -237,7 +240,12 @@ impl Tape {
     fn with_drive<R>(&self, run: impl FnOnce(&mut Drive) -> R) -> R {
         let mut drive = self.drive.lock().expect("no holder panics");
         let result = run(&mut drive);
-        *self.shown() = drive.shown();
+        let shown = drive.shown();
+        let bell = self.bell.get().filter(|_| shown.status.without_sums.records > 0);
+        *self.shown() = shown;
+        if let Some(bell) = bell {
+            bell.ring();
+        }
         result
     }
 

@@ -535,6 +535,8 @@ mod copies {
     #[test]
     fn sums_that_a_mover_left_out_are_taken_when_nobody_has_the_drive() {
         let setup = Setup::new();
+        let bell = Arc::new(Bell::default());
+        setup.tape.set_bell(Arc::clone(&bell));
         let mut copy = setup.tape.begin_copy().unwrap();
         copy.append(TapePosition::BEGINNING).unwrap();
         let mut report = mover_writes(&copy, TapePosition::BEGINNING, b"moved", true);
@@ -543,14 +545,16 @@ mod copies {
         copy.apply(&report).unwrap();
         let without = || setup.tape.status().1.without_sums;
         assert_eq!(without(), WithoutSums { records: 1, bytes: 5 });
-        assert_eq!(setup.tape.take_sum(), Taken::Nothing, "a copy has the drive");
+        assert!(bell.wait(), "it has rung");
+        assert_eq!(setup.tape.take_sum(), Taken::Later, "a copy has the drive");
         copy.finish().unwrap();
         let give_up = Instant::now() + Duration::from_secs(60);
-        while setup.tape.take_sum() == Taken::Nothing {
+        while setup.tape.take_sum() == Taken::Later {
             assert!(Instant::now() < give_up, "the drive never rests");
             thread::sleep(Duration::from_millis(10));
         }
         assert_eq!((without(), setup.tape.status().1.totals.sums_taken), (WithoutSums::default(), 1));
+        assert_eq!(setup.tape.take_sum(), Taken::Nothing);
         setup.good(REWIND, &[]);
         assert_eq!(setup.good("08 00 000005 00", &[]), b"moved");
     }
