@@ -18,7 +18,7 @@ use offhost_tests::{has, pattern, skip};
 use protocol::control::{MoverSettings, MoverStatus};
 use protocol::mover::attach::{Attaching, Challenge, Intro, Proved, Secret};
 use protocol::mover::{VERSION, sealed};
-use protocol::scsi::{LunAddress, SenseKey};
+use protocol::scsi::{LunAddress, Sense, SenseKey};
 use protocol::units::Lba;
 use protocol::xcopy::cscd::IscsiUnit;
 use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
@@ -31,9 +31,19 @@ const SIZE: u64 = 48 * MIB;
 
 /// Tables for both: the target's say who may copy, the mover's are its own.
 fn tables(portal: &str) -> String {
-    let table =
-        |lun| format!("[[remote]]\nportal = \"{portal}\"\ntarget = \"{NAME}\"\nlun = {lun}\ninitiators = [\"{INITIATOR}\"]\n");
-    [1, 2].map(table).concat()
+    [1, 2].map(|lun| table(portal, lun)).concat()
+}
+
+fn table(portal: &str, lun: u16) -> String {
+    format!("[[remote]]\nportal = \"{portal}\"\ntarget = \"{NAME}\"\nlun = {lun}\ninitiators = [\"{INITIATOR}\"]\n")
+}
+
+/// A disk to read and one to write.
+fn disks() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    pattern::image(&folder.path().join("from.img"), 71, SIZE / MIB).unwrap();
+    std::fs::write(folder.path().join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
+    folder
 }
 
 fn configure(folder: &Path, attach: &str, remotes: &str) {
@@ -56,11 +66,26 @@ fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
     list.emit().into()
 }
 
-/// A target, tgt with two disks of [`SIZE`] bytes, and where to start movers.
+/// Who has the disks.
+enum Other {
+    Tgt(Tgt),
+    Ours(Target),
+}
+
+impl Other {
+    fn portal(&self) -> &str {
+        match self {
+            Self::Tgt(tgt) => &tgt.portal,
+            Self::Ours(target) => &target.portal,
+        }
+    }
+}
+
+/// A target, another one with two disks of [`SIZE`] bytes, and where to start movers.
 struct Setup {
     folder: tempfile::TempDir,
     namespace: Option<Namespace>,
-    tgt: Tgt,
+    other: Other,
     target: Target,
     client: Client,
     attach: SocketAddr,
@@ -79,20 +104,55 @@ impl Setup {
         if !has("tgtd") {
             return Err("tgtd is missing (Debian: tgt)");
         }
-        let here = namespace.as_ref().map_or("127.0.0.1", |namespace| &namespace.here);
-        let folder = tempfile::tempdir().unwrap();
+        let here = namespace.as_ref().map_or("127.0.0.1", |namespace| &namespace.here).to_owned();
+        let folder = disks();
+        let tgt = Tgt::start_at(&here, folder.path(), &["from.img", "to.img"], None).unwrap();
+        let other = Other::Tgt(tgt.ok_or("tgtd does not run here")?);
+        let tables = tables(other.portal());
+        Ok(Self::with(folder, namespace, &here, other, &tables, &tables).await)
+    }
+
+    /// The disks are those of a target of ours that knows its initiators apart: the target that copies proves another secret there
+    /// than movers, and cannot log in under their name.
+    async fn with_accounts() -> Self {
+        let folder = disks();
         let path = folder.path();
-        pattern::image(&path.join("from.img"), 71, SIZE / MIB).unwrap();
-        std::fs::write(path.join("to.img"), vec![0xDD; SIZE as usize]).unwrap();
-        let tgt = Tgt::start_at(here, path, &["from.img", "to.img"], None).unwrap().ok_or("tgtd does not run here")?;
+        let account = |user: &str| format!("user = \"{user}\"\nsecret_file = \"{}\"\n", path.join(user).display());
+        let mut text = "data = \"there\"\n[[portal]]\nlisten = \"127.0.0.1:0\"\n[[target]]\n".to_owned();
+        text += &format!("name = \"{NAME}\"\n[[target.lun]]\nlun = 1\ndisk = \"from.img\"\n");
+        text += "[[target.lun]]\nlun = 2\ndisk = \"to.img\"\n";
+        for user in ["copy-manager", "mover"] {
+            secret_file(path, user, &format!("only-{user}-knows-this")).unwrap();
+            let name = format!("iqn.2026-01.org.offhost:{user}");
+            text += &format!("[[target.access]]\ninitiators = [\"{name}\"]\n[target.access.chap]\n{}", account(user));
+        }
+        std::fs::write(path.join("there.toml"), text).unwrap();
+        let other = Other::Ours(Target::configured(path, "there.toml").unwrap());
+        let tables = |user| {
+            let chap = format!("[remote.chap]\n{}", account(user));
+            [1, 2].map(|lun| table(other.portal(), lun) + &chap).concat()
+        };
+        let (of_target, of_mover) = (tables("copy-manager"), tables("mover"));
+        Self::with(folder, None, "127.0.0.1", other, &of_target, &of_mover).await
+    }
+
+    async fn with(
+        folder: tempfile::TempDir,
+        namespace: Option<Namespace>,
+        here: &str,
+        other: Other,
+        of_target: &str,
+        of_mover: &str,
+    ) -> Self {
+        let path = folder.path();
         secret_file(path, "secret", SECRET).unwrap();
-        std::fs::write(path.join("remotes.toml"), tables(&tgt.portal)).unwrap();
-        configure(path, &format!("{here}:0"), &tables(&tgt.portal));
+        std::fs::write(path.join("remotes.toml"), of_mover).unwrap();
+        configure(path, &format!("{here}:0"), of_target);
         let target = Target::configured(path, "offhost.toml").unwrap();
         let client = Client::connect(&target.url(0).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
         client.unit().test_unit_ready().await.unwrap();
         let attach = attach_address(&target).unwrap();
-        Ok(Self { folder, namespace, tgt, target, client, attach })
+        Self { folder, namespace, other, target, client, attach }
     }
 
     fn path(&self) -> &Path {
@@ -121,7 +181,7 @@ impl Setup {
     }
 
     fn list(&self) -> bytes::Bytes {
-        from_disk_to_disk(&self.tgt.portal)
+        from_disk_to_disk(self.other.portal())
     }
 
     /// A copy that goes on while the test does.
@@ -215,7 +275,8 @@ async fn a_piece_is_not_done_again_while_the_session_of_its_dead_mover_cannot_be
     let copying = setup.copying();
     until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
     // What the mover has sent lies there unread, and nobody answers whether it is to be thrown away.
-    let signal = |signal| kill(Pid::from_raw(setup.tgt.pid()), signal).unwrap();
+    let Other::Tgt(tgt) = &setup.other else { panic!("it is tgt's") };
+    let signal = |signal| kill(Pid::from_raw(tgt.pid()), signal).unwrap();
     signal(Signal::SIGSTOP);
     drop(far);
     let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
@@ -223,6 +284,30 @@ async fn a_piece_is_not_done_again_while_the_session_of_its_dead_mover_cannot_be
     assert!(!setup.target.log().contains("a dead mover's piece is done again"));
     signal(Signal::SIGCONT);
     setup.throttle(None);
+    setup.client.unit().extended_copy(setup.list()).await.unwrap();
+    assert!(setup.is_copied());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_only_its_dead_mover_could_log_in_to_ends_the_copy_and_the_log_says_what_to_do() {
+    let setup = Setup::with_accounts().await;
+    let far = setup.far().await;
+    setup.throttle(Some(4 * MIB));
+    let copying = setup.copying();
+    until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
+    drop(far);
+    let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
+    let sense = reply.sense.unwrap();
+    assert_eq!((sense.key, sense.code), (SenseKey::CopyAborted, Sense::COPY_TARGET_DEVICE_NOT_REACHABLE.code), "{sense}");
+    let log = setup.target.log();
+    assert!(!log.contains("a dead mover's piece is done again"), "{log}");
+    let line = log.lines().find(|line| line.contains("may still arrive")).unwrap_or_else(|| panic!("{log}"));
+    for said in ["iqn.2026-01.org.offhost:mover", "authorization failure", "under that name", setup.other.portal()] {
+        assert!(line.contains(said), "{said}: {line}");
+    }
+    // The next mover does all of it again.
+    setup.throttle(None);
+    let _far = setup.far().await;
     setup.client.unit().extended_copy(setup.list()).await.unwrap();
     assert!(setup.is_copied());
 }

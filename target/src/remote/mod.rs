@@ -292,15 +292,23 @@ impl Lane {
     /// its way when it has ended. Blocks.
     ///
     /// # Errors
-    /// What the network and the target say, which may know the mover of another host by another name and secret than us.
+    /// What the network and the target say: it may want another secret of the mover of another host, whose name that is, than ours.
     pub fn reinstate(&mut self) -> io::Result<()> {
         if let Last::Used(name) = &self.last {
-            self.unit.end.log_in(self.isid, name)?.log_out()?;
+            let end = &self.unit.end;
+            end.log_in(self.isid, name).and_then(Connection::log_out).inspect_err(|error| {
+                let RemoteSpec { portal, target, lun, .. } = &end.spec;
+                warn!(%portal, target, lun, initiator_name = name, %error, "{NOT_REINSTATED}");
+            })?;
         }
         self.last = Last::Ended;
         Ok(())
     }
 }
+
+/// What is to be done where a session cannot be ended.
+const NOT_REINSTATED: &str = "what a mover has sent to a remote end may still arrive there, since its session cannot be ended: the other \
+    target must be there, and let the account of our [[remote]] table in under that name";
 
 /// ASSOCIATION of a designator of the logical unit itself.
 const LOGICAL_UNIT: u8 = 0;
