@@ -1,5 +1,7 @@
 //! `offhost-target`: serves disks and tapes over iSCSI, and executes EXTENDED COPY.
 
+mod tape;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +35,12 @@ enum Command {
     Serve(Box<Serve>),
     /// Turn the configuration of tgt (targets.conf) or LIO (saveconfig.json) into ours
     Import(Import),
+    /// Work on cartridges that no target serves
+    Tape {
+        /// What to do
+        #[command(subcommand)]
+        action: tape::Action,
+    },
     /// Print a shell completion script
     #[command(hide = true)]
     Completions {
@@ -115,13 +123,8 @@ fn main() -> ExitCode {
                 Err(error) => report_config(&error),
             }
         }
-        Command::Import(import) => match run_import(&import) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                eprintln!("offhost-target: {failure:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Import(import) => report(run_import(&import)),
+        Command::Tape { action } => report(tape::run(&action)),
         Command::Completions { shell } => {
             // Its own writing would panic when a reader like `head` has had enough; what is left then is nobody's loss.
             let mut script = Vec::new();
@@ -129,13 +132,17 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
-        Command::Man { folder } => match man(folder.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("offhost-target: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Man { folder } => report(man(folder.as_deref()).map_err(anyhow::Error::from)),
+    }
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("offhost-target: {failure:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

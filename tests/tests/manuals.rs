@@ -94,7 +94,7 @@ fn every_command_of_offhost_has_its_page_and_its_completions() {
 
 #[test]
 fn every_command_of_the_target_has_its_page_and_its_completions() {
-    complete("offhost-target", 3);
+    complete("offhost-target", 5);
 }
 
 #[test]

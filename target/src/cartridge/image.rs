@@ -260,7 +260,7 @@ impl Image {
 }
 
 /// True when the path names this file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, named) = (file.metadata()?, fs::metadata(path)?);
     Ok((opened.dev(), opened.ino()) == (named.dev(), named.ino()))
 }

@@ -10,6 +10,7 @@
 //! Knows no SCSI. Follows the rules of [`protocol::cartridge`].
 
 mod absent;
+mod copying;
 mod erase;
 mod image;
 mod index;
@@ -29,6 +30,7 @@ use protocol::cartridge::TapePosition;
 use tracing::warn;
 
 pub use self::absent::{Absent, Search, Unsummed};
+pub use self::copying::{Copied, CopyError};
 pub use self::erase::Erasure;
 pub use self::metadata::{Metadata, NewMedium};
 pub use self::open::OpenError;

@@ -100,11 +100,23 @@ impl Cartridge {
     /// # Errors
     /// [`OpenError`]; a damaged image is no error, see [`Partition::notes`].
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        Self::open_as(folder, true)
+    }
+
+    /// The same as if it were write-protected: nothing of it is changed.
+    ///
+    /// # Errors
+    /// As [`Cartridge::open`].
+    pub fn open_read_only(folder: &Path) -> Result<Self, OpenError> {
+        Self::open_as(folder, false)
+    }
+
+    fn open_as(folder: &Path, write: bool) -> Result<Self, OpenError> {
         let metadata =
             Metadata::load(folder).map_err(|source| OpenError::Label { path: folder.join(metadata::FILE_NAME), source })?;
-        let limits = metadata.limits();
+        let (limits, write) = (metadata.limits(), write && !metadata.write_protect);
         let partitions: Result<_, _> =
-            (0..).zip(limits).map(|(number, limits)| Partition::open(folder, number, limits, !metadata.write_protect)).collect();
+            (0..).zip(limits).map(|(number, limits)| Partition::open(folder, number, limits, write)).collect();
         Ok(Self { folder: folder.to_owned(), metadata, partitions: partitions?, reference_known: true })
     }
 }

@@ -27,7 +27,7 @@ pub fn cartridge_of(path: &Path, new: &NewMedium) -> Result<PathBuf, OpenError> 
     Ok(folder)
 }
 
-/// The cartridges in a folder, by name; none when there is no such folder.
+/// The cartridges in a folder, by name; none when there is no such folder. One that is hidden is being made.
 ///
 /// # Errors
 /// When it cannot be listed.
@@ -38,8 +38,9 @@ pub fn list(shelf: &Path) -> io::Result<Vec<PathBuf>> {
     };
     let mut cartridges = Vec::new();
     for entry in entries {
-        let path = entry?.path();
-        if Cartridge::is_one(&path) {
+        let entry = entry?;
+        let (path, hidden) = (entry.path(), entry.file_name().as_encoded_bytes().starts_with(b"."));
+        if !hidden && Cartridge::is_one(&path) {
             cartridges.push(path);
         }
     }

@@ -17,6 +17,7 @@ use protocol::cartridge::sums::RecordSum;
 use super::*;
 
 mod aligned;
+mod copying;
 
 const CAPACITY: u64 = 1 << 20;
 
