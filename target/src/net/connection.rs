@@ -26,7 +26,6 @@ use super::half_open::Place;
 use super::hops::Hops;
 use super::management::Message;
 use super::memory::Share;
-use super::pace::Pace;
 use super::streams::Stream;
 use super::target::SessionHandle;
 use super::turns::OwnTurns;
@@ -44,13 +43,6 @@ const STREAM: Duration = Duration::from_micros(20);
 /// How long a session looks by hand before others have their turn.
 const TURN: Duration = Duration::from_micros(300);
 
-/// PDUs that come to nothing before a session has to wait: an initiator that recovers from an error sends fewer.
-const WASTED_AT_ONCE: u32 = 1024;
-/// As many are forgotten each second.
-const WASTED_PER_SECOND: u32 = 16 * 1024;
-/// How long a session waits at most: one that comes to its senses is not made to suffer for long.
-const REST: Duration = Duration::from_millis(100);
-
 /// How soon a reply leaves though a job that takes long runs behind it, and how seldom that is looked for in the end.
 const COLLECT: Duration = Duration::from_millis(2);
 const COLLECT_MAX: Duration = Duration::from_millis(128);
@@ -64,7 +56,6 @@ pub(super) struct Connection {
     /// There was more to read than a turn is long.
     yields: bool,
     own_turns: OwnTurns,
-    wasted: Pace,
     /// Until when nothing is read.
     rests_until: Option<Instant>,
     /// Until something is proved.
@@ -121,7 +112,6 @@ impl Connection {
             turn: 0,
             yields: false,
             own_turns,
-            wasted: Pace::new(WASTED_AT_ONCE, WASTED_PER_SECOND),
             rests_until: None,
             place: Some(place),
             wires: vec![Wire::new(FIRST, stream, permit)],
@@ -366,13 +356,15 @@ impl Connection {
         self.part_with(at, end)
     }
 
-    /// Lets who sends what comes to nothing wait: to take it in costs the sessions beside it time.
+    /// Lets who sends what comes to nothing wait: to take it in costs the sessions beside it time. All that do so share one pace, or
+    /// an initiator with many sessions would have it many times.
     fn pace(&mut self) {
         let wasted = self.session.take_wasted();
         if wasted > 0 {
             let now = Instant::now();
-            self.wasted.add(wasted, now.into_std());
-            let rest = self.wasted.pause(now.into_std()).min(REST);
+            let mut pace = self.server.wasted.lock().expect("no holder panics");
+            pace.add(wasted, now.into_std());
+            let rest = pace.pause(now.into_std());
             self.rests_until = (!rest.is_zero()).then(|| now + rest);
         }
     }

@@ -61,6 +61,7 @@ use gate::PortalGate;
 use half_open::{HalfOpen, Place};
 use management::Message;
 use memory::{Memory, Share};
+use pace::Pace;
 use portal::OpenPortal;
 use target::SessionHandle;
 use turns::Turns;
@@ -73,6 +74,12 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 const MEMORY: u64 = 1 << 30;
 /// How long running commands are waited for when the server ends.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+/// PDUs that come to nothing before a session has to wait: an initiator that recovers from an error sends fewer.
+const WASTED_AT_ONCE: u32 = 1024;
+/// As many are forgotten each second.
+const WASTED_PER_SECOND: u32 = 16 * 1024;
+/// How long a session waits at most: one that comes to its senses is not made to suffer for long.
+const REST: Duration = Duration::from_millis(100);
 /// Initiators whose counters are kept after logout; then those that are logged out are forgotten.
 const MAX_COUNTERS: usize = 4096;
 
@@ -94,6 +101,8 @@ pub struct Server {
     next_tsih: AtomicU16,
     /// Of the sessions' tasks.
     turns: Turns,
+    /// PDUs of all sessions that came to nothing.
+    wasted: Mutex<Pace>,
     /// How long a connection that has had something to do looks for more instead of sleeping, in microseconds.
     busy_poll_us: AtomicU64,
     /// By name in lower case: RFC 7143 (4.2.7.1) compares names so.
@@ -120,6 +129,7 @@ impl Server {
             shutdown: CancellationToken::new(),
             next_tsih: AtomicU16::new(1),
             turns: Turns::default(),
+            wasted: Mutex::new(Pace::new(WASTED_AT_ONCE, WASTED_PER_SECOND).pausing_at_most(REST)),
             busy_poll_us: AtomicU64::new(0),
             targets: RwLock::default(),
             portals: Mutex::default(),

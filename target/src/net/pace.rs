@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Pace {
     at_once: f64,
     per_second: f64,
+    longest: Duration,
     count: f64,
     at: Option<Instant>,
 }
@@ -16,13 +17,19 @@ pub(super) struct Pace {
 impl Pace {
     /// `at_once` are free; `per_second` are forgotten.
     pub fn new(at_once: u32, per_second: u32) -> Self {
-        Self { at_once: at_once.into(), per_second: per_second.into(), count: 0.0, at: None }
+        Self { at_once: at_once.into(), per_second: per_second.into(), longest: Duration::MAX, count: 0.0, at: None }
+    }
+
+    /// No pause is longer: what came beyond that is forgotten at once.
+    pub const fn pausing_at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// Counts so many more.
     pub fn add(&mut self, count: u32, now: Instant) {
         self.forget(now);
-        self.count += f64::from(count);
+        let most = self.at_once + self.longest.as_secs_f64() * self.per_second;
+        self.count = (self.count + f64::from(count)).min(most);
     }
 
     /// How long to wait before the next.
@@ -54,5 +61,16 @@ mod tests {
         assert_eq!(pace.pause(begin + Duration::from_secs(9)), Duration::ZERO);
         pace.add(256, begin + Duration::from_secs(9));
         assert_eq!(pace.pause(begin + Duration::from_secs(9)), Duration::ZERO, "nothing is left of what was forgotten");
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_is_allowed_however_much_came() {
+        let longest = Duration::from_millis(100);
+        let mut pace = Pace::new(256, 1000).pausing_at_most(longest);
+        let begin = Instant::now();
+        pace.add(1_000_000, begin);
+        assert_eq!(pace.pause(begin), longest);
+        pace.add(1, begin + longest);
+        assert!(pace.pause(begin + longest) <= Duration::from_millis(2), "the rest is forgotten");
     }
 }

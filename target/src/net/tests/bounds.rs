@@ -22,16 +22,36 @@ fn what_a_session_can_make_the_target_hold_is_bounded() {
     assert!(connection <= 64 && session <= 512, "{connection} and {session} MiB");
 }
 
-/// Requests outside of the window, far more than are free: the command behind them waits for at least one rest, and is carried out.
+/// Has so many requests come that lie outside of the window.
+async fn waste(client: &mut Client, count: usize) {
+    let outside =
+        bhs::NopOut { flags: bhs::FINAL, initiator_task_tag: 77.into(), cmd_sn: 1_000_000.into(), ..Default::default() };
+    client.stream.write_all(&Header::NopOut(outside).to_bytes().repeat(count)).await.unwrap();
+    assert_eq!(client.command(0, &INQUIRY, 96).await.status, Status::Good as u8);
+}
+
+/// Far more requests than are free: the command behind them waits for at least one rest, and is carried out.
 #[tokio::test]
 async fn who_sends_what_comes_to_nothing_is_read_at_a_pace() {
     let (served, _gate) = Served::with_disk().await;
     let mut client = served.client("iqn.2026-11.example:one").await;
-    let outside =
-        bhs::NopOut { flags: bhs::FINAL, initiator_task_tag: 77.into(), cmd_sn: 1_000_000.into(), ..Default::default() };
     let begun = std::time::Instant::now();
-    client.stream.write_all(&Header::NopOut(outside).to_bytes().repeat(20_000)).await.unwrap();
-    assert_eq!(client.command(0, &INQUIRY, 96).await.status, Status::Good as u8);
+    waste(&mut client, 20_000).await;
     assert!(begun.elapsed() >= Duration::from_millis(60), "{:?}", begun.elapsed());
+    served.end().await;
+}
+
+/// Others have sent so much of it that one request of this session is one too many.
+#[tokio::test]
+async fn all_who_send_what_comes_to_nothing_share_one_pace() {
+    let (served, _gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:one").await;
+    // Nothing is forgotten before this session's own request, however slow the machine is.
+    let later = std::time::Instant::now() + PATIENCE;
+    served.server.wasted.lock().unwrap().add(u32::MAX, later);
+    let begun = std::time::Instant::now();
+    waste(&mut client, 1).await;
+    assert_eq!(client.command(0, &INQUIRY, 96).await.status, Status::Good as u8);
+    assert!(begun.elapsed() >= REST, "{:?}", begun.elapsed());
     served.end().await;
 }
