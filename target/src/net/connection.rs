@@ -178,7 +178,11 @@ impl Connection {
             if self.resume() {
                 continue;
             }
-            self.share_memory();
+            if self.share_memory() {
+                // Nobody would come to send it.
+                self.take_events().await;
+                continue;
+            }
             let done = last_call && self.running.is_empty() && self.dormant.is_empty() && self.wires.iter().all(Wire::is_drained);
             if done || self.joins.is_some() || self.is_deserted() {
                 return End::Closed;
@@ -263,8 +267,8 @@ impl Connection {
     }
 
     /// Tells what the session holds, and lets it ask for as much more as its part of what is left: for one write at a time where
-    /// nothing is.
-    fn share_memory(&mut self) {
+    /// nothing is. True when it asks for more.
+    fn share_memory(&mut self) -> bool {
         self.share.set(self.holds());
         let short = self.share.is_short_of(0);
         self.session.set_narrow(short);
@@ -272,7 +276,9 @@ impl Connection {
             self.wires.iter_mut().for_each(Wire::shed);
         }
         let budget = self.session.asked_for() + self.share.part_of_what_is_left();
+        let before = self.session.asked_for();
         self.session.set_write_budget(budget.min(self.write_budget));
+        self.session.asked_for() > before
     }
 
     /// Bytes that the session holds for commands. What Data-Out has come lies in the receive buffers, and what is asked for will: it
@@ -332,6 +338,8 @@ impl Connection {
             if let Some(end) = self.part_with(at, end) {
                 return Some(end);
             }
+            // What its commands had set aside may let others ask for data, on any connection.
+            at = 0;
         }
         None
     }

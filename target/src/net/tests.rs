@@ -230,6 +230,19 @@ impl Client {
         self.stream.write_all(&transmit.copy_to_bytes(transmit.len())).await.unwrap();
     }
 
+    /// Waits until the target asks for data, and keeps it from being sent.
+    async fn is_asked(&mut self) {
+        let asked = async {
+            while self.session.transmit(CID).unwrap().is_empty() {
+                assert_ne!(self.stream.read_buf(&mut self.input).await.unwrap(), 0, "the connection has ended");
+                self.session.handle_input(CID, std::time::Instant::now(), &mut self.input).unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("data is asked for");
+        let transmit = self.session.transmit(CID).unwrap();
+        transmit.advance(transmit.len());
+    }
+
     /// Sends a READ, and waits until it is held up at the gate.
     async fn send_to(&mut self, gate: &Gated) {
         let before = gate.reached.load(Ordering::SeqCst);

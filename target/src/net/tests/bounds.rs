@@ -55,3 +55,24 @@ async fn all_who_send_what_comes_to_nothing_share_one_pace() {
     assert!(begun.elapsed() >= REST, "{:?}", begun.elapsed());
     served.end().await;
 }
+
+/// A write that waits for memory is asked for as soon as there is some, also by a session that is woken for nothing else.
+#[tokio::test]
+async fn a_write_that_waits_for_memory_is_asked_for_when_others_give_it_back() {
+    const LEN: usize = 1 << 20;
+    let (served, _gate) = Served::with_disk().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    let mut others = served.server.share();
+    others.set(served.server.memory().limit);
+    for lba in [0, 4096] {
+        client.submit(0, &cdb_10(0x2A, lba, (LEN / 512) as u16), Data::Out(vec![vec![7; LEN].into()]));
+    }
+    client.send().await;
+    client.is_asked().await;
+    assert!(client.is_silent().await, "one at a time");
+    others.set(0);
+    let (asked, _noticed) = tokio::sync::oneshot::channel();
+    served.target.handles()[0].messages.send(Message::Notice(asked)).unwrap();
+    client.is_asked().await;
+    served.end().await;
+}
