@@ -40,7 +40,7 @@ pub fn change_for(name: &str, time: Duration, seed: u64) -> u64 {
     run(name, || (Instant::now() < end).then(|| changed(&seeds, &mut random)))
 }
 
-fn seeds(name: &str) -> Vec<Vec<u8>> {
+pub(super) fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = root().join("seeds").join(name);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

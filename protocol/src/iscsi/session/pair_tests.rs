@@ -401,6 +401,30 @@ fn who_took_data_is_told_that_the_transfer_is_broken() {
 }
 
 #[test]
+fn data_of_a_command_is_not_told_of_behind_the_end_of_one_that_had_its_tag_before() {
+    let mut pair = Pair::new(Wishes { first_burst_length: 65_536, ..wishes() }, wishes());
+    let write = pair.write(900_000);
+    let transmit = pair.initiator.transmit(CID).unwrap();
+    let mut input = BytesMut::from(&transmit.copy_to_bytes(transmit.len())[..]);
+    let cmd_sn = u32::from_be_bytes(input[24..28].try_into().unwrap());
+    let mut more = Transmit::default();
+    let stray = bhs::DataOut { initiator_task_tag: U32::new(write), target_transfer_tag: U32::new(99), ..Default::default() };
+    more.push(stray, &[Bytes::from_static(b"none of it was asked for")]);
+    let again = bhs::ScsiCommand {
+        flags: bhs::FINAL | bhs::WRITE,
+        initiator_task_tag: U32::new(write),
+        expected_data_transfer_length: U32::new(900_000),
+        cmd_sn: U32::new(cmd_sn.wrapping_add(1)),
+        ..Default::default()
+    };
+    more.push(again, &[vec![7; 65_536].into()]);
+    input.extend_from_slice(&more.copy_to_bytes(more.len()));
+    pair.target.handle_input(CID, pair.now, &mut input).unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| pair.target.poll_event()).collect();
+    assert!(matches!(told[..], [TargetEvent::Failed { .. }, TargetEvent::DataOut { .. }]), "{told:?}");
+}
+
+#[test]
 fn nothing_more_is_told_of_a_write_that_is_to_come_whole() {
     let mut pair = Pair::new(Wishes { first_burst_length: 65_536, ..wishes() }, wishes());
     let write = pair.write(900_000);

@@ -259,6 +259,8 @@ impl Target {
         if let Some(Task { state: TaskState::Gathering(gathering), .. }) = self.tasks.get(&tag)
             && gathering.was_told()
         {
+            // The tag may come again before the caller looks, and would be taken for this command's.
+            links.events.retain(|event| !matches!(event, TargetEvent::DataOut { tag: told } if *told == tag));
             links.event(TargetEvent::Failed { tag });
         }
         let reply =
