@@ -22,12 +22,15 @@ use protocol::scsi::{LunAddress, Sense, SenseKey};
 use protocol::units::Lba;
 use protocol::xcopy::cscd::IscsiUnit;
 use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
-use sim::client::{Client, Options, Reply};
+use sim::client::{Client, Options, Reply, TapeRead};
 
 const INITIATOR: &str = "iqn.2026-01.test:orders";
 const SECRET: &str = "what-movers-and-target-share";
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 48 * MIB;
+const TAPE: u16 = 3;
+const RECORD: usize = 64 << 10;
+const ON_TAPE: u64 = 16 * MIB;
 
 /// Tables for both: the target's say who may copy, the mover's are its own.
 fn tables(portal: &str) -> String {
@@ -54,14 +57,33 @@ fn configure(folder: &Path, attach: &str, remotes: &str) {
     std::fs::write(folder.join("offhost.toml"), text).unwrap();
 }
 
-fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
-    let parameters = CscdParameters::Block { device_type: 0, pad: false, block_length: 512 };
-    let disk = |lun| {
-        let unit = IscsiUnit { portal: portal.parse().unwrap(), lun: LunAddress::from_number(lun) };
-        CscdDescriptor::named(CscdName::Iscsi(unit), parameters)
+fn cscd(portal: &str, lun: u16) -> CscdDescriptor {
+    let unit = IscsiUnit { portal: portal.parse().unwrap(), lun: LunAddress::from_number(lun) };
+    let parameters = match lun {
+        TAPE => CscdParameters::Tape { pad: false, fixed: false, block_length: 0 },
+        _ => CscdParameters::Block { device_type: 0, pad: false, block_length: 512 },
     };
+    CscdDescriptor::named(CscdName::Iscsi(unit), parameters)
+}
+
+/// The first [`ON_TAPE`] bytes of the disk to the tape, or of the tape to the other disk.
+fn tape_list(portal: &str, back: bool) -> bytes::Bytes {
     let mut list = List::new(1);
-    let (source, destination) = (list.cscd(disk(1)), list.cscd(disk(2)));
+    let [from, to] = if back { [TAPE, 2] } else { [1, TAPE] };
+    let (source, destination) = (list.cscd(cscd(portal, from)), list.cscd(cscd(portal, to)));
+    let blocks = (8 * MIB / 512) as u16;
+    for lba in (0..ON_TAPE / 512).step_by(blocks.into()).map(Lba) {
+        list.push(match back {
+            true => Segment::StreamToBlock { source, destination, transfer_length: RECORD as u32, blocks, to: lba },
+            false => Segment::BlockToStream { source, destination, transfer_length: RECORD as u32, blocks, from: lba },
+        });
+    }
+    list.emit().into()
+}
+
+fn from_disk_to_disk(portal: &str) -> bytes::Bytes {
+    let mut list = List::new(1);
+    let (source, destination) = (list.cscd(cscd(portal, 1)), list.cscd(cscd(portal, 2)));
     list.push(Segment::BlockImage { source, destination, blocks: 0, from: Lba(0), to: Lba(0) });
     list.emit().into()
 }
@@ -112,16 +134,16 @@ impl Setup {
         Ok(Self::with(folder, namespace, &here, other, &tables, &tables).await)
     }
 
-    /// The disks are those of a target of ours that knows its initiators apart: the target that copies proves another secret there
-    /// than movers, and cannot log in under their name.
-    async fn with_accounts() -> Self {
+    /// The disks are those of a target of ours, with a tape as LUN [`TAPE`]. With `accounts` it knows its initiators apart: the target
+    /// that copies proves another secret there than movers, and cannot log in under their name.
+    async fn beside_ours(accounts: bool) -> Self {
         let folder = disks();
         let path = folder.path();
         let account = |user: &str| format!("user = \"{user}\"\nsecret_file = \"{}\"\n", path.join(user).display());
         let mut text = "data = \"there\"\n[[portal]]\nlisten = \"127.0.0.1:0\"\n[[target]]\n".to_owned();
-        text += &format!("name = \"{NAME}\"\n[[target.lun]]\nlun = 1\ndisk = \"from.img\"\n");
-        text += "[[target.lun]]\nlun = 2\ndisk = \"to.img\"\n";
-        for user in ["copy-manager", "mover"] {
+        text += &format!("name = \"{NAME}\"\n[[target.lun]]\nlun = 1\ndisk = \"from.img\"\n[[target.lun]]\nlun = 2\n");
+        text += &format!("disk = \"to.img\"\n[[target.lun]]\nlun = {TAPE}\ntape = \"shelf\"\n");
+        for user in ["copy-manager", "mover"].iter().filter(|_| accounts) {
             secret_file(path, user, &format!("only-{user}-knows-this")).unwrap();
             let name = format!("iqn.2026-01.org.offhost:{user}");
             text += &format!("[[target.access]]\ninitiators = [\"{name}\"]\n[target.access.chap]\n{}", account(user));
@@ -129,8 +151,8 @@ impl Setup {
         std::fs::write(path.join("there.toml"), text).unwrap();
         let other = Other::Ours(Target::configured(path, "there.toml").unwrap());
         let tables = |user| {
-            let chap = format!("[remote.chap]\n{}", account(user));
-            [1, 2].map(|lun| table(other.portal(), lun) + &chap).concat()
+            let chap = if accounts { format!("[remote.chap]\n{}", account(user)) } else { String::new() };
+            [1, 2, TAPE].map(|lun| table(other.portal(), lun) + &chap).concat()
         };
         let (of_target, of_mover) = (tables("copy-manager"), tables("mover"));
         Self::with(folder, None, "127.0.0.1", other, &of_target, &of_mover).await
@@ -186,7 +208,11 @@ impl Setup {
 
     /// A copy that goes on while the test does.
     fn copying(&self) -> tokio::task::JoinHandle<Reply> {
-        let (unit, list) = (self.client.unit(), self.list());
+        self.copying_as(self.list())
+    }
+
+    fn copying_as(&self, list: bytes::Bytes) -> tokio::task::JoinHandle<Reply> {
+        let unit = self.client.unit();
         tokio::spawn(async move { unit.extended_copy_reply(list).await.unwrap() })
     }
 
@@ -290,7 +316,7 @@ async fn a_piece_is_not_done_again_while_the_session_of_its_dead_mover_cannot_be
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_only_its_dead_mover_could_log_in_to_ends_the_copy_and_the_log_says_what_to_do() {
-    let setup = Setup::with_accounts().await;
+    let setup = Setup::beside_ours(true).await;
     let far = setup.far().await;
     setup.throttle(Some(4 * MIB));
     let copying = setup.copying();
@@ -307,9 +333,55 @@ async fn a_session_that_only_its_dead_mover_could_log_in_to_ends_the_copy_and_th
     }
     // The next mover does all of it again.
     setup.throttle(None);
-    let _far = setup.far().await;
+    let far = setup.far().await;
     setup.client.unit().extended_copy(setup.list()).await.unwrap();
     assert!(setup.is_copied());
+
+    // A tape does not go back where nobody can be sure that it stays there.
+    setup.throttle(Some(4 * MIB));
+    let before = setup.far_mover().unwrap().bytes_moved;
+    let copying = setup.copying_as(tape_list(setup.other.portal(), false));
+    until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > before + MIB)).await;
+    drop(far);
+    let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
+    assert_eq!(reply.sense.unwrap().key, SenseKey::CopyAborted);
+    assert!(setup.target.log().contains("a dead mover's copy does not begin anew"), "{}", setup.target.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_a_remote_tape_begins_anew_where_the_tape_stood_when_its_mover_is_killed() {
+    let setup = Setup::beside_ours(false).await;
+    let Other::Ours(other) = &setup.other else { panic!("it is ours") };
+    let theirs = Client::connect(&other.url(TAPE).parse().unwrap(), Options::named(INITIATOR)).await.unwrap();
+    let drive = theirs.unit();
+    drive.test_unit_ready().await.unwrap();
+    for record in ["in", "front"] {
+        drive.write_record(record.into()).await.unwrap();
+    }
+    for back in [false, true] {
+        let far = setup.far().await;
+        setup.throttle(Some(4 * MIB));
+        let copying = setup.copying_as(tape_list(setup.other.portal(), back));
+        until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
+        drop(far);
+        setup.throttle(None);
+        let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
+        reply.good("the copy").unwrap_or_else(|error| panic!("{error}: {}", setup.target.log()));
+        assert_eq!(setup.target.log().matches("a dead mover's copy begins anew").count(), 1 + usize::from(back));
+        assert_eq!(setup.moved_here(), ON_TAPE * (1 + u64::from(back)), "all of it is done again");
+        assert_eq!(drive.read_position().await.unwrap().object, 2 + ON_TAPE / RECORD as u64);
+        drive.locate(2).await.unwrap();
+    }
+    let [from, to] = ["from.img", "to.img"].map(|name| std::fs::read(setup.path().join(name)).unwrap());
+    assert!(from[..ON_TAPE as usize] == to[..ON_TAPE as usize]);
+    drive.rewind().await.unwrap();
+    let mut wanted = [&b"in"[..], b"front"].into_iter().chain(from[..ON_TAPE as usize].chunks(RECORD));
+    loop {
+        match drive.read_record(RECORD as u32).await.unwrap() {
+            TapeRead::Record(read) => assert!(wanted.next() == Some(&read[..])),
+            _ => break assert!(wanted.next().is_none(), "nothing is missing, nor there twice"),
+        }
+    }
 }
 
 /// Takes most of a minute, as long as the silence has to last: run it with `cargo test --test copy_remote_mover -- --ignored`.

@@ -22,6 +22,8 @@ use protocol::xcopy::Designator;
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// Time for a command that moves no medium.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time for a tape to go from one end to the other.
+const WIND_TIMEOUT: Duration = Duration::from_secs(900);
 /// A new nexus is told of power on, and perhaps of more, before anything else.
 const ATTENTIONS: usize = 8;
 
@@ -32,6 +34,15 @@ pub struct Refused {
     pub status: u8,
     /// Sense data as it came.
     pub sense: Vec<u8>,
+}
+
+/// Where a tape stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapePlace {
+    /// PARTITION NUMBER.
+    pub partition: u8,
+    /// LOGICAL OBJECT LOCATION, of a place that has no more than 32 bits of it.
+    pub object: u32,
 }
 
 /// A session with a remote target.
@@ -66,7 +77,7 @@ impl Connection {
     /// What the session gives; a logical unit without such a page has none.
     pub fn designators(&mut self, lun: LunAddress) -> io::Result<Vec<Designator>> {
         let inquiry = [0x12, 0x01, 0x83, 0x04, 0x00, 0];
-        let Ok(page) = self.command(lun, &inquiry, 0x0400)? else { return Ok(Vec::new()) };
+        let Ok(page) = self.command(lun, &inquiry, 0x0400, COMMAND_TIMEOUT)? else { return Ok(Vec::new()) };
         let mut rest = page.get(4..).unwrap_or_default();
         let mut designators = Vec::new();
         while let [code_set, kind, _, length, behind @ ..] = rest {
@@ -82,7 +93,7 @@ impl Connection {
     /// # Errors
     /// What the session gives, and inside that what the logical unit says.
     pub fn look(&mut self, lun: LunAddress) -> io::Result<Result<Option<Kind>, Refused>> {
-        let inquiry = match self.command(lun, &[0x12, 0, 0, 0, 36, 0], 36)? {
+        let inquiry = match self.command(lun, &[0x12, 0, 0, 0, 36, 0], 36, COMMAND_TIMEOUT)? {
             Ok(inquiry) => inquiry,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -95,6 +106,36 @@ impl Connection {
         match device_type {
             0x01 => Ok(Ok(Some(Kind::Tape))),
             _ => Ok(self.capacity(lun)?.map(Some)),
+        }
+    }
+
+    /// Where a tape stands, as far as it says so: READ POSITION, short form.
+    ///
+    /// # Errors
+    /// What the session gives.
+    pub fn position(&mut self, lun: LunAddress) -> io::Result<Option<TapePlace>> {
+        /// LOLU: the place is not known, or takes more than 32 bits.
+        const UNKNOWN: u8 = 0x04;
+        let Ok(data) = self.settled(lun, &[0x34, 0, 0, 0, 0, 0, 0, 0, 0, 0], 20)? else { return Ok(None) };
+        Ok(match data[..] {
+            [flags, partition, _, _, a, b, c, d, ..] if flags & UNKNOWN == 0 => {
+                Some(TapePlace { partition, object: u32::from_be_bytes([a, b, c, d]) })
+            }
+            _ => None,
+        })
+    }
+
+    /// Moves a tape to a place in the partition in which it is: LOCATE(10).
+    ///
+    /// # Errors
+    /// What the session gives; also when the tape does not stand there then.
+    pub fn locate(&mut self, lun: LunAddress, place: TapePlace) -> io::Result<()> {
+        let [a, b, c, d] = place.object.to_be_bytes();
+        // What it says is seen from where it stands.
+        let _ = self.settled_within(lun, &[0x2B, 0, 0, a, b, c, d, 0, 0, 0], 0, WIND_TIMEOUT)?;
+        match self.position(lun)? {
+            Some(found) if found == place => Ok(()),
+            found => Err(io::Error::other(format!("the tape stands at {found:?}, and not at {place:?}"))),
         }
     }
 
@@ -127,21 +168,31 @@ impl Connection {
 
     /// A command, and again as long as the logical unit has something else to tell first.
     fn settled(&mut self, lun: LunAddress, cdb: &[u8], room: u32) -> io::Result<Result<Bytes, Refused>> {
-        let mut answer = self.command(lun, cdb, room)?;
+        self.settled_within(lun, cdb, room, COMMAND_TIMEOUT)
+    }
+
+    fn settled_within(
+        &mut self,
+        lun: LunAddress,
+        cdb: &[u8],
+        room: u32,
+        timeout: Duration,
+    ) -> io::Result<Result<Bytes, Refused>> {
+        let mut answer = self.command(lun, cdb, room, timeout)?;
         for _ in 0..ATTENTIONS {
             let attention =
                 |refused: &Refused| Sense::parse(&refused.sense).is_ok_and(|sense| sense.key == SenseKey::UnitAttention);
             if !answer.as_ref().is_err_and(attention) {
                 break;
             }
-            answer = self.command(lun, cdb, room)?;
+            answer = self.command(lun, cdb, room, timeout)?;
         }
         Ok(answer)
     }
 
-    fn command(&mut self, lun: LunAddress, cdb: &[u8], room: u32) -> io::Result<Result<Bytes, Refused>> {
+    fn command(&mut self, lun: LunAddress, cdb: &[u8], room: u32, timeout: Duration) -> io::Result<Result<Bytes, Refused>> {
         let data = if room > 0 { Data::In(room) } else { Data::None };
-        let ended = self.0.carry_out(lun, &[Command::new(cdb, data, COMMAND_TIMEOUT)], &|| false)?;
+        let ended = self.0.carry_out(lun, &[Command::new(cdb, data, timeout)], &|| false)?;
         ended.into_iter().next().map_or_else(|| Err(io::ErrorKind::InvalidData.into()), answer)
     }
 
@@ -155,7 +206,7 @@ impl Connection {
     }
 }
 
-/// The connection, as the driver sees it.
+/// The connection, as the driver sees it. A mover has the same: what both share is `protocol`, which makes no system calls.
 #[derive(Debug)]
 struct Socket(TcpStream);
 

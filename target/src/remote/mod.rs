@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::access::NamePattern;
 use crate::nexus::Nexus;
 use crate::store::LocalEnd;
-use connection::{Connection, Refused};
+use connection::{Connection, Refused, TapePlace};
 
 /// Under which name the target logs in where a table gives none.
 pub const INITIATOR_NAME: &str = "iqn.2026-01.org.offhost:copy-manager";
@@ -61,6 +61,8 @@ pub struct RemoteUnit {
     pub lun: LunAddress,
     /// Where it is.
     pub target: RemoteTarget,
+    /// Where it stood when it was looked at, if it is a tape that says so.
+    pub stood_at: Option<TapePlace>,
     /// Names of the logical unit by which another way to it may be known.
     names: Vec<Designator>,
     end: Arc<RemoteEnd>,
@@ -182,11 +184,12 @@ impl RemoteEnd {
             Ok(None) => return Err(Unusable::WrongDeviceType),
             Err(refused) => return Err(Unusable::Refused(refused)),
         };
+        let stood_at = if kind == Kind::Tape { connection.position(lun).map_err(not_reachable)? } else { None };
         let session = connection.into_parts().map_err(not_reachable)?;
         info!(portal = %spec.portal, target = spec.target, lun = spec.lun, ?kind, "a remote end takes part in a copy");
         let target = RemoteTarget { portal: spec.portal, name: spec.target.clone() };
         let (end, session) = (Arc::clone(self), Mutex::new(Some(session)));
-        Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, names, end, isid, session }))
+        Ok(Some(RemoteUnit { kind, writable: !spec.read_only, lun, target, stood_at, names, end, isid, session }))
     }
 
     fn log_in(&self, isid: Isid, initiator_name: &str) -> io::Result<Connection> {
@@ -262,7 +265,14 @@ impl Lane {
         let name = self.unit.end.initiator_name();
         let (socket, session) = match self.open.take() {
             Some(open) => open,
-            None => self.unit.end.log_in(self.isid, &name)?.into_parts()?,
+            None => {
+                let mut connection = self.unit.end.log_in(self.isid, &name)?;
+                if self.unit.kind == Kind::Tape {
+                    // To a mover the attention of a new nexus would mean that the tape has moved.
+                    connection.position(self.unit.lun)?;
+                }
+                connection.into_parts()?
+            }
         };
         self.last = Last::Used(name);
         Ok(LocalEnd { end: self.unit.end(Way::Open { socket: Descriptor(0), session }), files: vec![socket] })
@@ -294,12 +304,35 @@ impl Lane {
     /// # Errors
     /// What the network and the target say: it may want another secret of the mover of another host, whose name that is, than ours.
     pub fn reinstate(&mut self) -> io::Result<()> {
+        self.reinstate_and(|_, _| Ok(()))
+    }
+
+    /// As [`Lane::reinstate`], and has a tape go back to where it stood before its first session.
+    ///
+    /// # Errors
+    /// As [`Lane::reinstate`]; also when the tape did not tell where it stood, or does not go there.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
+        self.reinstate_and(|unit, connection| match (unit.kind, unit.stood_at) {
+            (Kind::Disk { .. }, _) => Ok(()),
+            (Kind::Tape, Some(place)) => connection.locate(unit.lun, place),
+            (Kind::Tape, None) => Err(io::Error::other("nobody knows where the tape stood")),
+        })
+    }
+
+    fn reinstate_and(&mut self, act: impl FnOnce(&RemoteUnit, &mut Connection) -> io::Result<()>) -> io::Result<()> {
         if let Last::Used(name) = &self.last {
             let end = &self.unit.end;
-            end.log_in(self.isid, name).and_then(Connection::log_out).inspect_err(|error| {
-                let RemoteSpec { portal, target, lun, .. } = &end.spec;
+            let RemoteSpec { portal, target, lun, .. } = &end.spec;
+            let mut connection = end.log_in(self.isid, name).inspect_err(|error| {
                 warn!(%portal, target, lun, initiator_name = name, %error, "{NOT_REINSTATED}");
             })?;
+            self.last = Last::Ended;
+            if self.unit.kind == Kind::Tape {
+                let place = connection.position(self.unit.lun)?;
+                info!(%portal, target, lun, ?place, "the tape is where its dead mover has left it");
+            }
+            act(&self.unit, &mut connection)?;
+            connection.log_out()?;
         }
         self.last = Last::Ended;
         Ok(())

@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::anew::Anew;
 use super::duty::Duty;
 use super::leases::Leases;
 use super::plan::{Plan, PlannedEnd};
@@ -202,7 +203,7 @@ async fn move_data(
     let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
     let starting = Arc::clone(movers);
     match spawn_blocking(move || start(plan, id, &starting)).await {
-        Ok(Ok(Started { handle, disks, tapes, lanes })) => {
+        Ok(Ok(Started { handle, disks, tapes, lanes, anew })) => {
             let running = Running {
                 id,
                 nexus,
@@ -218,6 +219,7 @@ async fn move_data(
                 grants: Grants::default(),
                 told: (0, ByMethod::default()),
                 doubted: false,
+                anew,
             };
             running.watch(cancelled).await
         }
@@ -252,6 +254,7 @@ struct Started {
     disks: Disks,
     tapes: Tapes,
     lanes: Lanes,
+    anew: Option<Anew>,
 }
 
 /// Opens the ends and hands the job to a mover. Blocks.
@@ -271,18 +274,19 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Started, Respons
     let job = CopyJob {
         id,
         ends: opened.ends,
-        steps: plan.steps,
-        inline: plan.inline,
+        steps: plan.steps.clone(),
+        inline: plan.inline.clone(),
         buffer_bytes: BUFFER_BYTES,
         priority: movers.priority(plan.priority),
         bytes_per_second: movers.settings().job_bytes_per_second,
     };
+    let anew = Anew::of(&plan, &job, movers);
     let mover = far.map_or_else(|| movers.ensure(), Ok);
     let handle = mover.and_then(|mover| mover.begin(job, opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
-    Ok(Started { handle, disks: opened.disks, tapes: opened.tapes, lanes })
+    Ok(Started { handle, disks: opened.disks, tapes: opened.tapes, lanes, anew })
 }
 
 pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {
@@ -444,12 +448,15 @@ struct Running {
     told: (u64, ByMethod),
     /// A report of a tape was not borne out by its image.
     doubted: bool,
+    /// When its mover dies.
+    anew: Option<Anew>,
 }
 
 impl Running {
     async fn watch(mut self, cancelled: &CancellationToken) -> Ended {
         let outcome = loop {
             match self.handle.event(cancelled).await {
+                Event::Died if self.begin_anew(cancelled).await => {}
                 Event::Died => break None,
                 Event::Message(FromMover::Done { outcome, .. }) => break Some(told_to_stop(outcome)),
                 Event::Message(message) => self.hear(message, cancelled).await,
@@ -467,6 +474,26 @@ impl Running {
         };
         info!(job = self.id.0, segments, read = self.told.0, written = ?self.told.1, status = ?response.status, "copy ended");
         Ended { segments, written: self.told.1, terminated, dropped, ..Ended::from(response) }
+    }
+
+    /// The mover has died: another does all of it again, where that can be.
+    async fn begin_anew(&mut self, cancelled: &CancellationToken) -> bool {
+        let Some(mut anew) = self.anew.take().filter(|_| !cancelled.is_cancelled()) else { return false };
+        let mut lanes = std::mem::take(&mut self.lanes);
+        let begun = spawn_blocking(move || (anew.begin(&mut lanes), lanes, anew)).await;
+        let Ok((begun, lanes, anew)) = begun else { return false };
+        self.lanes = lanes;
+        match begun {
+            Ok(handle) => {
+                (self.handle, self.anew, self.told) = (handle, Some(anew), (0, ByMethod::default()));
+                self.progress.segments.store(0, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                warn!(job = self.id.0, %error, "a dead mover's copy does not begin anew");
+                false
+            }
+        }
     }
 
     async fn hear(&mut self, message: FromMover, cancelled: &CancellationToken) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! task → manager → plan (CSCDs in the nexus's LUN map, all checks) → job → crate::mover
-//!           │                                           └ shares: a job for each of several movers
+//!           │                                           ├ shares: a job for each of several movers
+//!           │                                           └ anew: the same job once more, between remote ends
 //!           ├ results (by I_T nexus and list identifier)              └ grants, tapes, progress; faults → sense
 //!           ├ tokens (RODs: disks as they were at one moment)
 //!           └ leases (the same for agents that cannot ask for it)
@@ -13,6 +14,7 @@
 //!
 //! Follows SPC-4, "Third-party copies" and the third-party copy commands.
 
+mod anew;
 mod duty;
 mod jobs;
 mod leases;

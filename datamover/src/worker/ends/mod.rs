@@ -7,6 +7,7 @@ pub mod sums;
 use std::fs::File;
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use protocol::cartridge::append::Limits;
 use protocol::mover::ends::{Descriptor, End};
@@ -112,6 +113,7 @@ impl OpenEnd {
                     FaultKind::SessionLost
                 })?;
                 link.ask(Question::Session { end, initiator_name })?;
+                session.settle(&AtomicBool::new(false))?;
                 session
             }
         };

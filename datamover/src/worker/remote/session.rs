@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, getso
 use nix::sys::time::TimeSpec;
 pub use protocol::iscsi::drive::Command as RemoteCommand;
 use protocol::iscsi::drive::{Driver, Wire};
-use protocol::iscsi::session::{Completion, Handover, InitiatorConfig, Watch};
+use protocol::iscsi::session::{Completion, Data, Handover, InitiatorConfig, Watch};
 use protocol::mover::{FaultKind, RemoteSense};
 use protocol::scsi::{LunAddress, Sense, SenseKey, Status};
 use tracing::{debug, warn};
@@ -35,6 +35,7 @@ const LOGIN: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 8;
 /// Before a busy logical unit is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
+const TEST_UNIT_READY: [u8; 6] = [0; 6];
 
 /// A session with one remote target.
 #[derive(Debug)]
@@ -83,6 +84,23 @@ impl RemoteSession {
         let keeper = Arc::clone(&shared);
         let keeper = thread::Builder::new().name("keeper".into()).spawn(move || keeper.keep())?;
         Ok(Self { shared, lun, attention, keeper: Some(keeper) })
+    }
+
+    /// Hears what the logical unit has to tell a new session before anything else, and whether it is ready then.
+    ///
+    /// # Errors
+    /// As [`RemoteSession::command`].
+    pub fn settle(&self, cancelled: &AtomicBool) -> Result<(), FaultKind> {
+        let ready = [RemoteCommand::new(&TEST_UNIT_READY, Data::None, LOGIN)];
+        let mut told = None;
+        for _ in 0..ATTEMPTS {
+            let completion = self.attempt(cancelled, &ready)?.remove(0);
+            told = refusal(&completion);
+            if !tells_attention(&completion.sense) {
+                break;
+            }
+        }
+        told.map_or(Ok(()), Err)
     }
 
     /// Carries out one command; gives its Data-In.
@@ -181,7 +199,7 @@ impl Shared {
     }
 }
 
-/// The connection, as the driver sees it.
+/// The connection, as the driver sees it. The target has the same: what both share is `protocol`, which makes no system calls.
 #[derive(Debug)]
 struct Socket(TcpStream);
 
