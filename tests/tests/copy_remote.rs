@@ -11,7 +11,7 @@ use offhost_tests::{has, pattern, skip};
 use protocol::control::MoverSettings;
 use protocol::scsi::sense::{CopyEnd, FieldPointer};
 use protocol::scsi::{LunAddress, SenseKey, Status};
-use protocol::units::Lba;
+use protocol::units::{BlockLength, Lba};
 use protocol::xcopy::cscd::{IscsiUnit, ServedUnit};
 use protocol::xcopy::{CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment};
 use sim::client::{Client, Options, Reply, TapeRead};
@@ -348,6 +348,48 @@ async fn a_remote_tape_is_read_written_positioned_and_copied_whole() {
         }
     }
     assert!(marks == 1 && read == [&image[..2 << 20], &image[..2 << 20]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leased_view_ends_when_a_copy_finds_its_remote_tape_rewound() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let there = folder.join("there");
+    std::fs::create_dir(&there).unwrap();
+    let other = Target::start(&there, &["--tape", "shelf"]).unwrap();
+    configure(folder, &table(&other.portal, &other.name, 0, ""));
+    let file = folder.join("offhost.toml");
+    let leased = "disk = \"disk.img\"\nxcopy_view = \"lease\"\nquiet = \"100ms\"";
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("disk = \"disk.img\"", leased)).unwrap();
+    let old = pattern::bytes(8, 0, 16 << 20);
+    std::fs::write(folder.join("disk.img"), &old).unwrap();
+    let target = Target::configured(folder, "offhost.toml").unwrap();
+    let client = log_in(&target, INITIATOR).await;
+    let theirs = Client::connect(&other.url(0).parse().unwrap(), Options::named(STRANGER)).await.unwrap();
+    let drive = theirs.unit();
+    drive.test_unit_ready().await.unwrap();
+    let mut list = List::new(1);
+    let disk = CscdDescriptor::disk(client.lun(DISK).cscd_designator().await.unwrap(), 512);
+    let (source, destination) = (list.cscd(disk), list.cscd(remote_tape(&other.portal, 0)));
+    to_tape(&mut list, source, destination, MIB);
+    let list = bytes::Bytes::from(list.emit());
+    let records = MIB / u64::from(RECORD);
+    // The first record of each copy.
+    let read = async |object| {
+        drive.locate(object).await.unwrap();
+        let TapeRead::Record(data) = drive.read_record(RECORD).await.unwrap() else { panic!("no record {object}") };
+        data
+    };
+
+    client.lun(TAPE).extended_copy(list.clone()).await.unwrap();
+    let new = pattern::bytes(9, 0, RECORD as usize);
+    client.lun(DISK).write(Lba(0), new.clone().into(), BlockLength::B512).await.unwrap();
+    client.lun(TAPE).extended_copy(list.clone()).await.unwrap();
+    assert!(read(0).await == old[..RECORD as usize] && read(records).await == old[..RECORD as usize], "both show one moment");
+    drive.rewind().await.unwrap();
+    client.lun(TAPE).extended_copy(list).await.unwrap();
+    assert!(target.log().contains("its remote tape has been rewound"), "{}", target.log());
+    assert!(read(0).await == new, "and this one a new moment");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 //! The first copy of an I_T nexus from such a disk onto a tape waits until the disk is quiet and takes a view of it; later ones
 //! read that same view, so that what lies on a tape is of one moment though it took many commands. A lease ends when the tape is
 //! rewound or unloaded, by a command to it or by its changer, a reservation of the nexus is released, the nexus or the disk is
-//! gone, or nobody has used it for a minute; what is done to a tape of another target is not seen here. Copies that read its view
-//! by then still end. A view that is lost is not replaced before its lease ends: its copies fail, and nobody gets one half of this
+//! gone, or nobody has used it for a minute. Who rewinds or unloads a tape of another target is not seen here: the next copy onto it
+//! finds it at its beginning, and the lease ends then. Copies that read its view by then still end. A view that is lost is not replaced before its lease ends: its copies fail, and nobody gets one half of this
 //! moment and the other half of another.
 //!
 //! What has no such policy is read as it is. Follows no standard: SPC-4 leaves open what a copy source shows while it is written.
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::scsi::{Sense, Status};
+use protocol::mover::RemoteTarget;
+use protocol::scsi::{LunAddress, Sense, Status};
 use protocol::units::ByteRange;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use super::tokens::{Moment, Rod, no_view};
 use crate::lun::common::{LeaseEnd, LogicalUnit};
 use crate::lun::disk::{Copying, Disk};
 use crate::nexus::Nexus;
+use crate::remote::RemoteUnit;
 use crate::snapshot::{Keeper, SnapshotService, Source};
 use crate::task::Response;
 
@@ -54,6 +56,8 @@ struct Taken {
 struct Usage {
     /// Addresses of the tapes that were written from it.
     tapes: BTreeSet<usize>,
+    /// The same of other targets.
+    remote_tapes: Vec<(RemoteTarget, LunAddress)>,
     copies: usize,
     last_used: Instant,
 }
@@ -61,6 +65,15 @@ struct Usage {
 impl Lease {
     fn usage(&self) -> MutexGuard<'_, Usage> {
         self.usage.lock().expect("no holder panics")
+    }
+
+    /// One of the tapes of other targets that were written from it has been rewound since.
+    fn finds_rewound(&self, tapes: &[Arc<RemoteUnit>]) -> bool {
+        let usage = self.usage();
+        let written =
+            |tape: &RemoteUnit| usage.remote_tapes.iter().any(|(target, lun)| *target == tape.target && *lun == tape.lun);
+        // A copy that is under way may not have come to its first record.
+        usage.copies == 0 && tapes.iter().any(|tape| tape.stood_at.is_some_and(|place| place.object == 0) && written(tape))
     }
 
     fn ends_with(&self, end: LeaseEnd) -> bool {
@@ -96,6 +109,7 @@ struct Wanted {
     end: usize,
     disk: Arc<Disk>,
     tapes: Vec<usize>,
+    remote_tapes: Vec<Arc<RemoteUnit>>,
 }
 
 /// What is told of a lease.
@@ -148,8 +162,12 @@ impl Leases {
         let copying = wanted.disk.begin_copy()?;
         let key = (nexus.id, std::ptr::from_ref(wanted.disk.common()).addr());
         let mut leases = self.leases();
+        if leases.get(&key).is_some_and(|lease| lease.finds_rewound(&wanted.remote_tapes)) {
+            info!(nexus = nexus.id, initiator = nexus.initiator, "the lease of a view ends: its remote tape has been rewound");
+            leases.remove(&key);
+        }
         let lease = leases.entry(key).or_insert_with(|| {
-            let usage = Usage { tapes: BTreeSet::new(), copies: 0, last_used: Instant::now() };
+            let usage = Usage { tapes: BTreeSet::new(), remote_tapes: Vec::new(), copies: 0, last_used: Instant::now() };
             let lease = Arc::new(Lease {
                 key,
                 initiator: nexus.initiator.clone(),
@@ -163,6 +181,12 @@ impl Leases {
         let mut usage = lease.usage();
         usage.copies += 1;
         usage.tapes.extend(&wanted.tapes);
+        for tape in &wanted.remote_tapes {
+            let place = (tape.target.clone(), tape.lun);
+            if !usage.remote_tapes.contains(&place) {
+                usage.remote_tapes.push(place);
+            }
+        }
         Ok(Leased { lease: Arc::clone(lease), _copying: copying })
     }
 
@@ -238,9 +262,9 @@ fn wanted(plan: &Plan) -> Vec<Wanted> {
         let PlannedEnd::Source(disk) = planned else { continue };
         if disk.view_rules().lease
             && !is_written(disk)
-            && let Some(tapes) = plan.tapes_fed_by(end)
+            && let Some((tapes, remote_tapes)) = plan.tapes_fed_by(end)
         {
-            wanted.push(Wanted { end, disk: Arc::clone(disk), tapes });
+            wanted.push(Wanted { end, disk: Arc::clone(disk), tapes, remote_tapes });
         }
     }
     // Two copies that wait for each other's disks would wait for ever.

@@ -94,9 +94,10 @@ impl Plan {
         Self { refused: Some(sense), ..Self::default() }
     }
 
-    /// Addresses of the tapes of this target onto which blocks of an end are copied; `None` when they go onto no stream device at all.
+    /// Tapes onto which blocks of an end are copied: addresses of those of this target, and those of others. `None` when they go onto
+    /// no stream device at all.
     #[must_use]
-    pub fn tapes_fed_by(&self, end: usize) -> Option<Vec<usize>> {
+    pub fn tapes_fed_by(&self, end: usize) -> Option<(Vec<usize>, Vec<Arc<RemoteUnit>>)> {
         let streams = self.steps.iter().filter_map(|step| match &step.action {
             Action::Move(Move {
                 from: Source::Blocks { end: from, .. } | Source::Bytes { end: from, .. },
@@ -107,13 +108,17 @@ impl Plan {
         });
         let mut streams = streams.peekable();
         streams.peek()?;
-        let tapes = streams.filter_map(|stream| match stream {
-            PlannedEnd::Tape(tape) => Some(Device::Tape(Arc::clone(tape)).address()),
-            _ => None,
-        });
-        let mut tapes: Vec<usize> = tapes.collect();
+        let (mut tapes, mut remote) = (Vec::new(), Vec::new());
+        for stream in streams {
+            match stream {
+                PlannedEnd::Tape(tape) => tapes.push(Device::Tape(Arc::clone(tape)).address()),
+                PlannedEnd::Remote(tape) => remote.push(Arc::clone(tape)),
+                _ => {}
+            }
+        }
         tapes.dedup();
-        Some(tapes)
+        remote.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        Some((tapes, remote))
     }
 
     /// One more end. A logical unit takes part once as what it is, however often it is named.
