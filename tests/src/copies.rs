@@ -29,6 +29,25 @@ pub async fn disk_to_tape(client: &Client, disk: u16, tape: u16, records: u64) -
     Ok(list.emit().into())
 }
 
+/// A list that copies `records` records of [`RECORD`] bytes from the tape's position to the start of a 512-byte disk.
+///
+/// # Errors
+/// When a LUN does not say its name.
+pub async fn tape_to_disk(client: &Client, tape: u16, disk: u16, records: u64) -> Result<Bytes> {
+    let mut list = List::new(1);
+    let source = list.cscd(CscdDescriptor::tape(client.lun(tape).cscd_designator().await?));
+    let destination = list.cscd(CscdDescriptor::disk(client.lun(disk).cscd_designator().await?, 512));
+    let per_record = u64::from(RECORD) / 512;
+    let mut done = 0;
+    while done < records {
+        let now = (records - done).min(511);
+        let (blocks, to) = ((now * per_record) as u16, Lba(done * per_record));
+        list.push(Segment::StreamToBlock { source, destination, transfer_length: RECORD, blocks, to });
+        done += now;
+    }
+    Ok(list.emit().into())
+}
+
 /// Records from the beginning of the tape up to where nothing is; `each` gets them with their number.
 ///
 /// # Errors

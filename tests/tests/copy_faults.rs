@@ -36,14 +36,15 @@ struct Rig {
     list: Bytes,
     tape_flag: &'static str,
     records: u64,
+    movers: u8,
 }
 
 impl Rig {
-    async fn start(folder: &Path, tape_flag: &'static str, records: u64) -> Self {
+    async fn start(folder: &Path, tape_flag: &'static str, records: u64, movers: u8) -> Self {
         let target = Target::start(folder, &["--disk", "disk.img", "--tape", tape_flag]).unwrap();
         let client = Self::session(&target, "iqn.2026-01.test:faults").await;
         let list = disk_to_tape(&client, DISK, TAPE, records).await.unwrap();
-        Self { target, client, list, tape_flag, records }
+        Self { target, client, list, tape_flag, records, movers }
     }
 
     async fn session(target: &Target, name: &str) -> Client {
@@ -58,8 +59,8 @@ impl Rig {
     }
 
     fn slow(&self, slow: bool) {
-        let bytes_per_second = slow.then_some(BYTES_PER_SECOND);
-        let settings = MoverSettings { movers: 1, bytes_per_second, job_bytes_per_second: None, priority: None };
+        let bytes_per_second = slow.then_some(BYTES_PER_SECOND / u64::from(self.movers));
+        let settings = MoverSettings { movers: self.movers, bytes_per_second, job_bytes_per_second: None, priority: None };
         set_movers(&self.target.control(), &settings).unwrap();
     }
 
@@ -88,14 +89,26 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_a_copy_its_tape_is_known_and_a_rerun_succeeds() {
-    let (_, in_the_middle) = troubles(tempfile::tempdir().unwrap().path(), "shelf", 0..20).await;
+    let (_, in_the_middle) = troubles(tempfile::tempdir().unwrap().path(), "shelf", 1, 0..20).await;
     assert!(in_the_middle >= 2, "only {in_the_middle} copies were met in the middle");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn so_it_is_on_a_cartridge_of_the_aligned_layout() {
-    let (_, in_the_middle) = troubles(tempfile::tempdir().unwrap().path(), "shelf,layout=aligned", 0..10).await;
+    let (_, in_the_middle) = troubles(tempfile::tempdir().unwrap().path(), "shelf,layout=aligned", 1, 0..10).await;
     assert!(in_the_middle >= 1, "no copy was met in the middle");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_where_several_movers_share_a_copy() {
+    let mut in_the_middle = 0;
+    for (tape_flag, seeds) in [("shelf", 400..410), ("shelf,layout=aligned", 410..415)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (rig, met) = troubles(folder.path(), tape_flag, 3, seeds).await;
+        assert!(rig.target.log().contains("dispersed copy ended"));
+        in_the_middle += met;
+    }
+    assert!(in_the_middle >= 2, "only {in_the_middle} copies were met in the middle");
 }
 
 fn disk_of(folder: &Path, records: u64) {
@@ -110,7 +123,7 @@ async fn so_it_is_where_records_refer_to_the_disk_s_blocks() {
     }
     let files = Reflinks::new(program("offhost-mover").parent().unwrap(), 1 << 30).unwrap();
     // One reference carries many records: most troubles come before it or behind it.
-    let (rig, _) = troubles(files.path(), "shelf,layout=aligned", 100..110).await;
+    let (rig, _) = troubles(files.path(), "shelf,layout=aligned", 1, 100..110).await;
     let methods = status(&rig.target.control()).unwrap().copies.bytes_by_method;
     assert!(methods.reference >= RECORDS * u64::from(RECORD) && methods.buffers == 0, "{methods:?}");
 }
@@ -122,7 +135,7 @@ const REPLACED: u64 = (64 << 20) / RECORD as u64 + 8;
 async fn a_kill_around_the_replacement_of_a_long_image_leaves_one_of_the_two() {
     let folder = tempfile::tempdir().unwrap();
     disk_of(folder.path(), REPLACED);
-    let mut rig = Rig::start(folder.path(), "shelf,layout=aligned", REPLACED).await;
+    let mut rig = Rig::start(folder.path(), "shelf,layout=aligned", REPLACED, 1).await;
     rig.tape().extended_copy(rig.list.clone()).await.unwrap();
     for seed in 200..204 {
         let image = folder.path().join("shelf/OFH001L8/p0.tap");
@@ -149,7 +162,7 @@ async fn a_tape_that_is_too_short_warns_and_then_ends_the_copy_with_all_that_fit
     let folder = tempfile::tempdir().unwrap();
     disk_of(folder.path(), RECORDS);
     for (seed, flag) in [(300, "plain:8MiB"), (301, "aligned:8MiB,layout=aligned")] {
-        let rig = Rig::start(folder.path(), flag, RECORDS).await;
+        let rig = Rig::start(folder.path(), flag, RECORDS, 1).await;
         let stopped = rig.tape().extended_copy(rig.list.clone()).await.unwrap_err();
         let sense = stopped.sense().unwrap_or_else(|| panic!("{stopped}"));
         assert_eq!((sense.key, sense.code), (SenseKey::CopyAborted, THIRD_PARTY_DEVICE), "{flag}: {sense}");
@@ -189,9 +202,9 @@ async fn a_tape_that_is_too_short_warns_and_then_ends_the_copy_with_all_that_fit
 const THIRD_PARTY_DEVICE: (u8, u8) = (0x0D, 0x01);
 
 /// One trouble after the other. Gives how many of the copies were met in the middle.
-async fn troubles(folder: &Path, tape_flag: &'static str, seeds: Range<u64>) -> (Rig, u64) {
+async fn troubles(folder: &Path, tape_flag: &'static str, movers: u8, seeds: Range<u64>) -> (Rig, u64) {
     disk_of(folder, RECORDS);
-    let mut rig = Rig::start(folder, tape_flag, RECORDS).await;
+    let mut rig = Rig::start(folder, tape_flag, RECORDS, movers).await;
     let mut in_the_middle = 0;
     for seed in seeds {
         let wait = Duration::from_millis(SmallRng::seed_from_u64(seed).random_range(0..450));
@@ -229,7 +242,7 @@ async fn one(mut rig: Rig, seed: u64, wait: Duration) -> (Rig, u64) {
 
 /// The one that is started in its place waits until the mover is gone.
 async fn kill_target(rig: Rig, wait: Duration) -> Rig {
-    let Rig { mut target, client, list, tape_flag, records } = rig;
+    let Rig { mut target, client, list, tape_flag, records, movers } = rig;
     let tape = client.lun(TAPE);
     let copying = tokio::spawn(async move { tape.extended_copy(list).await });
     tokio::time::sleep(wait).await;
@@ -238,7 +251,7 @@ async fn kill_target(rig: Rig, wait: Duration) -> Rig {
     let _ = copying.await.unwrap();
     let folder = target.folder.clone();
     drop(target);
-    Rig::start(&folder, tape_flag, records).await
+    Rig::start(&folder, tape_flag, records, movers).await
 }
 
 async fn kill(rig: &Rig, wait: Duration, seed: u64) {

@@ -13,6 +13,9 @@
 //! Does not write: it gives positions and bytes. Objects that are placed but not published may be written in any order and by
 //! several writers, as long as all of them are done before the publishing write begins.
 //!
+//! One stretch may so be filled by several appenders that only fill ([`Appender::filling`]): each leaves the first word of its part to
+//! whoever publishes the parts in their order, and writes no end word, which is where the next part's first word belongs.
+//!
 //! Where the [`super::layout`] puts a gap in front of an object, the gap's first word publishes it. Data that lies there already, by
 //! reference, is only framed.
 //!
@@ -138,16 +141,25 @@ pub struct Appender {
     end: TapePosition,
     /// The word that publishes what lies between `committed` and `end`.
     publish: Option<[u8; 4]>,
+    /// Byte of the commit word that is another's to write: nothing is published here.
+    fills: Option<u64>,
 }
 
 impl Appender {
     /// Starts at a committed end, where the image holds the end word.
     #[must_use]
     pub const fn new(committed: TapePosition, limits: Limits) -> Self {
-        Self { limits, committed, end: committed, publish: None }
+        Self { limits, committed, end: committed, publish: None, fills: None }
     }
 
-    /// Behind the last published object.
+    /// Starts somewhere behind the committed end, to fill a stretch that another publishes: its commits have no steps and say only what
+    /// is written.
+    #[must_use]
+    pub const fn filling(at: TapePosition, limits: Limits) -> Self {
+        Self { limits, committed: at, end: at, publish: None, fills: Some(at.offset) }
+    }
+
+    /// Behind the last published object, or the last that is filled.
     #[must_use]
     pub const fn committed(&self) -> TapePosition {
         self.committed
@@ -198,6 +210,10 @@ impl Appender {
     /// The steps after which all that was placed counts. Everything placed must have been written before the first of them.
     #[must_use]
     pub fn commit(&mut self, durability: Durability) -> Vec<Step> {
+        if self.fills.is_some() {
+            self.committed = self.end;
+            return Vec::new();
+        }
         let mut steps = Vec::with_capacity(4);
         if let Some(word) = self.publish.take() {
             steps.push(Step::Write { at: self.end.offset, word: END_OF_MEDIUM.to_le_bytes() });
@@ -228,7 +244,7 @@ impl Appender {
         if needed > left {
             return Err(AppendError::NoRoom { needed, left });
         }
-        let behind_commit_word = self.publish.is_none();
+        let behind_commit_word = at.offset == self.fills.unwrap_or(self.committed.offset);
         let first = gap_bytes(gap).first_chunk().copied().unwrap_or(word);
         self.publish.get_or_insert(first);
         self.end = next;

@@ -1,7 +1,8 @@
 //! What a mover tells the target about the tape it writes, so that the drive knows its position and its index.
 //!
 //! A mover appends only behind a committed end that the target has given it for this (the target cuts the index and the image
-//! first, where the position lies in the middle), and a report counts what the mover has already *committed* in the image.
+//! first, where the position lies in the middle), and a report counts what the mover has already *committed* in the image; where
+//! several movers fill it, what is written and waits for the target to publish it.
 //!
 //! Own messages.
 
@@ -12,9 +13,9 @@ use super::sums::RecordSum;
 use super::{ObjectKind, TapePosition};
 
 /// Progress on a cartridge: what was appended since the last report, and where the drive stands now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TapeReport {
-    /// Objects published since the last report, in order and without gaps.
+    /// Objects published, or filled, since the last report, in order and without gaps.
     pub appended: Vec<Appended>,
     /// Where the tape stands: behind the last object appended, or wherever reading and positioning went.
     pub position: TapePosition,

@@ -58,6 +58,8 @@ pub enum End {
         layout: Layout,
         /// False for a write-protected cartridge.
         writable: bool,
+        /// False where several movers fill the image: what is appended counts when the target publishes it, in its order.
+        publishes: bool,
     },
     /// CSCD id C000h: reads as zeros, takes everything. SPC-4, "CSCD descriptor IDs".
     NullBlock {

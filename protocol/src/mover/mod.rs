@@ -35,7 +35,7 @@ pub use message::{Answer, ByMethod, Fault, FaultKind, FromMover, JobId, Outcome,
 pub use remote::{RemoteEnd, RemoteSense, RemoteTarget, RemoteUnit, Way};
 
 /// Version of the messages. Both sides are built from one tree; another version is another build, and refused.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// A mover is granted no more bytes of a disk at once.
 pub const MAX_GRANT: u64 = 64 << 20;

@@ -148,6 +148,19 @@ impl Image {
         self.write_parts(placement.write_at(), &parts)
     }
 
+    /// True when all that [`Image::write`] puts around this object's data is there.
+    pub fn is_filled(&self, placement: &Placement) -> io::Result<bool> {
+        let there = |at: u64, bytes: &[u8]| {
+            let mut found = vec![0; bytes.len()];
+            match self.file.read_exact_at(&mut found, at) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                read => read.map(|()| found == bytes),
+            }
+        };
+        let tail = placement.tail();
+        Ok(there(placement.write_at(), &placement.head())? && there(placement.next().offset - tail.len() as u64, tail)?)
+    }
+
     /// Fills a stretch with filemarks.
     pub fn write_marks(&self, from: u64, to: u64) -> io::Result<()> {
         const { assert!(FILEMARK == 0) };

@@ -12,6 +12,7 @@
 mod absent;
 mod copying;
 mod erase;
+mod filled;
 mod image;
 mod index;
 pub mod memory;

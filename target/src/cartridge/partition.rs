@@ -339,15 +339,18 @@ impl Partition {
             }
             self.dirty = true;
             self.commit()?;
-            entries.iter().for_each(|entry| {
-                self.sums.append(entry);
-                self.index.push(*entry);
-            });
-            if self.index.unsynced() >= MAX_UNSYNCED_ENTRIES {
-                self.sync()?;
-            }
+            self.enter(&entries)?;
             placed?;
         }
+    }
+
+    /// Takes entries of what was published.
+    pub(super) fn enter(&mut self, entries: &[Entry]) -> io::Result<()> {
+        entries.iter().for_each(|entry| {
+            self.sums.append(entry);
+            self.index.push(*entry);
+        });
+        if self.index.unsynced() >= MAX_UNSYNCED_ENTRIES { self.sync() } else { Ok(()) }
     }
 
     /// All marks of a batch in one write, since each is but a word of zeros.
@@ -383,7 +386,7 @@ impl Partition {
 
     /// Publishes what was placed. Without room for the end word nothing was published, and nothing is lost; an error in the
     /// publishing write itself leaves a doubt that only reading the image again takes away.
-    fn commit(&mut self) -> io::Result<()> {
+    pub(super) fn commit(&mut self) -> io::Result<()> {
         let end = self.end();
         let steps = self.appender.commit(Durability::Process);
         for (n, step) in steps.iter().enumerate() {
@@ -411,11 +414,11 @@ impl Partition {
         Ok(Entry { wrapped, gap: placement.gap, ..entry })
     }
 
-    fn entry(&self, at: TapePosition, kind: ObjectKind, length: u32, sum_state: SumState, sum: RecordSum) -> Entry {
+    pub(super) fn entry(&self, at: TapePosition, kind: ObjectKind, length: u32, sum_state: SumState, sum: RecordSum) -> Entry {
         Entry { at, gap: 0, kind, length, wrapped: false, generation: self.index.generation(), sum_state, sum }
     }
 
-    fn perform(&mut self, durability: Durability) -> io::Result<()> {
+    pub(super) fn perform(&mut self, durability: Durability) -> io::Result<()> {
         let Self { appender, image, .. } = self;
         appender.commit(durability).into_iter().try_for_each(|step| match step {
             Step::Write { at, word } => image.write_word(at, word),

@@ -28,7 +28,8 @@ use super::leases::Leases;
 use super::plan::{Plan, PlannedEnd};
 use super::results::Progress;
 use super::sense::{Notes, abort, is_busy, of_fault, third_party};
-use super::shares;
+use super::shares::tape::Stream;
+use super::shares::{Prepared, disks};
 use super::tokens::{InUse, Moments, Populated, Tokens, zeros};
 use crate::lun::disk::{Copying, Disk};
 use crate::lun::tape::TapeCopy;
@@ -115,7 +116,7 @@ pub(super) struct Opened {
     pub ends: Vec<End>,
     pub files: Vec<OwnedFd>,
     pub disks: Disks,
-    tapes: Tapes,
+    pub tapes: BTreeMap<EndIndex, TapeCopy>,
 }
 
 /// Carries out a plan to its end, for the nexus that sent it.
@@ -196,14 +197,12 @@ async fn move_data(
         Ok(copying) => copying,
         Err(response) => return response.into(),
     };
-    if let Some(dispersed) = shares::divide(&plan, movers) {
-        return shares::run(plan, dispersed, movers, progress, cancelled).await;
-    }
     let id = movers.job_id();
     let (notes, duties) = (plan.notes.clone(), std::mem::take(&mut plan.duties));
     let starting = Arc::clone(movers);
     match spawn_blocking(move || start(plan, id, &starting)).await {
-        Ok(Ok(Started { handle, disks, tapes, lanes, anew })) => {
+        Ok(Ok(Begun::Dispersed(prepared))) => prepared.run(progress, cancelled).await,
+        Ok(Ok(Begun::Alone(Started { handle, disks, tapes, lanes, anew }))) => {
             let running = Running {
                 id,
                 nexus,
@@ -257,17 +256,33 @@ struct Started {
     anew: Option<Anew>,
 }
 
-/// Opens the ends and hands the job to a mover. Blocks.
-fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Started, Response> {
+/// Who carries a plan out.
+enum Begun {
+    /// One mover, all of it.
+    Alone(Started),
+    /// Several, in pieces.
+    Dispersed(Box<Prepared>),
+}
+
+/// Opens the ends and hands the job to a mover, unless several can share it. Blocks.
+fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Begun, Response> {
+    if let Some(pieces) = disks::divide(&plan, movers) {
+        return Prepared::of_disks(plan, pieces, movers).map(Box::new).map(Begun::Dispersed);
+    }
+    let count = u64::from(movers.settings().movers);
+    let stream = Stream::of(&plan).filter(|_| count > 1);
     // A mover on another host reaches what no file of ours is needed for, and logs in by itself.
     let far = if has_only_remote_ends(&plan) { movers.attached() } else { None };
     let mut lanes = Lanes::new();
-    let opened = open(&plan, |index, unit| {
+    let mut opened = open(&plan, |index, unit| {
         let mut lane = Lane::new(unit);
         let end = if far.is_some() { Ok(lane.leave()) } else { lane.give() };
         lanes.insert(index, lane);
         end
     })?;
+    if let Some((pieces, tape)) = stream.and_then(|stream| stream.divide(&mut opened, count)) {
+        return Prepared::new(plan, opened, pieces, Some(tape), movers).map(Box::new).map(Begun::Dispersed);
+    }
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
@@ -286,7 +301,8 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Started, Respons
         warn!(%error, "no mover takes the copy");
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
-    Ok(Started { handle, disks: opened.disks, tapes: opened.tapes, lanes, anew })
+    let tapes = opened.tapes.into_iter().map(|(end, tape)| (end, Arc::new(Mutex::new(tape)))).collect();
+    Ok(Begun::Alone(Started { handle, disks: opened.disks, tapes, lanes, anew }))
 }
 
 pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {
@@ -320,7 +336,7 @@ pub(super) fn open(
                     false => refused(plan, index, CopyEnd::Destination, &response),
                 })?;
                 let local = copy.end().map_err(|error| failed(error, CopyEnd::Destination))?;
-                opened.tapes.insert(index, Arc::new(Mutex::new(copy)));
+                opened.tapes.insert(index, copy);
                 local
             }
             PlannedEnd::Remote(unit) => remote(index, unit).map_err(|error| failed(error, CopyEnd::Destination))?,

@@ -37,6 +37,8 @@ pub struct Tape {
     end_of_data: TapePosition,
     limits: Limits,
     writable: bool,
+    /// What is appended is published by the target.
+    fills: bool,
     /// There since the target allowed it, until the tape is positioned elsewhere.
     appender: Option<Appender>,
     synced: bool,
@@ -77,7 +79,25 @@ impl Tape {
         writable: bool,
     ) -> io::Result<Self> {
         let blocks = blocks_of(&file, limits.layout)?;
-        Ok(Self { file, sums, at, end_of_data, limits, writable, appender: None, synced: true, data_at: None, blocks })
+        Ok(Self {
+            file,
+            sums,
+            at,
+            end_of_data,
+            limits,
+            writable,
+            fills: false,
+            appender: None,
+            synced: true,
+            data_at: None,
+            blocks,
+        })
+    }
+
+    /// The same, for one part of a stretch that several movers fill: it publishes nothing.
+    #[must_use]
+    pub fn that_fills(self) -> Self {
+        Self { fills: true, ..self }
     }
 
     /// The image as blocks, on a cartridge whose long records begin on their boundaries.
@@ -121,7 +141,7 @@ impl Tape {
             sums.end_at(self.at.object);
         }
         self.end_of_data = self.at;
-        self.appender = Some(Appender::new(self.at, self.limits));
+        self.appender = Some(if self.fills { Appender::filling } else { Appender::new }(self.at, self.limits));
         Ok(())
     }
 
@@ -468,7 +488,7 @@ impl Tape {
         write_parts(&self.file, at, parts).map_err(|error| write_fault(&error))
     }
 
-    /// Publishes what was placed and written.
+    /// Publishes what was placed and written, or takes it for filled.
     ///
     /// # Errors
     /// What the file gives; then nothing of it counts, and the tape stands where it stood before.
@@ -486,7 +506,7 @@ impl Tape {
             return Err(write_fault(&error));
         }
         self.end_of_data = appender.committed();
-        self.synced = durability == Durability::Power || self.synced;
+        self.synced = (durability == Durability::Power && !self.fills) || self.synced;
         Ok(())
     }
 

@@ -64,12 +64,12 @@ impl OpenEnd {
             End::Raw { file: descriptor, within, block_length } => {
                 Self::Raw(Raw::new(file(*descriptor)?, *within, *block_length).map_err(|error| read_fault(&error))?)
             }
-            End::Cartridge { image, index, at, end_of_data, capacity, early_warning, layout, writable } => {
+            End::Cartridge { image, index, at, end_of_data, capacity, early_warning, layout, writable, publishes } => {
                 let limits = Limits { capacity: *capacity, early_warning: *early_warning, layout: *layout };
                 let sums = index.map(|index| Ok(Sums::new(file(index.file)?, index.objects))).transpose()?;
                 let tape =
                     Tape::new(file(*image)?, sums, *at, *end_of_data, limits, *writable).map_err(|error| read_fault(&error))?;
-                Self::Tape(Mutex::new(tape))
+                Self::Tape(Mutex::new(if *publishes { tape } else { tape.that_fills() }))
             }
             End::NullBlock { .. } => Self::NullBlock,
             End::NullStream => Self::NullStream,

@@ -239,6 +239,7 @@ fn to_tape_and_again(shape: Vec<(u64, bool)>, trouble: Trouble, layout: Layout, 
         early_warning: 1 << 30,
         layout,
         writable: true,
+        publishes: true,
     });
     let mut at = there.iter().flatten().count() as u64 * u64::from(record);
     let missing = expected[there.len()..].iter().map(|object| match object {

@@ -32,12 +32,12 @@ fn range() -> impl Strategy<Value = ByteRange> {
 }
 
 fn end() -> impl Strategy<Value = End> {
-    let cartridge =
-        (descriptor(), prop::option::of((descriptor(), number())), position(), position(), any::<bool>(), any::<bool>());
+    let index = prop::option::of((descriptor(), number()));
+    let cartridge = (descriptor(), index, position(), position(), any::<bool>(), any::<bool>(), any::<bool>());
     prop_oneof![
         4 => (descriptor(), range(), prop_oneof![4 => Just(512), 1 => short()])
             .prop_map(|(file, within, block_length)| End::Raw { file, within, block_length }),
-        4 => cartridge.prop_map(|(image, index, at, end_of_data, writable, aligned)| End::Cartridge {
+        4 => cartridge.prop_map(|(image, index, at, end_of_data, writable, publishes, aligned)| End::Cartridge {
             image,
             index: index.map(|(file, objects)| Index { file, objects }),
             at,
@@ -47,6 +47,7 @@ fn end() -> impl Strategy<Value = End> {
             early_warning: 90_000,
             layout: if aligned { Layout::Aligned } else { Layout::Plain },
             writable,
+            publishes,
         }),
         1 => (descriptor(), range(), descriptor(), descriptor(), any::<u64>()).prop_map(|(live, within, copies, table, generation)| {
             End::View { live, within, parts: Vec::new(), copies, table, generation, block_length: 512 }

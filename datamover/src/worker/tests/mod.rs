@@ -147,6 +147,7 @@ impl Rig {
             early_warning,
             layout: self.layout,
             writable: true,
+            publishes: true,
         };
         let index = self.end(end);
         self.seen.tapes.lock().unwrap().push((index, copy));

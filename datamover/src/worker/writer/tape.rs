@@ -225,7 +225,10 @@ impl<'a> Writer<'a> {
         let batch = std::mem::take(&mut self.batch);
         let report = self.report(end, batch.appended)?;
         self.link.tape(end, report);
-        batch.earlier.iter().for_each(|(_, data)| self.total += *data);
+        for (_, data) in batch.earlier {
+            self.total += data;
+            self.shared.control.book(data.total());
+        }
         self.count(batch.data);
         Ok(())
     }

@@ -58,6 +58,49 @@ fn run(batches: &[Vec<u32>], backwards: bool, layout: Layout) -> (Vec<Io>, Vec<u
     (log, all)
 }
 
+/// As [`run`], of pieces that are filled in the order of `turns` by an appender each, and published in their own by another.
+fn run_filled(pieces: &[Vec<u32>], turns: &[usize], layout: Layout) -> (Vec<Io>, Vec<u32>) {
+    let mut committer = Appender::new(TapePosition::BEGINNING, roomy(layout));
+    let mut places = committer.clone();
+    let place = |appender: &mut Appender, length: &u32| appender.record((*length).into()).unwrap();
+    let starts: Vec<_> = pieces
+        .iter()
+        .map(|piece| {
+            let start = places.end();
+            for length in piece {
+                place(&mut places, length);
+            }
+            start
+        })
+        .collect();
+    let mut log = vec![Io::Write(0, END_OF_MEDIUM.to_le_bytes().to_vec())];
+    let (mut filled, mut next) = (vec![false; pieces.len()], 0);
+    for &turn in turns {
+        let mut appender = Appender::filling(starts[turn], roomy(layout));
+        for length in &pieces[turn] {
+            let placement = place(&mut appender, length);
+            let data = data(placement.at.object, *length);
+            log.push(Io::Write(placement.write_at(), [&placement.head(), &data[..], placement.tail()].concat()));
+            assert_eq!(appender.commit(Durability::Power), [], "it is another's to publish");
+            assert_eq!(appender.committed(), placement.next());
+        }
+        filled[turn] = true;
+        while filled.get(next) == Some(&true) {
+            for length in &pieces[next] {
+                place(&mut committer, length);
+            }
+            for step in committer.commit(Durability::Process) {
+                if let Step::Write { at, word } = step {
+                    log.push(Io::Write(at, word.to_vec()));
+                }
+            }
+            log.push(Io::SyncPoint { objects: committer.committed().object });
+            next += 1;
+        }
+    }
+    (log, pieces.concat())
+}
+
 fn read_back(image: &[u8], layout: Layout) -> Vec<u32> {
     Walk::of(layout, scan::slice(image), TapePosition::BEGINNING)
         .map(|object| {
@@ -71,9 +114,8 @@ fn read_back(image: &[u8], layout: Layout) -> Vec<u32> {
         .collect()
 }
 
-/// Writes all batches, and at each of the bytes that `crashes` chooses of a write takes what is there for what a crash has left.
-fn check_crashes(batches: &[Vec<u32>], backwards: bool, layout: Layout, crashes: impl Fn(usize) -> Vec<usize>) {
-    let (log, all) = run(batches, backwards, layout);
+/// Writes all, and at each of the bytes that `crashes` chooses of a write takes what is there for what a crash has left.
+fn check_crashes((log, all): (Vec<Io>, Vec<u32>), layout: Layout, crashes: impl Fn(usize) -> Vec<usize>) {
     let mut image = Vec::new();
     let mut committed = 0;
     for io in &log {
@@ -108,7 +150,7 @@ proptest! {
         backwards in any::<bool>(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 3),
     ) {
-        check_crashes(&batches, backwards, Layout::Aligned, |len| {
+        check_crashes(run(&batches, backwards, Layout::Aligned), Layout::Aligned, |len| {
             let ends = (0..=len.min(9)).chain(len.saturating_sub(9)..=len);
             ends.chain(places.iter().map(|place| place.index(len + 1))).collect()
         });
@@ -141,7 +183,34 @@ proptest! {
         backwards in any::<bool>(),
     ) {
         for layout in [Layout::Plain, Layout::Aligned] {
-            check_crashes(&batches, backwards, layout, |len| (0..=len).collect());
+            check_crashes(run(&batches, backwards, layout), layout, |len| (0..=len).collect());
+        }
+    }
+
+    #[test]
+    fn so_it_does_where_several_fill_what_one_publishes(
+        (pieces, turns) in prop::collection::vec(prop::collection::vec(1..40u32, 1..4), 1..6)
+            .prop_flat_map(|pieces| (Just((0..pieces.len()).collect::<Vec<_>>()).prop_shuffle(), Just(pieces)))
+            .prop_map(|(turns, pieces)| (pieces, turns)),
+    ) {
+        for layout in [Layout::Plain, Layout::Aligned] {
+            check_crashes(run_filled(&pieces, &turns, layout), layout, |len| (0..=len).collect());
+        }
+    }
+
+    #[test]
+    fn what_several_fill_is_what_one_would_have_written(
+        (pieces, turns) in prop::collection::vec(prop::collection::vec(lengths().prop_map(|len| len.max(1)), 1..3), 1..4)
+            .prop_flat_map(|pieces| (Just((0..pieces.len()).collect::<Vec<_>>()).prop_shuffle(), Just(pieces)))
+            .prop_map(|(turns, pieces)| (pieces, turns)),
+    ) {
+        for layout in [Layout::Plain, Layout::Aligned] {
+            let images = [run_filled(&pieces, &turns, layout), run(&pieces, false, layout)].map(|(log, _)| {
+                let mut image = Vec::new();
+                log.iter().for_each(|io| if let Io::Write(at, bytes) = io { apply(&mut image, *at, bytes) });
+                image
+            });
+            prop_assert!(images[0] == images[1]);
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use protocol::cartridge::TapePosition;
+use protocol::cartridge::append::Durability;
 use protocol::cartridge::report::TapeReport;
 use protocol::mover::ends::{Descriptor, End, Index};
 use protocol::scsi::{Sense, SenseKey, Status};
@@ -67,6 +68,7 @@ impl TapeCopy {
                 early_warning: limits.early_warning,
                 layout: limits.layout,
                 writable: drive.writable(),
+                publishes: true,
             };
             Ok(LocalEnd { end, files })
         })
@@ -117,6 +119,47 @@ impl TapeCopy {
             Err(_) => self.in_doubt = true,
         }
         applied
+    }
+
+    /// Where object `object` begins; the end of data for what lies behind.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn position_of(&self, object: u64) -> io::Result<TapePosition> {
+        self.with_medium(|cartridge, _| cartridge.position_of(object))
+    }
+
+    /// Whether `count` objects from `object` on are records of `length` bytes, none of them compressed or encrypted.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn has_records(&self, object: u64, count: u64, length: u32) -> io::Result<bool> {
+        self.with_medium(|cartridge, _| cartridge.has_records(object, count, length))
+    }
+
+    /// Publishes what a mover says that it has filled behind the end of data, and stands behind it.
+    ///
+    /// # Errors
+    /// `InvalidData` for a report that the image does not bear out: nothing of it counts, and the end of the copy recovers the drive.
+    /// Else the file system's own: without room for the end word nothing counts either, and nothing is in doubt.
+    pub fn publish(&mut self, report: &TapeReport, durability: Durability) -> io::Result<()> {
+        let (published, in_doubt) = self.with_medium(|cartridge, _| {
+            let published = cartridge.publish(&report.appended, report.position, durability);
+            let in_doubt = matches!(&published, Err(error) if error.kind() == io::ErrorKind::InvalidData);
+            Ok((published, in_doubt || !cartridge.writable()))
+        })?;
+        self.in_doubt |= in_doubt;
+        published?;
+        self.set_position(report.position);
+        Ok(())
+    }
+
+    /// The movers are done, and not all that they filled was published: gives back its room.
+    pub fn discard_unpublished(&self) -> io::Result<()> {
+        self.with_medium(|cartridge, _| {
+            cartridge.discard_unpublished();
+            Ok(())
+        })
     }
 
     /// The mover has closed the image after its last report. A sync point; then commands have the drive again.
