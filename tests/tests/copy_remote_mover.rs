@@ -18,7 +18,7 @@ use offhost_tests::{has, pattern, skip};
 use protocol::control::{MoverSettings, MoverStatus};
 use protocol::mover::attach::{Attaching, Challenge, Intro, Proved, Secret};
 use protocol::mover::{VERSION, sealed};
-use protocol::scsi::{LunAddress, Sense, SenseKey};
+use protocol::scsi::{FieldPointer, LunAddress, Sense, SenseKey};
 use protocol::units::Lba;
 use protocol::xcopy::cscd::IscsiUnit;
 use protocol::xcopy::{CscdDescriptor, CscdName, CscdParameters, List, Segment};
@@ -344,7 +344,10 @@ async fn a_session_that_only_its_dead_mover_could_log_in_to_ends_the_copy_and_th
     until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > before + MIB)).await;
     drop(far);
     let reply = tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
-    assert_eq!(reply.sense.unwrap().key, SenseKey::CopyAborted);
+    let sense = reply.sense.unwrap();
+    // Its source, whose session is to be ended first.
+    let lost = (Sense::COPY_TARGET_DEVICE_NOT_REACHABLE.code, Some(FieldPointer::parameter(16)));
+    assert_eq!((sense.code, sense.field), lost, "{sense}");
     assert!(setup.target.log().contains("a dead mover's copy does not begin anew"), "{}", setup.target.log());
 }
 

@@ -307,6 +307,12 @@ impl Lane {
         self.reinstate_and(|_, _| Ok(()))
     }
 
+    /// Somebody has a session here that may use it, or had one that is not known to have ended.
+    #[must_use]
+    pub const fn is_in_use(&self) -> bool {
+        matches!(self.last, Last::Used(_))
+    }
+
     /// As [`Lane::reinstate`], and has a tape go back to where it stood before its first session.
     ///
     /// # Errors

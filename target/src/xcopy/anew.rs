@@ -11,11 +11,11 @@
 use std::io;
 use std::sync::Arc;
 
-use protocol::mover::{Action, CopyJob, Destination, EndIndex, Move, Source};
+use protocol::mover::{Action, CopyJob, Destination, EndIndex, Fault, FaultKind, Move, Source};
 use tracing::info;
 
 use super::jobs::{Lanes, has_only_remote_ends, shifted};
-use super::plan::{Plan, PlannedEnd};
+use super::plan::{Plan, PlannedEnd, side_of};
 use crate::mover::{JobHandle, Movers};
 use crate::remote::{Lane, RemoteUnit};
 
@@ -58,6 +58,14 @@ impl Anew {
         let mover = far.map_or_else(|| self.movers.ensure(), Ok)?;
         info!(job = self.job.id.0, mover = mover.label(), "a dead mover's copy begins anew");
         mover.begin(self.job.clone(), files)
+    }
+
+    /// What the copy ends with in a segment where a dead mover's session could not be ended: nobody knows what still arrives there.
+    pub(super) fn not_ended(&self, lanes: &Lanes, segment: u32) -> Option<Fault> {
+        let (end, _) = lanes.iter().find(|(_, lane)| lane.is_in_use())?;
+        let of_segment = self.job.steps.iter().filter(|step| step.segment == segment);
+        let side = of_segment.filter_map(|step| side_of(step, *end)).next();
+        Some(Fault { segment, side, kind: FaultKind::SessionLost, expected: 0, written: 0 })
     }
 }
 

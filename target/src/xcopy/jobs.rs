@@ -219,6 +219,7 @@ async fn move_data(
                 told: (0, ByMethod::default()),
                 doubted: false,
                 anew,
+                not_ended: None,
             };
             running.watch(cancelled).await
         }
@@ -466,6 +467,8 @@ struct Running {
     doubted: bool,
     /// When its mover dies.
     anew: Option<Anew>,
+    /// A session of it that may still be there.
+    not_ended: Option<Fault>,
 }
 
 impl Running {
@@ -507,6 +510,7 @@ impl Running {
             }
             Err(error) => {
                 warn!(job = self.id.0, %error, "a dead mover's copy does not begin anew");
+                self.not_ended = anew.not_ended(&self.lanes, self.segment());
                 false
             }
         }
@@ -623,7 +627,10 @@ impl Running {
     /// The process has ended in the middle, or given up though nobody told it to.
     fn abandoned(&self) -> Response {
         warn!(job = self.id.0, segment = self.segment(), "the mover has left in the middle of a copy");
-        abort(self.segment(), Sense::INTERNAL_TARGET_FAILURE).into()
+        match &self.not_ended {
+            Some(fault) => of_fault(fault, &self.note(fault.segment)).into(),
+            None => abort(self.segment(), Sense::INTERNAL_TARGET_FAILURE).into(),
+        }
     }
 
     fn segment(&self) -> u32 {
