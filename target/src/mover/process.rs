@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 use protocol::control::MoverStatus;
 use protocol::mover::{CopyJob, FromMover, JobId, MAX_FILES, ToMover, VERSION, frame};
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::Movers;
 use super::attach::CUT_OFF;
-use super::socket::{Incoming, Outgoing, receive};
+use super::socket::{Outgoing, receive};
 
 /// A mover that has not answered by then is none.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +38,10 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// A job that was told to stop may still have to synchronize what it wrote; longer than this it does not take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A mover of which a job hears nothing for so long is asked to say something; one that has no job may be silent, and costs no wake-ups.
+const SILENT: Duration = Duration::from_secs(4);
+/// How often before it is given up.
+const ASKED: u32 = 3;
 /// Messages of one job that wait for it to be looked after; then the mover waits.
 const MESSAGES: usize = 64;
 
@@ -60,6 +64,8 @@ pub struct Mover {
     outgoing: Outgoing,
     /// `None` once the process has ended.
     jobs: Mutex<Option<BTreeMap<JobId, mpsc::Sender<Event>>>>,
+    /// Messages that came from it.
+    heard: AtomicU64,
     ended_jobs: AtomicU64,
     bytes_moved: AtomicU64,
     bytes_read: AtomicU64,
@@ -80,7 +86,7 @@ impl Mover {
         }
         let memory_limit = greeted?;
         let mover = Self::of(pid, None, ours, memory_limit)?;
-        let reader = mover.reader()?;
+        let reader = mover.socket.try_clone()?;
         mover.tell(&ToMover::Throttle { job: None, bytes_per_second });
         info!(pid, program = %movers.program.display(), "mover started");
         let (watched, movers) = (Arc::clone(&mover), Arc::downgrade(movers));
@@ -100,7 +106,7 @@ impl Mover {
     pub(super) fn attach(socket: UnixStream, name: String, peer: SocketAddr, closed: Arc<AtomicBool>) -> io::Result<Arc<Self>> {
         let memory_limit = greet(&socket)?;
         let mover = Self::of(0, Some((name, peer)), socket, memory_limit)?;
-        let (watched, reader) = (Arc::clone(&mover), mover.reader()?);
+        let (watched, reader) = (Arc::clone(&mover), mover.socket.try_clone()?);
         thread::Builder::new().name("mover".into()).spawn(move || {
             watched.watch(reader, || {
                 let closed = closed.load(Ordering::Relaxed);
@@ -122,16 +128,13 @@ impl Mover {
             socket,
             outgoing,
             jobs: Mutex::new(Some(BTreeMap::new())),
+            heard: AtomicU64::new(0),
             ended_jobs: AtomicU64::new(0),
             bytes_moved: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             memory_limit,
             retired: AtomicBool::new(false),
         }))
-    }
-
-    fn reader(&self) -> io::Result<Incoming> {
-        Incoming::new(self.socket.try_clone()?, self.outgoing.clone())
     }
 
     /// What a mover on another host calls itself.
@@ -201,7 +204,8 @@ impl Mover {
         let id = job.id;
         let (events, incoming) = mpsc::channel(MESSAGES);
         self.jobs().as_mut().ok_or(io::ErrorKind::BrokenPipe)?.insert(id, events);
-        let mut handle = JobHandle { mover: Arc::clone(self), id, events: incoming, stop_by: None, over: false };
+        let mover = Arc::clone(self);
+        let mut handle = JobHandle { mover, id, events: incoming, stop_by: None, over: false, heard: 0, asked: 0 };
         let sent = self.outgoing.send(&ToMover::Job { job, files: files.len() as u16 }, files);
         if let Err(error) = sent {
             self.disconnect();
@@ -216,12 +220,9 @@ impl Mover {
     }
 
     /// Hands on what the process says, until it has ended, which `wait` makes sure of.
-    fn watch(&self, mut reader: Incoming, wait: impl FnOnce()) {
+    fn watch(&self, mut reader: UnixStream, wait: impl FnOnce()) {
         match self.read_all(&mut reader) {
             Ok(()) => debug!(pid = self.pid, "the mover has closed its socket"),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                error!(pid = self.pid, %error, "the mover is stuck: it is ended")
-            }
             Err(error) => error!(pid = self.pid, %error, "the mover broke the protocol"),
         }
         wait();
@@ -232,8 +233,9 @@ impl Mover {
         }
     }
 
-    fn read_all(&self, reader: &mut Incoming) -> io::Result<()> {
+    fn read_all(&self, reader: &mut UnixStream) -> io::Result<()> {
         while let Some(message) = receive(reader)? {
+            self.heard.fetch_add(1, Ordering::Relaxed);
             let job = match &message {
                 FromMover::Hello { .. } => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second Hello")),
                 FromMover::Pong => continue,
@@ -291,6 +293,10 @@ pub struct JobHandle {
     stop_by: Option<Instant>,
     /// Nothing of it moves any more.
     over: bool,
+    /// [`Mover::heard`] when that was last looked at.
+    heard: u64,
+    /// Times that the mover was asked to say something since it last did.
+    asked: u32,
 }
 
 impl Drop for JobHandle {
@@ -325,8 +331,10 @@ impl JobHandle {
                 event = self.events.recv() => {
                     let event = event.unwrap_or(Event::Died);
                     self.over |= matches!(event, Event::Died | Event::Message(FromMover::Done { .. }));
+                    self.asked = 0;
                     return event;
                 }
+                () = sleep(SILENT) => self.mind_silence(),
                 () = cancelled.cancelled(), if self.stop_by.is_none() => {
                     info!(job = self.id.0, "copy is stopped");
                     self.stop_by = Some(Instant::now() + STOP_TIMEOUT);
@@ -338,6 +346,21 @@ impl JobHandle {
                     self.mover.disconnect();
                 }
             }
+        }
+    }
+
+    /// Periods are counted and not the time: whatever stops this process is not the mover's silence.
+    fn mind_silence(&mut self) {
+        let heard = self.mover.heard.load(Ordering::Relaxed);
+        if heard != self.heard {
+            (self.heard, self.asked) = (heard, 0);
+        }
+        self.asked += 1;
+        if self.asked <= ASKED {
+            self.mover.tell(&ToMover::Ping);
+        } else if self.asked == ASKED + 1 {
+            error!(pid = self.mover.pid, name = self.mover.name(), "the mover is stuck: it is ended");
+            self.mover.disconnect();
         }
     }
 

@@ -1,8 +1,7 @@
-//! The socket of one mover: what it is told waits in a queue for a thread of its own, and its silence has a limit.
+//! The socket of one mover: what it is told waits in a queue for a thread of its own.
 //!
-//! Nobody who has something to say to a mover waits for it. One that does not take what it is told, or says nothing though it is asked
-//! to, is hung up on; that is all that is known here. What becomes of its process is [`super::process`]'s. Messages:
-//! [`protocol::mover`].
+//! Nobody who has something to say to a mover waits for it. One that does not take what it is told is hung up on; that is all that is
+//! known here. What becomes of its process, and how long it may be silent, is [`super::process`]'s. Messages: [`protocol::mover`].
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -20,11 +19,6 @@ use tracing::debug;
 const STALLED: Duration = Duration::from_secs(10);
 /// Messages that wait to be sent. A job has one answer to come at a time: more wait only for a mover that does not read.
 const WAITING: usize = 256;
-/// A mover that says nothing for so long is asked to.
-const SILENT: Duration = Duration::from_secs(4);
-/// How often before it is given up.
-const ASKED: u32 = 3;
-
 /// Where messages to a mover go. Clones speak to the same one.
 #[derive(Debug, Clone)]
 pub struct Outgoing(SyncSender<Message>);
@@ -77,48 +71,6 @@ fn send_all(mut socket: &UnixStream, waiting: &Receiver<Message>) -> io::Result<
         socket.write_all(&bytes[sent..])?;
     }
     Ok(())
-}
-
-/// What a mover says. Only while somebody listens here its silence counts.
-#[derive(Debug)]
-pub struct Incoming {
-    socket: UnixStream,
-    outgoing: Outgoing,
-    /// Times that it was asked to say something since it last did.
-    asked: u32,
-}
-
-impl Incoming {
-    /// Of the socket that `outgoing` sends on.
-    ///
-    /// # Errors
-    /// What the system gives.
-    pub fn new(socket: UnixStream, outgoing: Outgoing) -> io::Result<Self> {
-        socket.set_read_timeout(Some(SILENT))?;
-        Ok(Self { socket, outgoing, asked: 0 })
-    }
-}
-
-impl Read for Incoming {
-    /// Gives `TimedOut` for a mover that is silent for good.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.socket.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.asked == ASKED {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
-                    }
-                    // Periods are counted and not the time: whatever stops this process is not the mover's silence.
-                    self.asked += 1;
-                    self.outgoing.send(&ToMover::Ping, Vec::new())?;
-                }
-                read => {
-                    self.asked = 0;
-                    return read;
-                }
-            }
-        }
-    }
 }
 
 /// The next message; `None` at the end of the stream between two.
