@@ -1,12 +1,14 @@
 //! The devices under test, and fresh sessions with them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use protocol::scsi::SenseKey;
 use protocol::units::{BlockLength, Lba};
 
 use super::check::{Outcome, good, skip};
 use super::raw::RawConnection;
-use super::{Needs, Stop};
+use super::{CASE_LIMIT, Needs, Stop};
 use crate::client::{Capacity, Client, ClientError, Data, LogicalUnit, Options, Reply, TapeRead};
 use crate::url::Url;
 
@@ -135,7 +137,9 @@ impl Bench {
 
     /// The tape through a new session, whatever state it is in.
     pub(super) async fn drive(&self) -> Outcome<LogicalUnit> {
-        self.session(self.tape.as_ref().expect("checked by `has`")).await
+        let command_timeout = self.devices.options.command_timeout.max(TAPE_TIMEOUT);
+        let options = Options { command_timeout, ..self.devices.options.clone() };
+        session(self.tape.as_ref().expect("checked by `has`"), options).await
     }
 
     /// Has the changer put a cartridge into the tape, when it is an empty drive of one. Elsewhere an operator must have done so.
@@ -173,10 +177,18 @@ impl Bench {
     }
 
     async fn session(&self, url: &Url) -> Outcome<LogicalUnit> {
-        let unit = Client::connect(url, self.devices.options.clone()).await?.unit();
-        settle(&unit).await?;
-        Ok(unit)
+        session(url, self.devices.options.clone()).await
     }
+}
+
+/// Time for a command of a tape: any that writes may come to a sync point, and waits there for all that the host has to write. It ends a
+/// moment before its case, so that it is told which one it was.
+const TAPE_TIMEOUT: Duration = CASE_LIMIT.saturating_sub(Duration::from_secs(10));
+
+async fn session(url: &Url, options: Options) -> Outcome<LogicalUnit> {
+    let unit = Client::connect(url, options).await?.unit();
+    settle(&unit).await?;
+    Ok(unit)
 }
 
 /// ADDITIONAL SENSE CODE of a drive without a medium.

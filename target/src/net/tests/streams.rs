@@ -182,3 +182,38 @@ async fn a_snapshot_taken_halfway_has_what_was_written_by_then() {
     assert!(new.iter().all(|byte| *byte == b'B') && old.iter().all(|byte| *byte == b'A'));
     begun.end().await;
 }
+
+/// Sends what there is in pieces of so many bytes until a command has ended.
+async fn dribble(client: &mut Client, piece: usize) -> Completion {
+    loop {
+        match client.session.poll_event() {
+            Some(InitiatorEvent::Completed { completion, .. }) => return completion,
+            Some(event) => panic!("{event:?}"),
+            None => {}
+        }
+        let transmit = client.session.transmit(CID).unwrap();
+        let bytes = transmit.copy_to_bytes(transmit.len());
+        for piece in bytes.chunks(piece) {
+            client.stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_ne!(client.stream.read_buf(&mut client.input).await.unwrap(), 0, "the connection has ended");
+        client.session.handle_input(CID, std::time::Instant::now(), &mut client.input).unwrap();
+    }
+}
+
+/// The socket wakes nobody before most of a long PDU is there: no size of pieces must leave the last of it lying.
+#[tokio::test]
+async fn data_that_comes_in_pieces_of_any_size_is_written_and_answered() {
+    let (served, _file, folder) = with_file().await;
+    let mut client = served.client("iqn.2026-11.example:host").await;
+    client.stream.set_nodelay(true).unwrap();
+    for (byte, piece) in (b'a'..).zip([97, 4143, 65_483, 65_536 + 48, 262_143, 262_144 + 48, WHOLE]) {
+        client.submit(0, &cdb_10(0x2A, 0, (WHOLE / 512) as u16), Data::Out(vec![vec![byte; WHOLE].into()]));
+        let ended = tokio::time::timeout(PATIENCE, dribble(&mut client, piece)).await;
+        assert_eq!(ended.expect("an answer in time").status, Status::Good as u8, "pieces of {piece}");
+        let blocks = std::fs::read(folder.path().join("disk.img")).unwrap();
+        assert!(blocks[..WHOLE].iter().all(|found| *found == byte), "pieces of {piece}");
+    }
+    served.end().await;
+}
