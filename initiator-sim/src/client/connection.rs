@@ -16,7 +16,7 @@ use protocol::iscsi::login::LoginError;
 use protocol::iscsi::session::{self, Completion, InitiatorConfig, InitiatorEvent, ProtocolError, Submission};
 use protocol::iscsi::{Attribute, ConnectionId, Initiator, Session, TaskManagementFunction, TaskManagementResponse};
 use protocol::scsi::{Cdb, LunAddress, Sense, Status};
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -64,8 +64,8 @@ pub(super) struct CommandRequest {
     pub(super) cdb: Cdb,
     pub(super) data: Data,
     pub(super) timeout: Duration,
-    /// Told the task tag as soon as there is one.
-    pub(super) started: oneshot::Sender<TaskTag>,
+    /// Told the task tag as soon as there is one, where somebody wants to know.
+    pub(super) started: Option<oneshot::Sender<TaskTag>>,
     pub(super) reply: Answer<Reply>,
 }
 
@@ -314,27 +314,30 @@ impl Driver {
 
     /// Waits for one thing to happen and does what follows from it.
     async fn step(&mut self) -> Result<(), End> {
+        if self.logged_in {
+            while let Ok(request) = self.requests.try_recv() {
+                self.take(request);
+            }
+        }
         self.write_some()?;
         if self.session.is_closing(CONNECTION) {
             return Err(End::LoggedOut);
         }
-        let idle = !self.session.transmit(CONNECTION).map_err(End::Protocol)?.is_empty();
-        let interest = if idle { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let writes = !self.session.transmit(CONNECTION).map_err(End::Protocol)?.is_empty();
         let deadlines = self.deadlines.first().map(|(at, _)| *at).into_iter().chain(self.session.poll_timeout(CONNECTION));
         let wake_at = deadlines.min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        self.make_room();
+        let (mut reader, writer) = self.stream.split();
         tokio::select! {
-            ready = self.stream.ready(interest) => {
-                if ready.map_err(End::Io)?.is_readable() {
-                    self.read_some()?;
-                }
+            read = reader.read_buf(&mut self.input) => {
+                let read = read.map_err(End::Io)?;
+                self.take_in(read)?;
+                // Who has got an answer may have something to ask: it leaves before more is read, and the target need not wait.
+                tokio::task::yield_now().await;
             }
+            ready = writer.writable(), if writes => ready.map_err(End::Io)?,
             request = self.requests.recv(), if self.logged_in && !self.orphaned => match request {
-                Some(request) => {
-                    self.take(request);
-                    while let Ok(request) = self.requests.try_recv() {
-                        self.take(request);
-                    }
-                }
+                Some(request) => self.take(request),
                 None => self.orphaned = true,
             },
             () = tokio::time::sleep_until(wake_at.into()) => {}
@@ -348,19 +351,23 @@ impl Driver {
         Ok(())
     }
 
-    fn read_some(&mut self) -> Result<(), End> {
-        self.input.reserve(self.session.missing(CONNECTION, &self.input).max(RECEIVE_ROOM));
-        match self.stream.try_read_buf(&mut self.input) {
-            Ok(0) => Err(End::Closed),
-            Ok(_) => {
-                let handled = self.session.handle_input(CONNECTION, Instant::now(), &mut self.input);
-                // What came before the fault still counts.
-                self.take_events();
-                handled.map_err(End::Protocol)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(End::Io(error)),
+    /// Room for the rest of a PDU that has begun, or for many: what is left over is copied when the buffer changes.
+    fn make_room(&mut self) {
+        let missing = self.session.missing(CONNECTION, &self.input);
+        if self.input.capacity() - self.input.len() < missing.max(RECEIVE_ROOM / 4) {
+            self.input.reserve(missing.max(RECEIVE_ROOM));
         }
+    }
+
+    /// So many bytes more are there.
+    fn take_in(&mut self, read: usize) -> Result<(), End> {
+        if read == 0 {
+            return Err(End::Closed);
+        }
+        let handled = self.session.handle_input(CONNECTION, Instant::now(), &mut self.input);
+        // What came before the fault still counts.
+        self.take_events();
+        handled.map_err(End::Protocol)
     }
 
     fn write_some(&mut self) -> Result<(), End> {
@@ -423,7 +430,9 @@ impl Driver {
         let begun = Instant::now();
         self.deadlines.insert((begun + timeout, tag));
         self.commands.insert(tag, Pending { opcode: cdb.opcode(), lun, data: amount, begun, timeout, reply });
-        started.send(TaskTag(tag)).ok();
+        if let Some(started) = started {
+            started.send(TaskTag(tag)).ok();
+        }
     }
 
     /// Gives up commands that took too long, and has the target give them up.

@@ -255,7 +255,8 @@ impl Client {
     /// # Errors
     /// As [`Client::command`].
     pub async fn command_at(&self, lun: LunAddress, cdb: &[u8], data: Data, timeout: Duration) -> Result<Reply, ClientError> {
-        self.start(lun, cdb, data, timeout).await?.reply().await
+        let reply = self.send(lun, cdb, data, timeout, None)?;
+        reply.await.unwrap_or_else(|_| Err(ClientError::closed()))
     }
 
     /// Sends one command and returns as soon as it has a task tag.
@@ -263,17 +264,27 @@ impl Client {
     /// # Errors
     /// [`ClientError::ConnectionLost`] when the session has ended, [`ClientError::BadCommand`] for a CDB of no legal length.
     pub async fn start(&self, lun: LunAddress, cdb: &[u8], data: Data, timeout: Duration) -> Result<InFlight, ClientError> {
+        let (started, tag) = oneshot::channel();
+        let reply = self.send(lun, cdb, data, timeout, Some(started))?;
+        match tag.await {
+            Ok(tag) => Ok(InFlight { tag, reply }),
+            // The session ended before the command was sent: its reason is in the reply.
+            Err(_) => Err(reply.await.unwrap_or_else(|_| Err(ClientError::closed())).err().unwrap_or_else(ClientError::closed)),
+        }
+    }
+
+    fn send(
+        &self,
+        lun: LunAddress,
+        cdb: &[u8],
+        data: Data,
+        timeout: Duration,
+        started: Option<oneshot::Sender<TaskTag>>,
+    ) -> Result<oneshot::Receiver<Result<Reply, ClientError>>, ClientError> {
         let cdb = protocol::scsi::Cdb::new(cdb).filter(|cdb| !cdb.as_bytes().is_empty()).ok_or(ClientError::BadCommand)?;
         let (reply, receiver) = oneshot::channel();
-        let (started, tag) = oneshot::channel();
         self.request(Request::Command(CommandRequest { lun, cdb, data, timeout, started, reply }))?;
-        match tag.await {
-            Ok(tag) => Ok(InFlight { tag, reply: receiver }),
-            // The session ended before the command was sent: its reason is in the reply.
-            Err(_) => {
-                Err(receiver.await.unwrap_or_else(|_| Err(ClientError::closed())).err().unwrap_or_else(ClientError::closed))
-            }
-        }
+        Ok(receiver)
     }
 
     /// A logical unit of this target.
