@@ -338,7 +338,7 @@ async fn a_session_that_only_its_dead_mover_could_log_in_to_ends_the_copy_and_th
     assert!(setup.is_copied());
 
     // A tape does not go back where nobody can be sure that it stays there.
-    setup.throttle(Some(4 * MIB));
+    setup.throttle(Some(MIB));
     let before = setup.far_mover().unwrap().bytes_moved;
     let copying = setup.copying_as(tape_list(setup.other.portal(), false));
     until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > before + MIB)).await;
@@ -363,7 +363,7 @@ async fn a_copy_with_a_remote_tape_begins_anew_where_the_tape_stood_when_its_mov
     }
     for back in [false, true] {
         let far = setup.far().await;
-        setup.throttle(Some(4 * MIB));
+        setup.throttle(Some(MIB));
         let copying = setup.copying_as(tape_list(setup.other.portal(), back));
         until("moving", &setup.target, || setup.far_mover().is_some_and(|mover| mover.bytes_moved > MIB)).await;
         drop(far);
