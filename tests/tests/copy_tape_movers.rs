@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use offhost_tests::agent::offhost;
 use offhost_tests::control::{set_movers, status};
 use offhost_tests::copies::{RECORD, read_tape, tape_to_disk};
 use offhost_tests::pattern;
@@ -252,4 +253,28 @@ async fn a_disk_that_cannot_be_read_ends_a_shared_copy_with_a_beginning_and_its_
         assert_eq!((sense.command_specific, sense.information), (Some(5), Some((sixth_ends - at) * u64::from(RECORD))));
         assert_eq!(rig.check_tape().await, at, "with {movers}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_and_its_restore_are_shared_out_with_a_short_last_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = pattern::bytes(33, 0, 24 * MIB as usize);
+    disk.extend([0xA5; 1536]);
+    std::fs::write(folder.path().join("from.img"), &disk).unwrap();
+    std::fs::write(folder.path().join("to.img"), vec![0xDD; disk.len()]).unwrap();
+    let flags = ["--disk", "from.img", "--disk", "to.img", "--tape", "shelf", "--movers", "4"];
+    let target = Target::start(folder.path(), &flags).unwrap();
+    let [from, to, tape] = [FROM, TO, TAPE].map(|lun| target.url(lun));
+    for arguments in [
+        vec!["backup", "--from", &from, "--to", &tape, "--quiet", "0s"],
+        vec!["restore", "--from", &tape, "--to", &to, "--overwrite", "--latest"],
+    ] {
+        let dispersed = || target.log().matches("dispersed copy ended").count();
+        let before = dispersed();
+        offhost(&target, &arguments).succeeded();
+        assert_eq!(dispersed() - before, 1, "{arguments:?}: {}", target.log());
+    }
+    assert!(std::fs::read(folder.path().join("to.img")).unwrap() == disk);
+    let movers = status(&target.control()).unwrap().movers;
+    assert!(movers.len() == 4 && movers.iter().all(|mover| mover.bytes_moved > 0), "{movers:?}");
 }

@@ -436,19 +436,19 @@ impl Job<'_> {
         let mark = || Item::Filemarks { count: 1, immediate: true };
         let runs = prepared.correspondence.runs().iter();
         let data = runs.map(|run| Part::Blocks { lba: Lba(run.a.0 - base), blocks: run.blocks }).collect();
-        let mut items = if self.place.mark_first { vec![mark()] } else { Vec::new() };
-        items.extend([
+        let mut front = if self.place.mark_first { vec![mark()] } else { Vec::new() };
+        front.extend([
             Item::record(prepared.header_record.clone()),
             mark(),
             Item::Records { record, parts: vec![Part::Inline(prepared.tables.clone().into())] },
             mark(),
-            Item::Records { record, parts: data },
-            mark(),
         ]);
         let bar = self.ui.bytes("disk to tape", prepared.header.data.bytes);
-        let plan = Plan::new(copier.limits(), self.disk.block_length().0, items)?;
-        for command in plan {
-            copier.run(&command?, &bar).await?;
+        // Commands that only move records are what a target can share out over several movers.
+        for items in [front, vec![Item::Records { record, parts: data }], vec![mark()]] {
+            for command in Plan::new(copier.limits(), self.disk.block_length().0, items)? {
+                copier.run(&command?, &bar).await?;
+            }
         }
         bar.done();
         self.stands_at(prepared.header.catalog_object()).await

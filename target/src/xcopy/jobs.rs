@@ -202,7 +202,8 @@ async fn move_data(
     let starting = Arc::clone(movers);
     match spawn_blocking(move || start(plan, id, &starting)).await {
         Ok(Ok(Begun::Dispersed(prepared))) => prepared.run(progress, cancelled).await,
-        Ok(Ok(Begun::Alone(Started { handle, disks, tapes, lanes, anew }))) => {
+        Ok(Ok(Begun::Alone(started))) => {
+            let Started { handle, disks, tapes, lanes, anew } = *started;
             let running = Running {
                 id,
                 nexus,
@@ -260,7 +261,7 @@ struct Started {
 /// Who carries a plan out.
 enum Begun {
     /// One mover, all of it.
-    Alone(Started),
+    Alone(Box<Started>),
     /// Several, in pieces.
     Dispersed(Box<Prepared>),
 }
@@ -303,7 +304,7 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Begun, Response>
         Response::from(Sense::INTERNAL_TARGET_FAILURE)
     })?;
     let tapes = opened.tapes.into_iter().map(|(end, tape)| (end, Arc::new(Mutex::new(tape)))).collect();
-    Ok(Begun::Alone(Started { handle, disks: opened.disks, tapes, lanes, anew }))
+    Ok(Begun::Alone(Box::new(Started { handle, disks: opened.disks, tapes, lanes, anew })))
 }
 
 pub(super) fn has_only_remote_ends(plan: &Plan) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segments    00h ────────┬─ 00h ─┬──── 08h ──────        parts of disks, one behind the other
-//! records     │  │  │  │  │  │  │  │  │  │  │  │  │        all of one length, wherever segments end
+//! records     │  │  │  │  │  │  │  │  │  │  │  │  │        wherever segments end
 //! pieces      └── 0 ──┴── 1 ──┴── 2 ──┴── 3 ──┘           each a job with a place on the tape of its own
 //! ```
 //!
@@ -12,8 +12,7 @@
 //! whatever ends a copy, its tape holds a beginning of it and nothing else, and stands behind that. The tape is cut where it stands when
 //! the first mover has data to write.
 //!
-//! All else goes to one mover: inline data, filemarks, records in envelopes, another record length in between, a medium that would warn of
-//! its end. Remote ends too.
+//! All else goes to one mover: inline data, filemarks, records in envelopes, a medium that would warn of its end. Remote ends too.
 //!
 //! Follows SPC-4, "EXTENDED COPY command processing", and [`protocol::cartridge::append`].
 
@@ -60,7 +59,6 @@ pub struct Stream {
     tape: EndIndex,
     /// From disks to the tape, not back.
     writes: bool,
-    transfer: Transfer,
     /// The object that it is positioned to first.
     locate: Option<u64>,
     parts: Vec<Part>,
@@ -77,6 +75,9 @@ struct Part {
     len: u64,
     /// It is only cut at multiples of this.
     unit: u64,
+    transfer: Transfer,
+    /// First byte of the first of its transfers: segments with another transfer have none of it.
+    origin: u64,
 }
 
 impl Stream {
@@ -99,20 +100,23 @@ impl Stream {
             let stream = stream.get_or_insert_with(|| Self {
                 tape,
                 writes,
-                transfer,
                 locate: located.map(|(_, object)| object),
                 parts: Vec::new(),
                 total: 0,
             });
-            if (stream.tape, stream.transfer, stream.writes) != (tape, transfer, writes) {
-                return None;
-            }
-            stream.parts.push(Part { step: step.clone(), start: stream.total, len, unit });
-            stream.total = stream.total.checked_add(len)?;
+            let start = stream.total;
+            let origin = match stream.parts.last() {
+                Some(last) if last.transfer == transfer => last.origin,
+                Some(last) if !last.ends_with_a_transfer() => return None,
+                _ => start,
+            };
+            let part = Part { step: step.clone(), start, len, unit, transfer, origin };
             // What is left of a record stays for the next segment only where CAT says so.
-            if !step.cat && !stream.total.is_multiple_of(transfer.bytes()) {
+            if (stream.tape, stream.writes) != (tape, writes) || !(step.cat || part.ends_with_a_transfer()) {
                 return None;
             }
+            stream.total = start.checked_add(len)?;
+            stream.parts.push(part);
         }
         stream.filter(|stream| stream.can_be_divided() && located.is_none_or(|(end, _)| end == stream.tape))
     }
@@ -123,8 +127,8 @@ impl Stream {
             _ => None,
         });
         self.total >= 2 * PIECE_UNIT
-            && self.total.is_multiple_of(self.transfer.bytes())
-            && self.records(self.total) <= RECORDS_MOST
+            && self.parts.last().is_some_and(Part::ends_with_a_transfer)
+            && self.records(0, self.total) <= RECORDS_MOST
             && written_once(places)
     }
 
@@ -150,7 +154,7 @@ impl Stream {
             .zip(places.windows(2))
             .zip(0..)
             .map(|((bytes, places), number)| {
-                let stretch = Stretch { from: places[0], to: places[1], records: self.records(bytes[1] - bytes[0]) };
+                let stretch = Stretch { from: places[0], to: places[1], records: self.records(bytes[0], bytes[1]) };
                 self.piece(number, (bytes[0], bytes[1]), stretch)
             })
             .collect();
@@ -163,7 +167,6 @@ impl Stream {
             end: self.tape,
             writes: self.writes,
             first,
-            record: self.transfer.record,
             pieces: pieces.len(),
             ahead: (movers * AHEAD_EACH) as usize,
             next: AtomicUsize::new(0),
@@ -172,31 +175,43 @@ impl Stream {
         Some((pieces, tape))
     }
 
-    const fn records(&self, bytes: u64) -> u64 {
-        bytes / self.transfer.record as u64
+    /// Lengths of the records between two bytes at which records begin, each with how many there are.
+    fn runs(&self, from: u64, to: u64) -> impl Iterator<Item = (u32, u64)> {
+        let runs = self.parts.chunk_by(|one, other| one.origin == other.origin);
+        runs.filter_map(move |run| {
+            let (first, last) = (run.first()?, run.last()?);
+            let bytes = to.min(last.end()).checked_sub(from.max(first.start)).filter(|bytes| *bytes > 0)?;
+            Some((first.transfer.record, bytes / u64::from(first.transfer.record)))
+        })
+    }
+
+    fn records(&self, from: u64, to: u64) -> u64 {
+        self.runs(from, to).map(|(_, count)| count).sum()
+    }
+
+    fn first_at(&self, byte: u64) -> usize {
+        self.parts.partition_point(|part| part.end() <= byte)
     }
 
     /// Bytes of the stream at which pieces begin, and its end.
     fn borders(&self, movers: u64) -> Vec<u64> {
-        let unit = self.transfer.bytes();
-        let most = PIECE_MOST.min(PIECE_RECORDS * u64::from(self.transfer.record));
-        let len = (self.total / (movers * PIECES_EACH)).max(PIECE_UNIT).min(most).next_multiple_of(unit);
+        let each = self.total / self.records(0, self.total);
+        let len = (self.total / (movers * PIECES_EACH)).clamp(PIECE_UNIT, PIECE_MOST).min(PIECE_RECORDS * each);
         let (mut borders, mut border) = (vec![0], len);
         while border < self.total {
-            if self.may_be_cut(border) {
+            let part = &self.parts[self.first_at(border)];
+            let next = part.origin + (border - part.origin).next_multiple_of(part.transfer.bytes());
+            if next > border {
+                border = next;
+            } else if (border - part.start).is_multiple_of(part.unit) {
                 borders.push(border);
                 border += len;
             } else {
-                border += unit;
+                border += 1;
             }
         }
         borders.push(self.total);
         borders
-    }
-
-    fn may_be_cut(&self, border: u64) -> bool {
-        let part = &self.parts[self.parts.partition_point(|part| part.start + part.len <= border)];
-        (border - part.start).is_multiple_of(part.unit)
     }
 
     /// Where pieces lie that are appended at `first`; `None` where the medium would warn of its end.
@@ -204,9 +219,11 @@ impl Stream {
         let mut appender = Appender::new(first, limits);
         let mut places = vec![first];
         for piece in borders.windows(2) {
-            for _ in 0..self.records(piece[1] - piece[0]) {
-                if appender.record(self.transfer.record.into()).ok()?.early_warning {
-                    return None;
+            for (record, count) in self.runs(piece[0], piece[1]) {
+                for _ in 0..count {
+                    if appender.record(record.into()).ok()?.early_warning {
+                        return None;
+                    }
                 }
             }
             places.push(appender.end());
@@ -216,36 +233,52 @@ impl Stream {
 
     /// Where pieces lie that are read from `first` on; `None` where not all records are as they should be.
     fn places_of(&self, copy: &TapeCopy, first: TapePosition, borders: &[u64]) -> Option<Vec<TapePosition>> {
-        let whole = copy.has_records(first.object, self.records(self.total), self.transfer.record).ok()?;
-        let place = |border: &u64| copy.position_of(first.object + self.records(*border)).ok();
-        if whole { borders.iter().map(place).collect() } else { None }
+        let (mut places, mut object) = (vec![first], first.object);
+        for piece in borders.windows(2) {
+            for (record, count) in self.runs(piece[0], piece[1]) {
+                if !copy.has_records(object, count, record).ok()? {
+                    return None;
+                }
+                object += count;
+            }
+            places.push(copy.position_of(object).ok()?);
+        }
+        Some(places)
     }
 
     fn piece(&self, number: usize, (from, to): (u64, u64), stretch: Stretch) -> Piece {
-        let first = self.parts.partition_point(|part| part.start + part.len <= from);
+        let first = self.first_at(from);
         let (mut steps, mut accounts) = (Vec::new(), Vec::new());
         for part in self.parts[first..].iter().take_while(|part| part.start < to) {
-            let (begin, end) = (from.max(part.start), to.min(part.start + part.len));
+            let (begin, end) = (from.max(part.start), to.min(part.end()));
             steps.push(part.step_for(begin - part.start, end - begin));
-            accounts.push(self.account(part, begin));
+            accounts.push(Self::account(part, begin));
         }
         Piece { number, steps, accounts, stretch: Some(stretch), attempts: 0 }
     }
 
     /// A segment that writes a tape writes the commands whose last byte it brings.
-    fn account(&self, part: &Part, begin: u64) -> Account {
-        let (segment, end, unit) = (part.step.segment, part.start + part.len, self.transfer.bytes());
-        let commands = |to: u64| (to / unit - part.start / unit) * unit;
+    fn account(part: &Part, begin: u64) -> Account {
+        let unit = part.transfer.bytes();
+        let commands = |to: u64| ((to - part.origin) / unit - (part.start - part.origin) / unit) * unit;
         let (before, expected) = match moves(&part.step) {
-            Some((Destination::Stream { .. }, _)) => (commands(begin), commands(end)),
+            Some((Destination::Stream { .. }, _)) => (commands(begin), commands(part.end())),
             Some((Destination::Discard, _)) | None => (0, 0),
             Some(_) => (begin - part.start, part.len),
         };
-        Account { segment, before, expected }
+        Account { segment: part.step.segment, before, expected }
     }
 }
 
 impl Part {
+    const fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    const fn ends_with_a_transfer(&self) -> bool {
+        (self.end() - self.origin).is_multiple_of(self.transfer.bytes())
+    }
+
     /// `len` bytes from `offset` on.
     fn step_for(&self, offset: u64, len: u64) -> Step {
         let Action::Move(copy) = &self.step.action else { return self.step.clone() };
@@ -298,8 +331,6 @@ pub struct SharedTape {
     writes: bool,
     /// Where the copy began.
     first: TapePosition,
-    /// Bytes of each record.
-    record: u32,
     pieces: usize,
     ahead: usize,
     /// As in the ledger, to be read without waiting for it.
@@ -426,9 +457,9 @@ impl Ledger {
     fn count(&mut self, tape: &SharedTape, piece: &Piece, report: &TapeReport, whole: bool) -> io::Result<()> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a mover has not done with the tape what it was to do");
         let copy = self.copy.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        let others =
-            report.appended.iter().any(|object| object.length != tape.record) || (!tape.writes && !report.appended.is_empty());
-        if others || (whole && piece.stretch.is_none_or(|stretch| stretch.to != report.position)) {
+        let not_its_own = !tape.writes && !report.appended.is_empty();
+        let elsewhere = piece.stretch.is_none_or(|stretch| stretch.to != report.position);
+        if not_its_own || (whole && elsewhere) {
             return Err(wrong());
         }
         match tape.writes {
