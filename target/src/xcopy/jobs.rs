@@ -255,7 +255,7 @@ struct Started {
     disks: Disks,
     tapes: Tapes,
     lanes: Lanes,
-    anew: Option<Anew>,
+    anew: Option<Box<Anew>>,
 }
 
 /// Who carries a plan out.
@@ -297,7 +297,7 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Begun, Response>
         priority: movers.priority(plan.priority),
         bytes_per_second: movers.settings().job_bytes_per_second,
     };
-    let anew = Anew::of(&plan, &job, movers);
+    let anew = Anew::of(&plan, &job, movers).map(Box::new);
     let mover = far.map_or_else(|| movers.ensure(), Ok);
     let handle = mover.and_then(|mover| mover.begin(job, opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
@@ -467,7 +467,7 @@ struct Running {
     /// A report of a tape was not borne out by its image.
     doubted: bool,
     /// When its mover dies.
-    anew: Option<Anew>,
+    anew: Option<Box<Anew>>,
     /// A session of it that may still be there.
     not_ended: Option<Fault>,
 }
