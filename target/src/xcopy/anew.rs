@@ -31,9 +31,9 @@ pub(super) struct Anew {
 }
 
 impl Anew {
-    /// For a job as its first mover gets it; `None` where it cannot be done twice.
-    pub(super) fn of(plan: &Plan, job: &CopyJob, movers: &Arc<Movers>) -> Option<Self> {
-        can_be_done_twice(plan).then(|| Self { job: job.clone(), movers: Arc::clone(movers), begun: 1 })
+    /// For a job as its first mover gets it, of a plan that [`can_be_done_twice`].
+    pub(super) fn new(job: &CopyJob, movers: &Arc<Movers>) -> Self {
+        Self { job: job.clone(), movers: Arc::clone(movers), begun: 1 }
     }
 
     /// Begins it anew, with the mover on another host that has the least to do, or with one of ours. Blocks.
@@ -70,7 +70,10 @@ impl Anew {
 }
 
 /// Whether the segments come to the same when all of them are done again.
-fn can_be_done_twice(plan: &Plan) -> bool {
+pub(super) fn can_be_done_twice(plan: &Plan) -> bool {
+    if !has_only_remote_ends(plan) {
+        return false;
+    }
     let holds = |action: &Action| matches!(action, Action::Move(Move { hold: true, .. }));
     let actions = || plan.steps.iter().map(|step| &step.action);
     let units = |of: fn(&Action) -> Option<EndIndex>| -> Vec<&Arc<RemoteUnit>> {
@@ -80,7 +83,7 @@ fn can_be_done_twice(plan: &Plan) -> bool {
     let (read, written) = (units(read), units(written));
     let may_be_same = |one: &RemoteUnit, other: &RemoteUnit| one.is_same(other) || one.may_be(other.names());
     let apart = read.iter().all(|from| !written.iter().any(|to| may_be_same(from, to)));
-    has_only_remote_ends(plan) && apart && !actions().any(holds)
+    apart && !actions().any(holds)
 }
 
 const fn read(action: &Action) -> Option<EndIndex> {

@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::anew::Anew;
+use super::anew::{Anew, can_be_done_twice};
 use super::duty::Duty;
 use super::leases::Leases;
 use super::plan::{Plan, PlannedEnd};
@@ -272,7 +272,7 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Begun, Response>
         return Prepared::of_disks(plan, pieces, movers).map(Box::new).map(Begun::Dispersed);
     }
     let count = u64::from(movers.settings().movers);
-    let stream = Stream::of(&plan).filter(|_| count > 1);
+    let stream = if count > 1 { Stream::of(&plan) } else { None };
     // A mover on another host reaches what no file of ours is needed for, and logs in by itself.
     let far = if has_only_remote_ends(&plan) { movers.attached() } else { None };
     let mut lanes = Lanes::new();
@@ -288,16 +288,17 @@ fn start(plan: Plan, id: JobId, movers: &Arc<Movers>) -> Result<Begun, Response>
     if opened.files.len() > MAX_FILES {
         return Err(Sense::INSUFFICIENT_RESOURCES.into());
     }
+    let twice = can_be_done_twice(&plan);
     let job = CopyJob {
         id,
         ends: opened.ends,
-        steps: plan.steps.clone(),
-        inline: plan.inline.clone(),
+        steps: plan.steps,
+        inline: plan.inline,
         buffer_bytes: BUFFER_BYTES,
         priority: movers.priority(plan.priority),
         bytes_per_second: movers.settings().job_bytes_per_second,
     };
-    let anew = Anew::of(&plan, &job, movers).map(Box::new);
+    let anew = twice.then(|| Box::new(Anew::new(&job, movers)));
     let mover = far.map_or_else(|| movers.ensure(), Ok);
     let handle = mover.and_then(|mover| mover.begin(job, opened.files)).map_err(|error| {
         warn!(%error, "no mover takes the copy");
