@@ -37,8 +37,8 @@ pub struct Batch {
     pub appended: Vec<Appended>,
     /// Data of the current segment's write commands, that counts as written once the batch is published.
     pub data: ByMethod,
-    /// Earlier segments with data in the batch, and how much.
-    pub earlier: Vec<(Account, ByMethod)>,
+    /// The first of the earlier segments that have a part in the batch, and the data of all of them.
+    pub earlier: Option<(Account, ByMethod)>,
 }
 
 impl Batch {
@@ -66,6 +66,15 @@ impl Batch {
         self.at = placement.data_at() + u64::from(placement.length);
         self.push(Bytes::copy_from_slice(placement.tail()));
         self.report(placement, SumState::Absent, RecordSum::default());
+    }
+
+    /// Another segment begins.
+    pub fn end_segment(&mut self, account: Account) {
+        // Filemarks have no data, and are their segment's all the same.
+        if !self.appended.is_empty() {
+            let (_, data) = self.earlier.get_or_insert_with(|| (account, ByMethod::default()));
+            *data += std::mem::take(&mut self.data);
+        }
     }
 
     /// Takes out what is to be written, and where.

@@ -162,6 +162,7 @@ impl<'a> Writer<'a> {
     pub fn run(mut self, queue: Receiver<Vec<Op>>) -> bool {
         let mut cancelled = false;
         while let Some(ops) = self.next(&queue) {
+            self.tell(false);
             for op in ops {
                 if self.shared.control.cancelled.load(Ordering::Relaxed) && !self.stopped() {
                     cancelled = true;
@@ -223,11 +224,7 @@ impl<'a> Writer<'a> {
     fn carry_out(&mut self, op: Op) -> Wrote {
         match op {
             Op::Segment { segment, expected, run } => {
-                // Filemarks have no data, and are their segment's all the same.
-                if !self.batch.appended.is_empty() {
-                    let data = std::mem::take(&mut self.batch.data);
-                    self.batch.earlier.push((self.current, data));
-                }
+                self.batch.end_segment(self.current);
                 self.current = Account { segment, expected, written: 0 };
                 self.run = run;
                 // A grant counts as a write in flight: one that this segment does not need would keep that disk from being quiet.
@@ -235,7 +232,6 @@ impl<'a> Writer<'a> {
                 if let Some((held, _)) = self.grant.take_if(|(held, _)| !needed(*held)) {
                     self.link.give_back(held);
                 }
-                self.tell(false);
                 Ok(())
             }
             Op::Blocks { end, at, data } if matches!(self.ends.get(usize::from(end.0)), Some(OpenEnd::RemoteDisk(_))) => {

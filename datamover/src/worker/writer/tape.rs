@@ -208,8 +208,8 @@ impl<'a> Writer<'a> {
         if let Ok(tape) = self.tape(end) {
             tape.lock().expect("no holder panics").abandon();
         }
-        if let Some((account, _)) = batch.earlier.first() {
-            self.current = *account;
+        if let Some((account, _)) = batch.earlier {
+            self.current = account;
         }
         destination(full(kind, batch.appended.first().map_or(0, |first| first.length)))
     }
@@ -225,7 +225,7 @@ impl<'a> Writer<'a> {
         let batch = std::mem::take(&mut self.batch);
         let report = self.report(end, batch.appended)?;
         self.link.tape(end, report);
-        for (_, data) in batch.earlier {
+        if let Some((_, data)) = batch.earlier {
             self.total += data;
             self.shared.control.book(data.total());
         }
