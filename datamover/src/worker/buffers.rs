@@ -5,7 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,22 +48,35 @@ impl Pool {
     #[must_use]
     pub fn take(self: &Arc<Self>, stop: &AtomicBool) -> Option<Buffer> {
         let mut state = self.state.lock().expect("no holder panics");
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            if let Some(memory) = state.free.pop() {
-                return Some(Buffer::new(memory, Arc::clone(self)));
-            }
-            if state.unmade > 0 {
-                state.unmade -= 1;
-                drop(state);
-                let spare = SPARE.lock().expect("no holder panics").pop();
-                let memory = spare.unwrap_or_else(|| vec![0; BUFFER + ALIGNMENT].into_boxed_slice());
-                return Some(Buffer::new(memory, Arc::clone(self)));
+        while !stop.load(Ordering::Relaxed) {
+            if state.has_one() {
+                return Some(self.give(state));
             }
             (state, _) = self.returned.wait_timeout(state, LOOK).expect("no holder panics");
         }
+        None
+    }
+
+    /// A buffer that is free now.
+    #[must_use]
+    pub fn try_take(self: &Arc<Self>) -> Option<Buffer> {
+        let state = self.state.lock().expect("no holder panics");
+        state.has_one().then(|| self.give(state))
+    }
+
+    fn give(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Buffer {
+        let free = state.free.pop();
+        state.unmade -= usize::from(free.is_none());
+        drop(state);
+        let memory = free.or_else(|| SPARE.lock().expect("no holder panics").pop());
+        let memory = memory.unwrap_or_else(|| vec![0; BUFFER + ALIGNMENT].into_boxed_slice());
+        Buffer::new(memory, Arc::clone(self))
+    }
+}
+
+impl State {
+    const fn has_one(&self) -> bool {
+        !self.free.is_empty() || self.unmade > 0
     }
 }
 

@@ -20,10 +20,12 @@ use protocol::mover::{Action, Destination, EndIndex, FaultKind, Move, Source, Sp
 use protocol::scsi::sense::CopyEnd;
 use protocol::units::ByteRange;
 
+pub use disks::reads;
+
 use super::buffers::{BUFFER, Pool};
 use super::ends::OpenEnd;
 use super::fifo::Fifo;
-use super::gather::Gathered;
+use super::gather::{Ahead, Order};
 use super::held::Held;
 use super::job::Shared;
 use super::writer::{Op, Record};
@@ -73,8 +75,8 @@ pub struct Engine<'a> {
     destination: Fifo,
     /// The segments behind the one that is carried out.
     following: &'a [Step],
-    /// What was read for them already.
-    gathered: Gathered,
+    /// What is read for them already.
+    ahead: Ahead<'a>,
     /// There when a segment holds what it processes.
     held: Option<Held>,
     /// The segment that is carried out writes a disk.
@@ -116,10 +118,17 @@ struct Input {
 }
 
 impl<'a> Engine<'a> {
-    /// Without residue.
+    /// Without residue. `begin` begins a thread that reads ahead.
     #[must_use]
-    pub fn new(ends: &'a [OpenEnd], inline: Bytes, pool: Arc<Pool>, operations: SyncSender<Vec<Op>>, shared: &'a Shared) -> Self {
-        let (source, destination, gathered, held) = Default::default();
+    pub fn new(
+        ends: &'a [OpenEnd],
+        inline: Bytes,
+        pool: Arc<Pool>,
+        begin: &'a dyn Fn(Order),
+        operations: SyncSender<Vec<Op>>,
+        shared: &'a Shared,
+    ) -> Self {
+        let (source, destination, held) = Default::default();
         let (begun, under_way, references, no_references) = Default::default();
         Self {
             ends,
@@ -131,7 +140,7 @@ impl<'a> Engine<'a> {
             source,
             destination,
             following: &[],
-            gathered,
+            ahead: Ahead::new(begin),
             held,
             writes_disk: false,
             copied: 0,

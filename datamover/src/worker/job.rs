@@ -18,7 +18,8 @@ use tracing::debug;
 use super::buffers::{BUFFER, Pool};
 use super::credentials::Credentials;
 use super::ends::OpenEnd;
-use super::engine::Engine;
+use super::engine::{self, Engine};
+use super::gather::Order;
 use super::link::Link;
 use super::throttle::Throttle;
 use super::writer::Writer;
@@ -110,8 +111,18 @@ pub fn run(job: CopyJob, files: &[File], link: &dyn Link, control: Arc<Control>)
             set_priority(priority);
             Writer::new(&ends, link, &shared).run(queue)
         });
+        let (ends, shared) = (&ends, &shared);
+        let read_ahead = |order: Order| {
+            let read = move || {
+                set_priority(priority);
+                order.carry_out(engine::reads(ends, &shared.control.cancelled));
+            };
+            if let Err(error) = thread::Builder::new().name("read".into()).spawn_scoped(scope, read) {
+                debug!(%error, "no thread reads ahead");
+            }
+        };
         set_priority(priority);
-        let engine = Engine::new(&ends, Bytes::from(job.inline), pool, operations, &shared);
+        let engine = Engine::new(ends, Bytes::from(job.inline), pool, &read_ahead, operations, shared);
         let ended = engine.run(&job.steps);
         // The engine is gone, and its end of the queue with it: the writer finishes.
         (ended, writer.join().expect("the writer does not panic"))

@@ -13,7 +13,7 @@ use protocol::units::ByteRange;
 
 use super::super::buffers::BUFFER;
 use super::super::ends::{read_fault, view_fault};
-use super::super::gather::{self, Extent};
+use super::super::gather::Extent;
 use super::{Engine, Halt, Op, OpenEnd, Run, source_fault};
 
 impl Engine<'_> {
@@ -61,26 +61,23 @@ impl Engine<'_> {
         if !wanted.is_small() {
             return Ok(None);
         }
-        if self.gathered.is_empty() {
-            let extents = gather::plan(wanted, self.following, |extent| match self.end(extent.end) {
+        while self.ahead.is_used_up() {
+            let planned = self.ahead.plan(wanted, self.following, |extent| match self.end(extent.end) {
                 // What a remote disk says of an extent is to be said of the segment that wants it.
                 Ok(OpenEnd::RemoteDisk(_)) => false,
                 Ok(from) => !self.is_under_way(from, ByteRange { start: extent.at, len: extent.len }),
                 Err(_) => false,
             });
-            if extents.is_empty() {
-                return Ok(None);
-            }
-            let mut buffer = self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?;
-            // Whose fault it is shows when its segment reads it.
-            let (ends, cancelled) = (self.ends, self.cancelled());
-            let read = |extent: &Extent, into: &mut [u8]| {
-                ends.get(usize::from(extent.end.0)).is_some_and(|end| fill(end, extent.at, into, cancelled).is_ok())
+            let Some(planned) = planned else { break };
+            let into = match self.pool.try_take() {
+                Some(buffer) => buffer,
+                // All buffers are full of what comes first.
+                None if !self.ahead.is_empty() => break,
+                None => self.pool.take(&self.shared.stopped).ok_or(Halt::Stopped)?,
             };
-            let filled = gather::read(&extents, &mut buffer, read);
-            self.gathered.fill(&extents, buffer.freeze(filled));
+            self.ahead.order(planned, into);
         }
-        Ok(self.gathered.take(wanted))
+        Ok(self.ahead.take(wanted))
     }
 
     /// "The relative order of writes and reads on the same blocks … does not differ from their order in the segment descriptor list."
@@ -99,6 +96,11 @@ impl Engine<'_> {
             same && written.overlaps(range)
         })
     }
+}
+
+/// How extents are read ahead; says whether they could be. Whose fault it is shows when a segment reads its own.
+pub fn reads<'a>(ends: &'a [OpenEnd], cancelled: &'a AtomicBool) -> impl Fn(&Extent, &mut [u8]) -> bool + 'a {
+    move |extent, into| ends.get(usize::from(extent.end.0)).is_some_and(|end| fill(end, extent.at, into, cancelled).is_ok())
 }
 
 /// Reads bytes of a disk.
