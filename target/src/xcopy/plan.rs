@@ -9,6 +9,7 @@
 mod rods;
 mod sides;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use protocol::scsi::sense::{CopyEnd, FieldPointer, ForwardedSense, Sense};
 use protocol::xcopy::{self, CountOf, CscdDescriptor, CscdId, CscdName, CscdParameters, List, Segment, SegmentDescriptor};
 
 use rods::{RodEnd, RodUnit};
+use sides::null_block;
 
 use super::duty::{self, Duty, admitted};
 use super::leases::Leased;
@@ -171,13 +173,34 @@ struct Cscd {
     pad: bool,
     /// STREAM BLOCK LENGTH where FIXED is set.
     fixed: Option<u32>,
+    /// The end that it is where it is read, or where it is a stream, once it is known: thousands of segments name the same few.
+    end: Cell<Option<EndIndex>>,
+}
+
+impl Cscd {
+    const fn of(unit: Unit) -> Self {
+        Self { unit, pad: false, fixed: None, end: Cell::new(None) }
+    }
+
+    /// What it is as an end that is read, or as a stream.
+    fn planned(&self) -> PlannedEnd {
+        match &self.unit {
+            Unit::Disk(disk) => PlannedEnd::Source(Arc::clone(disk)),
+            Unit::Tape(tape) => PlannedEnd::Tape(Arc::clone(tape)),
+            Unit::RemoteDisk(unit) | Unit::RemoteTape(unit) => PlannedEnd::Remote(Arc::clone(unit)),
+            Unit::NullBlock => PlannedEnd::Null(null_block()),
+            Unit::NullStream => PlannedEnd::Null(End::NullStream),
+            Unit::Rod(rod) => rod.planned(),
+        }
+    }
 }
 
 /// Makes a plan of a list that `task` brought to `device`, up to the first segment that cannot be carried out. Blocks when the list
 /// has CSCD descriptors with IP addresses.
 pub fn plan(list: &List, device: &Device, task: &Task, remotes: &RemoteEnds, tokens: &Arc<Tokens>) -> Plan {
     let (inline, priority, background) = (list.inline.to_vec(), list.priority, list.immediate);
-    let plan = Plan { inline, priority, background, ..Plan::default() };
+    let (steps, notes) = (Vec::with_capacity(list.segments.len()), Vec::with_capacity(list.segments.len()));
+    let plan = Plan { inline, priority, background, steps, notes, ..Plan::default() };
     let mut planner = Planner {
         list,
         device,
@@ -300,7 +323,7 @@ impl Planner<'_> {
             checked.notes.name(end, *at);
             return Ok(Rc::clone(known));
         }
-        let plain = |unit| Ok(Rc::new(Cscd { unit, pad: false, fixed: None }));
+        let plain = |unit| Ok(Rc::new(Cscd::of(unit)));
         match id {
             CscdId::NULL_BLOCK => return plain(Unit::NullBlock),
             CscdId::NULL_STREAM => return plain(Unit::NullStream),
@@ -345,7 +368,7 @@ impl Planner<'_> {
             }
             _ => return Err(wrong_device(checked)),
         };
-        let cscd = Rc::new(Cscd { unit, pad, fixed });
+        let cscd = Rc::new(Cscd { pad, fixed, ..Cscd::of(unit) });
         self.resolved.insert(id, (at, Rc::clone(&cscd)));
         Ok(cscd)
     }

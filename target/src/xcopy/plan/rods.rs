@@ -109,6 +109,9 @@ impl Planner<'_> {
 
     /// The lists of errors of BEh and BFh, and that no ROD holds a block twice.
     fn check_populating(&mut self) -> Result<(), Sense> {
+        if self.rods.is_empty() && !self.list.segments.iter().any(|descriptor| ranges_of(&descriptor.segment).is_some()) {
+            return Ok(());
+        }
         let mut all = vec![(Vec::new(), Vec::new()); self.plan.rods.len()];
         let mut used = BTreeSet::new();
         let mut at = self.list.segment_at(0);
@@ -181,7 +184,7 @@ impl Planner<'_> {
         if said != 0 && u64::from(said) != block_length {
             return Err(at_list(checked.abort(Sense::INVALID_FIELD_IN_PARAMETER_LIST), self.list.cscd_at(index) + 29));
         }
-        Ok(Cscd { unit: Unit::Rod(RodUnit { end, block_length, size }), pad, fixed: None })
+        Ok(Cscd { pad, ..Cscd::of(Unit::Rod(RodUnit { end, block_length, size })) })
     }
 
     /// BEh and BFh. The last that populates a ROD is its moment.

@@ -17,8 +17,7 @@ impl Planner<'_> {
     /// The tape that 10h, 11h or 12h moves.
     pub(super) fn tape(&mut self, checked: &Checked<'_>, cscd: &Cscd) -> Result<EndIndex, Sense> {
         match &cscd.unit {
-            Unit::Tape(tape) => Ok(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
-            Unit::RemoteTape(tape) => Ok(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
+            Unit::Tape(_) | Unit::RemoteTape(_) => Ok(self.end_of(cscd)),
             // "… as if an unreachable CSCD had been encountered."
             Unit::NullStream => Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
             Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock | Unit::Rod(_) => Err(checked.wrong_device(6)),
@@ -33,19 +32,20 @@ impl Planner<'_> {
         lba: Lba,
         blocks: u16,
     ) -> Result<(Source, u64), Sense> {
-        match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::NullBlock) => {
-                let end = self.end(PlannedEnd::Null(null_block()));
+        let cscd = cscd.ok_or_else(|| checked.wrong_device(4))?;
+        match &cscd.unit {
+            Unit::NullBlock => {
+                let end = self.end_of(cscd);
                 Ok((Source::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
             }
             unit => {
-                let (end, disk) = unit.and_then(source_disk).ok_or_else(|| checked.wrong_device(4))?;
+                let disk = Blocks::to_read(unit).ok_or_else(|| checked.wrong_device(4))?;
                 let bytes = u64::from(blocks) * disk.unit;
                 let at = disk.byte_of(lba).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
                 if !self.residue {
                     disk.within(at, bytes).ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
                 }
-                Ok((Source::Blocks { end: self.end(end), at }, bytes))
+                Ok((Source::Blocks { end: self.end_of(cscd), at }, bytes))
             }
         }
     }
@@ -60,7 +60,7 @@ impl Planner<'_> {
     ) -> Result<(Destination, u64), Sense> {
         match &cscd.unit {
             Unit::NullBlock => {
-                let end = self.end(PlannedEnd::Null(null_block()));
+                let end = self.end_of(cscd);
                 Ok((Destination::Blocks { end, at: 0 }, u64::from(blocks) * u64::from(NULL_BLOCK_LENGTH)))
             }
             unit => {
@@ -82,17 +82,15 @@ impl Planner<'_> {
         offset: u16,
         bytes: u32,
     ) -> Result<Source, Sense> {
-        match cscd.map(|cscd| &cscd.unit) {
-            Some(Unit::NullBlock) => {
-                let end = self.end(PlannedEnd::Null(null_block()));
-                Ok(Source::Bytes { end, at: 0, len: u64::from(bytes) })
-            }
+        let cscd = cscd.ok_or_else(|| checked.wrong_device(4))?;
+        match &cscd.unit {
+            Unit::NullBlock => Ok(Source::Bytes { end: self.end_of(cscd), at: 0, len: u64::from(bytes) }),
             unit => {
-                let (end, disk) = unit.and_then(source_disk).ok_or_else(|| checked.wrong_device(4))?;
+                let disk = Blocks::to_read(unit).ok_or_else(|| checked.wrong_device(4))?;
                 let at = disk.byte_of(lba).and_then(|at| at.checked_add(u64::from(offset)));
                 let at = at.and_then(|at| disk.within(at, u64::from(bytes)));
                 let at = at.ok_or_else(|| checked.refused(CopyEnd::Source, out_of_range()))?;
-                Ok(Source::Bytes { end: self.end(end), at, len: u64::from(bytes) })
+                Ok(Source::Bytes { end: self.end_of(cscd), at, len: u64::from(bytes) })
             }
         }
     }
@@ -106,7 +104,7 @@ impl Planner<'_> {
         bytes: u32,
     ) -> Result<Destination, Sense> {
         match &cscd.unit {
-            Unit::NullBlock => Ok(Destination::Bytes { end: self.end(PlannedEnd::Null(null_block())), at: 0 }),
+            Unit::NullBlock => Ok(Destination::Bytes { end: self.end_of(cscd), at: 0 }),
             unit => {
                 let disk = Blocks::of(unit).ok_or_else(|| checked.wrong_device(6))?;
                 checked.notes.residual_unit = Some(disk.unit);
@@ -127,7 +125,7 @@ impl Planner<'_> {
         };
         match protection {
             Some(sense) => Err(checked.refused(CopyEnd::Destination, sense)),
-            None => Ok(self.end(end)),
+            None => Ok(self.plan.add(end)),
         }
     }
 
@@ -201,15 +199,16 @@ impl Planner<'_> {
 
     pub(super) fn stream(&mut self, cscd: &Cscd) -> Option<EndIndex> {
         match &cscd.unit {
-            Unit::Tape(tape) => Some(self.end(PlannedEnd::Tape(Arc::clone(tape)))),
-            Unit::RemoteTape(tape) => Some(self.end(PlannedEnd::Remote(Arc::clone(tape)))),
-            Unit::NullStream => Some(self.end(PlannedEnd::Null(End::NullStream))),
+            Unit::Tape(_) | Unit::RemoteTape(_) | Unit::NullStream => Some(self.end_of(cscd)),
             Unit::Disk(_) | Unit::RemoteDisk(_) | Unit::NullBlock | Unit::Rod(_) => None,
         }
     }
 
-    pub(super) fn end(&mut self, end: PlannedEnd) -> EndIndex {
-        self.plan.add(end)
+    /// The end that is read, or that is a stream.
+    fn end_of(&mut self, cscd: &Cscd) -> EndIndex {
+        let end = cscd.end.get().unwrap_or_else(|| self.plan.add(cscd.planned()));
+        cscd.end.set(Some(end));
+        end
     }
 
     /// 13h: both are tapes, and not the same.
@@ -231,10 +230,10 @@ impl Planner<'_> {
                 return Err(checked.refused(end, sense));
             }
         }
-        let from = match source.map(|source| &source.unit) {
-            Some(Unit::Tape(tape)) => self.end(PlannedEnd::Tape(Arc::clone(tape))),
-            Some(Unit::RemoteTape(tape)) => self.end(PlannedEnd::Remote(Arc::clone(tape))),
-            Some(Unit::NullStream) => return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
+        let source = source.ok_or_else(|| checked.wrong_device(4))?;
+        let from = match &source.unit {
+            Unit::Tape(_) | Unit::RemoteTape(_) => self.end_of(source),
+            Unit::NullStream => return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE)),
             _ => return Err(checked.wrong_device(4)),
         };
         // One drive cannot stand at two places.
@@ -249,12 +248,11 @@ impl Planner<'_> {
         (from, to): (Lba, Lba),
         blocks: u64,
     ) -> Result<Action, Sense> {
-        let not_reachable = |cscd: Option<&Cscd>| matches!(cscd.map(|cscd| &cscd.unit), Some(Unit::NullBlock));
-        if not_reachable(source) || not_reachable(Some(destination)) {
+        let source = source.ok_or_else(|| checked.wrong_device(4))?;
+        if [source, destination].into_iter().any(|cscd| matches!(cscd.unit, Unit::NullBlock)) {
             return Err(checked.abort(Sense::COPY_TARGET_DEVICE_NOT_REACHABLE));
         }
-        let from_unit = source.map(|source| &source.unit).and_then(source_disk);
-        let (from_end, from_disk) = from_unit.ok_or_else(|| checked.wrong_device(4))?;
+        let from_disk = Blocks::to_read(&source.unit).ok_or_else(|| checked.wrong_device(4))?;
         let to_disk = Blocks::of(&destination.unit).ok_or_else(|| checked.wrong_device(6))?;
         if from_disk.unit != to_disk.unit {
             return Err(checked.abort(Sense::INCORRECT_COPY_TARGET_DEVICE_TYPE));
@@ -266,7 +264,7 @@ impl Planner<'_> {
         let unit = from_disk.unit;
         checked.notes.residual_unit = Some(unit);
         Ok(Action::BlockImage {
-            from: self.end(from_end),
+            from: self.end_of(source),
             from_at: from.0 * unit,
             to: self.writable(checked, &destination.unit)?,
             to_at: to.0 * unit,
@@ -298,6 +296,14 @@ impl Blocks {
         }
     }
 
+    /// Of a disk or a ROD as a source.
+    fn to_read(unit: &Unit) -> Option<Self> {
+        match unit {
+            Unit::Rod(rod) => Some(Self { unit: rod.block_length, size: rod.size }),
+            unit => Self::of(unit),
+        }
+    }
+
     /// First byte of a block that may also be the one behind the last.
     fn byte_of(&self, lba: Lba) -> Option<u64> {
         lba.0.checked_mul(self.unit)
@@ -307,17 +313,6 @@ impl Blocks {
     fn within(&self, at: u64, len: u64) -> Option<u64> {
         at.checked_add(len).filter(|end| *end <= self.size).map(|_| at)
     }
-}
-
-/// A disk or a ROD as a source.
-fn source_disk(unit: &Unit) -> Option<(PlannedEnd, Blocks)> {
-    let end = match unit {
-        Unit::Disk(disk) => PlannedEnd::Source(Arc::clone(disk)),
-        Unit::RemoteDisk(disk) => PlannedEnd::Remote(Arc::clone(disk)),
-        Unit::Rod(rod) => return Some((rod.planned(), Blocks { unit: rod.block_length, size: rod.size })),
-        _ => return None,
-    };
-    Some((end, Blocks::of(unit)?))
 }
 
 /// What the configuration keeps from being written is write-protected.
@@ -345,6 +340,6 @@ const fn out_of_range() -> Sense {
 /// A null logical unit has no block length of its own.
 const NULL_BLOCK_LENGTH: u32 = 512;
 
-const fn null_block() -> End {
+pub(super) const fn null_block() -> End {
     End::NullBlock { block_length: NULL_BLOCK_LENGTH }
 }
