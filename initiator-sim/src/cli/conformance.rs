@@ -49,7 +49,8 @@ pub async fn conformance(arguments: ConformanceArguments, options: Options) -> a
         return Ok(ExitCode::SUCCESS);
     }
     let url = arguments.url.context("an address is needed")?;
-    let devices = Devices { unit: url.clone(), tape: arguments.tape, changer: arguments.changer, destroy: arguments.destroy, options };
+    let devices =
+        Devices { unit: url.clone(), tape: arguments.tape, changer: arguments.changer, destroy: arguments.destroy, options };
     let bench = Bench::probe(devices).await.with_context(|| format!("looking at {url}"))?;
     let reports = suite::run(&suites, &arguments.filter, &bench, |report| {
         if !arguments.json {

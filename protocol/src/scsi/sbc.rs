@@ -140,10 +140,8 @@ pub const POPULATE_TOKEN: CommandSpec =
 pub const WRITE_USING_TOKEN: CommandSpec =
     CommandSpec { data: DataDirection::Out, writes: true, ..action("WRITE USING TOKEN", &token_command(0x11)) };
 /// RECEIVE ROD TOKEN INFORMATION. SPC-4.
-pub const RECEIVE_ROD_TOKEN_INFORMATION: CommandSpec = action(
-    "RECEIVE ROD TOKEN INFORMATION",
-    &[0x84, 0x07, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
-);
+pub const RECEIVE_ROD_TOKEN_INFORMATION: CommandSpec =
+    action("RECEIVE ROD TOKEN INFORMATION", &[0x84, 0x07, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);
 /// REPORT ALL ROD TOKENS. SPC-4.
 pub const REPORT_ALL_ROD_TOKENS: CommandSpec =
     action("REPORT ALL ROD TOKENS", &[0x84, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]);

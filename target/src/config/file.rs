@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use protocol::control::spec::{AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, Span, TargetSpec};
+use protocol::control::spec::{
+    AccessSpec, DiscoverySpec, LimitsSpec, LunSpec, MoversSpec, PortalSpec, RemoteSpec, Span, TargetSpec,
+};
 use protocol::iscsi::chap::Algorithm;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;

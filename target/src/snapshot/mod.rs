@@ -195,12 +195,7 @@ impl Prepared {
     ///
     /// # Errors
     /// As [`SnapshotService::take`].
-    pub async fn take(
-        self,
-        quiet: Duration,
-        timeout: Duration,
-        progress: impl FnMut(Waiting),
-    ) -> Result<Taken, SnapshotError> {
+    pub async fn take(self, quiet: Duration, timeout: Duration, progress: impl FnMut(Waiting)) -> Result<Taken, SnapshotError> {
         let gates = self.views.iter().map(|view| Arc::clone(view.volume().gate()));
         let hold = await_quiet(gates, quiet, timeout, progress).await?;
         hold.drained().await?;

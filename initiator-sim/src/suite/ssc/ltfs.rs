@@ -131,7 +131,9 @@ async fn capacity(bench: &Bench) -> Outcome {
     check::good("SET CAPACITY to the whole again", set_capacity(&tape, 0xFFFF).await?)?;
     let half = half?;
     // 8000h of FFFFh is a little more than a half: 18 MiB of a cartridge of 2.3 TiB.
-    ensure(half.abs_diff(whole * 0x8000 / 0xFFFF) <= 1, || format!("MAXIMUM CAPACITY is {whole} MiB in whole, and {half} as a half"))?;
+    ensure(half.abs_diff(whole * 0x8000 / 0xFFFF) <= 1, || {
+        format!("MAXIMUM CAPACITY is {whole} MiB in whole, and {half} as a half")
+    })?;
     equal("MAXIMUM CAPACITY afterwards", maximum(&tape).await?, whole)?;
     check::refused("READ(6) behind SET CAPACITY", &read(&tape, 0, 1000, 1000).await?, SenseKey::BlankCheck, &[super::END_OF_DATA])
 }
