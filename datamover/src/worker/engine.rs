@@ -444,6 +444,10 @@ impl<'a> Engine<'a> {
     }
 
     fn begin(&mut self, segment: u32, expected: u64, run: Option<(EndIndex, ByteRange)>) -> Run {
+        // An extent that was read ahead and then referred to is still there, and must not be taken for what a later segment reads.
+        if run.is_some() {
+            self.ahead.forget();
+        }
         let grants_go_back = self.writes_disk || run.is_some();
         self.writes_disk = run.is_some();
         self.begun.push(Op::Segment { segment, expected, run });

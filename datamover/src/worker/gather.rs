@@ -100,9 +100,15 @@ impl<'a> Ahead<'a> {
         }
         let taken = self.gathered.take(wanted);
         if taken.is_none() {
-            self.ordered.clear();
+            self.forget();
         }
         taken
+    }
+
+    /// Drops all: what was read may be about to change.
+    pub fn forget(&mut self) {
+        self.gathered = Gathered::default();
+        self.ordered.clear();
     }
 }
 
@@ -345,6 +351,13 @@ mod tests {
                 assert!(before_the_end <= 2 * expected.len(), "{missed:?}");
             }
         }
+        let read_at_once = |order: Order| order.carry_out(read(None));
+        let (pool, stop, mut ahead) = (Pool::new(1), AtomicBool::new(false), Ahead::new(&read_at_once));
+        let first = small_extent(&steps[0]).unwrap();
+        ahead.order(ahead.plan(first, &steps[1..], |_| true).unwrap(), pool.take(&stop).unwrap());
+        assert!(ahead.take(first).is_some());
+        ahead.forget();
+        assert!(ahead.take(small_extent(&steps[1]).unwrap()).is_none(), "what was read before is not what is there now");
         assert_eq!(missed(&steps, &drop, None).len(), COUNT, "where no thread can be begun, each segment reads by itself");
     }
 }
