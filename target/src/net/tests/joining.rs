@@ -65,6 +65,35 @@ impl Joined {
         self.send(header, &[]).await;
     }
 
+    /// An immediate WRITE(10) of so many blocks: its data is to be asked for.
+    async fn write(&mut self, tag: u32, cmd_sn: u32, blocks: u16) {
+        let mut cdb = [0; 16];
+        cdb[..10].copy_from_slice(&cdb_10(0x2A, 0, blocks));
+        let header = bhs::ScsiCommand {
+            opcode: bhs::IMMEDIATE,
+            flags: bhs::FINAL | bhs::WRITE | 1,
+            initiator_task_tag: tag.into(),
+            expected_data_transfer_length: (u32::from(blocks) * 512).into(),
+            cmd_sn: cmd_sn.into(),
+            cdb,
+            ..Default::default()
+        };
+        self.send(header, &[]).await;
+    }
+
+    /// Has this connection closed, and no other.
+    async fn log_out(&mut self, cid: u16, cmd_sn: u32) {
+        let header = bhs::LogoutRequest {
+            opcode: bhs::IMMEDIATE,
+            flags: bhs::FINAL | 1,
+            initiator_task_tag: 1003.into(),
+            cid: cid.into(),
+            cmd_sn: cmd_sn.into(),
+            ..Default::default()
+        };
+        self.send(header, &[]).await;
+    }
+
     async fn answers(&mut self, tag: u32) -> bool {
         matches!(self.receive().await, Some(Header::DataIn(data_in)) if data_in.initiator_task_tag.get() == tag)
     }
@@ -149,5 +178,25 @@ async fn as_many_connections_are_agreed_to_as_the_target_allows_when_the_session
         let (_, status) = Joined::log_in(served.portal, logged_in.tsih, agreed).await;
         assert_eq!(status, (2, 6), "one more than {agreed}");
     }
+    served.end().await;
+}
+
+/// What one connection was asked for is memory that another's write gets when it is closed, though nothing comes on that one.
+#[tokio::test]
+async fn a_write_that_waits_for_memory_is_asked_for_when_another_connection_is_closed() {
+    const BLOCKS: u16 = 2048;
+    let (served, _gate) = Served::with_disk().await;
+    let (mut client, mut joined, _) = session_of_two(&served).await;
+    client.command(0, &[0; 6], 0).await;
+    let mut others = served.server.share();
+    others.set(served.server.memory().limit);
+    joined.write(1002, 2, BLOCKS).await;
+    assert!(matches!(joined.receive().await, Some(Header::R2t(asked)) if asked.initiator_task_tag.get() == 1002));
+    let data = vec![7; usize::from(BLOCKS) * 512];
+    client.submit(0, &cdb_10(0x2A, 4096, BLOCKS), Data::Out(vec![data.into()]));
+    client.send().await;
+    assert!(client.is_silent().await, "one at a time");
+    joined.log_out(1, 3).await;
+    client.is_asked().await;
     served.end().await;
 }
