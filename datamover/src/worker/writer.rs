@@ -162,7 +162,6 @@ impl<'a> Writer<'a> {
     pub fn run(mut self, queue: Receiver<Vec<Op>>) -> bool {
         let mut cancelled = false;
         while let Some(ops) = self.next(&queue) {
-            self.tell(false);
             for op in ops {
                 if self.shared.control.cancelled.load(Ordering::Relaxed) && !self.stopped() {
                     cancelled = true;
@@ -173,6 +172,8 @@ impl<'a> Writer<'a> {
                 }
                 self.attempt(|writer| writer.carry_out(op));
             }
+            // Once for all of them: many segments only bring data.
+            self.tell(false);
         }
         self.finish();
         cancelled || (self.shared.control.cancelled.load(Ordering::Relaxed) && !self.faulted())
